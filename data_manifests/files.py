@@ -1,0 +1,81 @@
+"""Files that are whole or absent: atomic writes and the lock of a workspace."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class DiskFullError(OSError):
+    """No space is left for a file; says which folder and what to do."""
+
+
+@contextlib.contextmanager
+def explain_full_disk(folder: Path) -> Iterator[None]:
+    """Turn 'no space left' into an error that names the folder and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                error.errno, f"no space is left in {folder}: free some, then run the same command again"
+            ) from error
+        raise
+
+
+def write_atomically(
+    path: Path, write: Callable[[IO[bytes]], None], check: Callable[[Path], None] | None = None
+) -> None:
+    """Write a file so that it is seen whole or not at all, whatever happens in between.
+
+    The bytes go to a temporary file in the same folder, are flushed to the disk, checked, and renamed over `path`;
+    then the folder itself is flushed.
+
+    Args:
+        path: the file to make; its folder is made when it is missing.
+        write: writes the content to the open binary file.
+        check: reads the temporary file back and raises if it is not right.
+
+    Raises:
+        DiskFullError: if no space is left; nothing stays behind.
+    """
+    with explain_full_disk(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            if check is not None:
+                check(temporary)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that a rename survives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

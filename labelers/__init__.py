@@ -1,0 +1,1 @@
+"""Pure measures of face images: arrays in, named columns out."""
