@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
+import socket
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,12 +37,12 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
 
 
 def write_atomically(
-    path: Path, write: Callable[[IO[bytes]], None], check: Callable[[Path], None] | None = None
+    path: Path, write: Callable[[IO[bytes]], object], check: Callable[[Path], None] | None = None
 ) -> None:
     """Write a file so that it is seen whole or not at all, whatever happens in between.
 
-    The bytes go to a temporary file in the same folder, are flushed to the disk, checked, and renamed over `path`;
-    then the folder itself is flushed.
+    The bytes go to a temporary file in the same folder, are flushed to the disk, checked, and renamed over
+    `path`; then the folder itself is flushed.
 
     Args:
         path: the file to make; its folder is made when it is missing.
@@ -79,3 +84,51 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class LockedError(RuntimeError):
+    """Another run holds the lock; says who, where and since when."""
+
+
+class RunLock:
+    """A lock on a folder that dies with its process, however that ends.
+
+    The holder's process number, machine, command and start stand beside the lock, so that who waits knows on whom.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._holder = folder / ".lock.json"
+        self._lock = FileLock(folder / ".lock")
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def acquire(self, command: str) -> None:
+        """Take the lock.
+
+        Raises:
+            LockedError: if another process holds it; names that process.
+        """
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise LockedError(self._explain()) from None
+        holder = {
+            "process": os.getpid(),
+            "machine": socket.gethostname(),
+            "command": command,
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_atomically(self._holder, lambda file: file.write(json.dumps(holder).encode()))
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._lock.release()
+
+    def _explain(self) -> str:
+        """Who holds the lock, in one sentence with the remedy."""
+        folder = self._holder.parent
+        try:
+            holder = json.loads(self._holder.read_text())
+            who = "process {process} on {machine}, since {since}, with `{command}`".format(**holder)
+        except (OSError, ValueError, KeyError):
+            who = "another process"
+        return f"{folder} is in use by {who}: wait for it, or stop it, or set FIQA_WORKSPACE to another folder"

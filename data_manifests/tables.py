@@ -23,6 +23,7 @@ class Status(StrEnum):
     DECODE_ERROR = "decode_error"
     WRONG_SIZE = "wrong_size"
     NO_FACE = "no_face"
+    NO_IDENTITY = "no_identity"
     SINGLE_IMAGE = "single_image"
     NO_OTHER_IDENTITY = "no_other_identity"
 
@@ -34,6 +35,7 @@ STATUS_TEXT = {
     Status.DECODE_ERROR: "the stored bytes are not an image that decodes",
     Status.WRONG_SIZE: "the image is not 112 x 112 pixels",
     Status.NO_FACE: "the pose model found no face",
+    Status.NO_IDENTITY: "the image names no person, so there is no class centre to compare it with",
     Status.SINGLE_IMAGE: "the person has one image only, so no other image can be compared with it",
     Status.NO_OTHER_IDENTITY: "the data set has one person only, so there is no negative centre",
 }
@@ -197,6 +199,15 @@ INDEX = Table(
         STATUS,
     ),
 )  # fmt: skip
+IDENTITIES = Table(
+    name="identities",
+    text="The folder that each person's number stands for; made for image folders alone.",
+    columns=(
+        Column(name="identity", type=pa.int32(), text="the person's number"),
+        Column(name="name", type=pa.string(), text="the folder's name"),
+    ),
+    per_image=False,
+)
 BLUR = Table(name="blur", text="Sharpness of every image.", columns=(KEY, _CPBD, _SOBEL, STATUS))
 POSE = Table(name="pose", text="Head pose of every image.", columns=(KEY, _YAW, _PITCH, _ROLL, STATUS))
 FACTORS = Table(
@@ -271,5 +282,5 @@ LABELS = Table(
     ),
 )  # fmt: skip
 
-TABLES = {t.name: t for t in (INDEX, BLUR, POSE, FACTORS, EMBEDDINGS, CENTRES, ANCHORS, ANCHOR_RANGE, LABELS)}
+TABLES = {t.name: t for t in (INDEX, IDENTITIES, BLUR, POSE, FACTORS, EMBEDDINGS, CENTRES, ANCHORS, ANCHOR_RANGE, LABELS)}
 """Every table of the labelling half, in the order in which it is made."""

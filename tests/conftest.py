@@ -15,7 +15,5 @@ def real_data() -> Path:
     """The folder of real faces, models and oracles; tests that need it skip where it is absent."""
     folder = Path(os.environ.get("FIQA_TEST_DATA", ROOT.parent / "shared")).resolve()
     if not (folder / "oracles").is_dir():
-        pytest.skip(
-            f"no test data in {folder}; set FIQA_TEST_DATA to the folder that holds oracles/, data/, models/"
-        )
+        pytest.skip(f"no test data in {folder}; set FIQA_TEST_DATA to the folder that holds oracles/, data/, models/")
     return folder

@@ -1,0 +1,43 @@
+# Targets for people and for CI. `make` alone shows them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= $(shell nproc)
+
+.PHONY: help setup labels test check bench lock
+
+help:  ## show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 16
+
+setup: $(STAMP)  ## make .venv with everything in requirements.lock (needs $(PYTHON) alone)
+
+# The lock is installed by uv, which keeps one provider each of onnxruntime and cv2; pip would bring others back.
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $(STAMP)
+
+labels: setup  ## label the embedded sample of 256 real faces, from nothing, and say where the labels are
+	$(BIN)/luigi --module pipeline LabelAll --dataset sample --workers $(WORKERS)
+	@$(BIN)/python -m pipeline status
+
+test: setup  ## run all tests
+	$(BIN)/python -m pytest
+
+check: setup  ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-timings
+
+bench: setup  ## measure kernels and the whole on this machine
+	$(BIN)/python -m benchmarks
+
+lock: setup  ## resolve pyproject.toml anew into requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --override requirements.overrides --python-version 3.11 \
+		--universal --generate-hashes --no-header --no-emit-index-url --no-annotate --upgrade -o requirements.lock

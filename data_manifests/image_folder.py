@@ -1,0 +1,240 @@
+"""Reads face data sets that are folders of image files, one folder a person."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import logging
+import os
+import stat
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, ClassVar
+
+import numpy as np
+
+from data_manifests.recordio_format import UNKNOWN_IDENTITY
+from data_manifests.tables import Status
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""Of the files that count as images, in any case."""
+
+MAX_BYTES = 1 << 29
+"""No image file is larger; the same limit as RecordIO's."""
+
+
+class ImageFolderError(ValueError):
+    """A folder cannot be used as a data set; names the place and the remedy."""
+
+
+class ImageFileError(OSError):
+    """An image file is gone or cannot be read."""
+
+    status: ClassVar[Status] = Status.MISSING
+
+
+class ImageFileTooLargeError(ImageFileError):
+    """A file has the name of an image and a size that no image has."""
+
+    status: ClassVar[Status] = Status.DECODE_ERROR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """An image file: path below the root with slashes, size in bytes, modification time in nanoseconds."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+class ImageFolder:
+    """A folder whose sub-folders hold one person's images each.
+
+    The folder directly below the root is the person, however deep below it an image lies. The people are numbered
+    from 0 in the sorted order of those folders that hold an image. Images directly in the root show an unknown
+    person, identity -1: they can be measured, but have no class centre. So a plain folder of photos can be used too.
+    Everything is sorted by the bytes of the names.
+
+    Names that start with a dot are left out, files and folders. Links are followed; a folder that is reached twice,
+    as in a loop, counts once: under its own name, or under the first of the links. A link that leads nowhere is listed
+    like any image, and fails when it is read.
+
+    The folder is listed on first use. A pickled one carries the root only and lists anew when asked for its keys;
+    `read` needs no list.
+
+    Attributes:
+        root: the folder.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        """Name the folder.
+
+        Raises:
+            NotADirectoryError: if it is none, or does not exist.
+        """
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise NotADirectoryError(f"{self.root}: no such folder; check the data set's root")
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"root": self.root}
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._files)
+
+    @property
+    def keys(self) -> NDArray[np.int32]:
+        """The images' keys, int32 [N]: 1 to N in the order of the paths."""
+        return np.arange(1, len(self._files) + 1, dtype=np.int32)
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """The images' paths below the root, with slashes, sorted by their bytes; N of them."""
+        return tuple(file.path for file in self._files)
+
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """The folder of every person, by number."""
+        return dict(enumerate(sorted({path.split("/", 1)[0] for path in self.paths if "/" in path})))
+
+    @cached_property
+    def identities(self) -> NDArray[np.int32]:
+        """The person in every image, int32 [N]; -1 for images directly in the root."""
+        numbers = {name: number for number, name in self.names.items()}
+        people = (numbers[path.split("/", 1)[0]] if "/" in path else UNKNOWN_IDENTITY for path in self.paths)
+        return np.fromiter(people, np.int32, len(self.paths))
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """The sizes of the files in bytes, int32 [N]; 0 for a link that leads nowhere."""
+        return np.fromiter((min(file.size, 2**31 - 1) for file in self._files), np.int32, len(self._files))
+
+    def read(self, path: str) -> bytes:
+        """The content of an image file.
+
+        Args:
+            path: below the root, as in `paths`.
+
+        Raises:
+            ImageFileError: if it is gone, is no ordinary file, or cannot be read; its `status` says what to record.
+        """
+        place = self.root / path
+        try:
+            # a pipe that bears an image's name must not keep the reader waiting
+            with open(place, "rb", opener=_open_at_once) as file:
+                return _read_image(file, place)
+        except ImageFileError:
+            raise
+        except OSError as error:
+            raise ImageFileError(f"{place}: {error.strerror}; bring the file back, or index the folder anew") from error
+
+    def fingerprint_parts(self) -> str:
+        """SHA-256, in hexadecimal, of the sorted list of paths, sizes and modification times in nanoseconds."""
+        digest = hashlib.sha256()
+        for file in self._files:
+            digest.update(f"{file.path}\0{file.size}\0{file.mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def _files(self) -> list[_File]:
+        files = _list_tree(self.root)
+        if not files:
+            raise ImageFolderError(
+                f"{self.root}: no image in it; an image is a file that ends in {', '.join(SUFFIXES)}, in any case"
+            )
+        for file in files:
+            if not _is_utf8(file.path):
+                name = os.fsencode(file.path)
+                raise ImageFolderError(
+                    f"{self.root}: the name {name!r} is not UTF-8, so no table can hold it; rename it"
+                )
+        # the order of code points is that of their UTF-8 bytes
+        files.sort(key=lambda file: file.path)
+        return files
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _read_image(file: BinaryIO, place: Path) -> bytes:
+    """The content of an open file, if it is an ordinary one of a sensible size."""
+    facts = os.fstat(file.fileno())
+    if not stat.S_ISREG(facts.st_mode):
+        raise ImageFileError(f"{place}: not an ordinary file; remove it from the data set")
+    if facts.st_size > MAX_BYTES:
+        raise ImageFileTooLargeError(f"{place}: {facts.st_size} bytes are no image; remove the file")
+    return file.read(facts.st_size)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _list_tree(root: Path) -> list[_File]:
+    """Every image below a folder; links to folders are followed after all real folders, each folder once."""
+    files: list[_File] = []
+    seen: set[tuple[int, int]] = set()
+    folders, links = [""], list[str]()
+    while folders or links:
+        below = folders.pop() if folders else heapq.heappop(links)
+        place = root / below
+        try:
+            facts = place.stat()
+            if (facts.st_dev, facts.st_ino) in seen:
+                logger.warning("%s: left out, because it links to a folder that is listed already", place)
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if not entry.name.startswith("."):
+                        _sort_in(entry, f"{below}/{entry.name}" if below else entry.name, folders, links, files)
+        except OSError as error:
+            raise ImageFolderError(
+                f"{place}: cannot be listed ({error.strerror}); make it readable, or move it out of the data set"
+            ) from error
+    return files
+
+
+def _sort_in(entry: os.DirEntry[str], path: str, folders: list[str], links: list[str], files: list[_File]) -> None:
+    """Put an entry where it belongs: sub-folders, links to folders (a heap), or images."""
+    if _is_folder(entry):
+        if entry.is_symlink():
+            heapq.heappush(links, path)
+        else:
+            folders.append(path)
+    elif path.lower().endswith(SUFFIXES):
+        file = _describe(entry, path)
+        if file is not None:
+            files.append(file)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is, or links to, a folder; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _describe(entry: os.DirEntry[str], path: str) -> _File | None:
+    """Size and time of an image file; zeros for a link that leads nowhere, None for pipes and the like."""
+    try:
+        facts = entry.stat()
+    except OSError:
+        return _File(path=path, size=0, mtime_ns=0)
+    if not stat.S_ISREG(facts.st_mode):
+        return None
+    return _File(path=path, size=facts.st_size, mtime_ns=facts.st_mtime_ns)

@@ -1,0 +1,247 @@
+"""One way to open an ONNX network: provider asserted, threads set, batch free, pictures prepared as it wants them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+from google.protobuf.message import DecodeError
+
+from labelers.batch_axis import free_batch, network_inputs
+from labelers.device import Device, ProviderError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["Colour", "Device", "InputSpec", "Network", "NetworkError", "ProviderError", "open_network"]
+
+BATCH_TOLERANCE = 1e-3
+"""How far a row may lie from the same row run alone, as a share of the output's largest value: rounding, not error."""
+
+
+class Colour(StrEnum):
+    """The order of a network's three colour channels."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+class NetworkError(ValueError):
+    """A weight file is no network that takes the pictures it is said to take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSpec:
+    """What a network wants to see.
+
+    Attributes:
+        width: in pixels.
+        height: in pixels.
+        colour: order of the channels.
+        mean: subtracted, in levels of 0 to 255, one value a channel in the order of `colour`.
+        std: divided by, likewise.
+    """
+
+    width: int
+    height: int
+    colour: Colour
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"a network's input must have pixels, not {self.width} x {self.height}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(f"three means and three positive deviations are needed, not {self.mean} and {self.std}")
+
+
+class Network:
+    """An open network. One caller at a time: the prepared pictures share one buffer.
+
+    Attributes:
+        path: the weight file, for messages.
+        input: what the network wants to see.
+        batch: how many pictures every run holds.
+        outputs: the shape of every output for one picture, without the batch axis.
+    """
+
+    def __init__(self, session: Any, *, path: Path, spec: InputSpec, batch: int) -> None:
+        self.path = path
+        self.input = spec
+        self.batch = batch
+        self._session = session
+        self._name: str = session.get_inputs()[0].name
+        self._buffer = np.zeros((batch, 3, spec.height, spec.width), np.float32)  # [B, 3, H, W]
+        self._mean = np.array(spec.mean, np.float32)[:, None, None]
+        self._std = np.array(spec.std, np.float32)[:, None, None]
+        self.outputs = self._check_batch()
+
+    def run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Resize, normalise and run N pictures.
+
+        Every run holds exactly `batch` pictures and the last one is filled up with zeros: the kernels that the
+        runtime picks, and with them the last bits of the values, depend on the batch's size, and a row's values must
+        not depend on how many rows came with it.
+
+        Args:
+            images: uint8 [N, H, W, 3], RGB.
+
+        Returns:
+            One float32 array [N, ...] for every output of the network.
+
+        Raises:
+            ValueError: if the pictures have another shape or type.
+        """
+        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+            raise ValueError(f"pictures must be uint8 [N, H, W, 3] RGB, not {images.dtype} {list(images.shape)}")
+        results = [np.empty((len(images), *shape), np.float32) for shape in self.outputs]
+        for start in range(0, len(images), self.batch):
+            chunk = images[start : start + self.batch]
+            self._fill(chunk)
+            for result, output in zip(results, self._run_buffer(self._buffer), strict=True):
+                result[start : start + len(chunk)] = output[: len(chunk)]
+        return results
+
+    def _fill(self, images: NDArray[np.uint8]) -> None:
+        """Prepare at most `batch` pictures in the buffer; rows without a picture become zero."""
+        size = (self.input.width, self.input.height)
+        reverse = self.input.colour is Colour.BGR
+        for row, image in enumerate(images):
+            fitting = image if image.shape[1::-1] == size else cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+            target = self._buffer[row]
+            target[...] = (fitting[:, :, ::-1] if reverse else fitting).transpose(2, 0, 1)
+            target -= self._mean
+            target /= self._std
+        self._buffer[len(images) :] = 0.0
+
+    def _run_buffer(self, batch: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """Run prepared pictures [B, 3, H, W]."""
+        outputs: list[NDArray[Any]] = self._session.run(None, {self._name: batch})
+        return outputs
+
+    def _check_batch(self) -> tuple[tuple[int, ...], ...]:
+        """Run noise as a full batch and alone; both must agree, or the batch axis is not free."""
+        noise = np.random.default_rng(0).integers(0, 256, (self.batch, *self._buffer.shape[2:], 3), dtype=np.uint8)
+        self._fill(noise)
+        rows = sorted({0, self.batch - 1})
+        remedy = "set batch = 1 in the network's entry, or export it with a free batch axis"
+        try:
+            alone = [self._run_buffer(self._buffer[row : row + 1]) for row in rows]
+            together = self._run_buffer(self._buffer)
+        except Exception as error:  # ONNX Runtime's errors share no base class of their own
+            raise NetworkError(f"{self.path} does not run with a batch of {self.batch} ({error}): {remedy}") from error
+        for number, output in enumerate(together):
+            if len(output) != self.batch:
+                raise NetworkError(
+                    f"{self.path}: output {number} is {list(output.shape)} for a batch of {self.batch}: {remedy}"
+                )
+            for row, single in zip(rows, alone, strict=True):
+                scale = float(np.abs(single[number]).max(initial=0.0))
+                difference = float(np.abs(output[row] - single[number][0]).max(initial=0.0))
+                if not difference <= BATCH_TOLERANCE * scale:
+                    raise NetworkError(
+                        f"{self.path}: output {number} of one picture changes by {difference:.3g} (of {scale:.3g})"
+                        f" in a batch of {self.batch}: {remedy}"
+                    )
+        return tuple(tuple(output.shape[1:]) for output in together)
+
+
+def open_network(path: Path, *, input: InputSpec, batch: int, device: Device, threads: int = 1) -> Network:  # noqa: A002 - the contract's word
+    """Open a network and check that it is the one described.
+
+    Args:
+        path: an ONNX file.
+        input: what the network wants to see.
+        batch: pictures in a run; part of the network's entry, since values depend on it in the last bits.
+        device: where it runs; never another one than asked for.
+        threads: processor threads of one run.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        NetworkError: if the file is no ONNX model, or its input or its batch is not as described.
+        ProviderError: if the device cannot be used.
+    """
+    if batch < 1 or threads < 1:
+        raise ValueError(f"batch and threads must be at least 1, not {batch} and {threads}")
+    try:
+        model = onnx.load(path)
+    except DecodeError as error:
+        raise NetworkError(f"{path} is not an ONNX model: {error}") from error
+    _check_input(model, path, input)
+    session = _open_session(free_batch(model).SerializeToString(), path, device, threads)
+    return Network(session, path=path, spec=input, batch=batch)
+
+
+def _check_input(model: onnx.ModelProto, path: Path, spec: InputSpec) -> None:
+    """One float32 input [batch, 3, height, width] that fits the specification."""
+    inputs = network_inputs(model)
+    if len(inputs) != 1 or not model.graph.node:
+        names = ", ".join(value.name for value in inputs) or "none"
+        raise NetworkError(
+            f"{path} has {len(model.graph.node)} nodes and {len(inputs)} inputs ({names}), expected a network"
+            " with one input: is this the right file, and is it whole?"
+        )
+    tensor = inputs[0].type.tensor_type
+    # A free dimension reads as 0 and fits everything.
+    found = [int(dimension.dim_value) for dimension in tensor.shape.dim]
+    wanted = [3, spec.height, spec.width]
+    if tensor.elem_type != onnx.TensorProto.FLOAT:
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        raise NetworkError(f"{path}: input {inputs[0].name} is {kind}, expected FLOAT: export the network in float32")
+    if len(found) != 4 or any(a not in (0, b) for a, b in zip(found[1:], wanted, strict=True)):
+        raise NetworkError(
+            f"{path}: input {inputs[0].name} is {found}, expected [batch, 3, {spec.height}, {spec.width}]"
+            " as the network's entry says: correct the entry or the file"
+        )
+
+
+def _open_session(serialized: bytes, path: Path, device: Device, threads: int) -> Any:
+    """An ONNX Runtime session that runs on the device asked for."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning threads burn the cores that other workers need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.use_deterministic_compute = True
+    options.log_severity_level = 3  # errors
+    provider, said = _cuda_provider() if device is Device.CUDA else (("CPUExecutionProvider", {}), "")
+    try:
+        session = onnxruntime.InferenceSession(serialized, options, providers=[provider], enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        raise NetworkError(f"ONNX Runtime does not open {path} on {device}: {error}") from error
+    if session.get_providers()[0] != provider[0]:
+        raise ProviderError(
+            f"{path} was to run on {device}, but ONNX Runtime gave {', '.join(session.get_providers())}: no usable GPU,"
+            " or its driver or the nvidia-* packages beside onnxruntime-gpu do not fit; run `python -m pipeline doctor`"
+            f" to see which, or choose the device cpu. {said}".rstrip()
+        )
+    return session
+
+
+def _cuda_provider() -> tuple[tuple[str, dict[str, str]], str]:
+    """The CUDA provider with its options, and what loading its libraries said.
+
+    Raises:
+        ProviderError: if this installation of ONNX Runtime does not have it.
+    """
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise ProviderError(
+            "the installed onnxruntime has no CUDA: remove the package onnxruntime, install onnxruntime-gpu again"
+            " (the two overwrite each other), and check with `python -m pipeline doctor`"
+        )
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        onnxruntime.preload_dlls()
+    # Tensor-float arithmetic keeps 10 bits of mantissa, and the exhaustive search for an algorithm may choose
+    # another one in every process: both would let values differ between runs.
+    options = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    return ("CUDAExecutionProvider", options), said.getvalue().strip()

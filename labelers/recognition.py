@@ -1,0 +1,57 @@
+"""Recognition embeddings by a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from data_manifests.tables import Status
+from labelers.measures import Measures
+from labelers.onnx import NetworkError
+
+if TYPE_CHECKING:
+    from labelers.faces import FaceBatch
+    from labelers.onnx import Network
+
+
+class EmbeddingLabeler:
+    """The embedding of every face, without flip augmentation."""
+
+    version: ClassVar[int] = 1
+
+    def __init__(self, network: Network) -> None:
+        if len(network.outputs) != 1 or len(network.outputs[0]) != 1:
+            raise NetworkError(
+                f"{network.path} gives {network.outputs} for a picture, expected one vector: is it a recogniser?"
+            )
+        self._network = network
+
+    def __call__(self, faces: FaceBatch) -> Measures:
+        """Embed every face.
+
+        Returns:
+            `embedding` float16 [N, D], brought to unit length before it is rounded, and `norm` float32 [N], the
+            length before that. Where the network gives a zero vector, which has no direction, both are NaN and the
+            status is `no_face`.
+
+        Raises:
+            NetworkError: if a value is not finite, which a sound network does not give; names the face.
+        """
+        vectors = self._network.run(faces.images)[0]  # [N, D]
+        norm = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        if not np.isfinite(norm).all():
+            key = faces.keys[~np.isfinite(norm)][0]
+            raise NetworkError(
+                f"{self._network.path} gives values that are not finite for the image with key {key}:"
+                " the weights are damaged, or overflow on this device"
+            )
+        lost = norm == 0.0
+        norm[lost] = np.nan
+        return Measures(
+            columns={
+                "embedding": (vectors / norm[:, None]).astype(np.float16),
+                "norm": norm.astype(np.float32),
+            },
+            status=[Status.NO_FACE if gone else Status.OK for gone in lost],
+        )

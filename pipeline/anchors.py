@@ -1,0 +1,126 @@
+"""Centres, anchors and their range: what is made from embeddings alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_manifests.tables import ANCHOR_RANGE, ANCHORS, CENTRES, Status
+from labelers.anchors import AnchorRange, anchor_statistics, measure_anchors, plain_ratio
+from labelers.centres import Centres, accumulate, head_centres
+from labelers.heads import load_head
+from pipeline.columns import embeddings_of, make_table
+from pipeline.measure import Stopwatch
+from pipeline.store import Store, read_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.fingerprint import StageSpec
+    from pipeline.shards import Part
+
+
+def sum_centres(store: Store, index: StageSpec, embeddings: StageSpec, advance: Callable[[int], None]) -> pa.Table:
+    """Sum the unit embeddings of every person over the whole data set, in key order.
+
+    Returns:
+        One row a person, of the `centres` table.
+    """
+
+    def blocks() -> Iterator[tuple[NDArray[np.float32], NDArray[np.int32]]]:
+        for shard in sorted(store.present_shards(index)):
+            identities = read_columns(store.folder(index), shard, ["identity"])["identity"].to_numpy()
+            stored = read_columns(store.folder(embeddings), shard, ["embedding"])["embedding"]
+            yield embeddings_of(stored), identities
+            advance(len(identities))
+
+    return centres_table(accumulate(blocks()))
+
+
+def centres_table(centres: Centres) -> pa.Table:
+    """Class centres as rows of the `centres` table."""
+    rows = [vector.astype("<f4").tobytes() for vector in centres.sums]
+    columns = [pa.array(centres.identities, pa.int32()), pa.array(centres.counts, pa.int32()), pa.array(rows)]
+    return pa.table(columns, schema=CENTRES.schema())
+
+
+@lru_cache(maxsize=1)
+def read_centres(path: Path) -> Centres:
+    """The class centres of a file of the `centres` table, once a process."""
+    table = pq.read_table(path)
+    buffer = b"".join(table["centre"].to_pylist())
+    sums = np.frombuffer(buffer, "<f4").reshape(table.num_rows, -1)
+    return Centres(identities=table["identity"].to_numpy(), counts=table["images"].to_numpy(), sums=sums)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareCentres:
+    """Measure CCS, NNCCS and the certainty ratio of one part and stage the table."""
+
+    store: Store
+    spec: StageSpec
+    index: StageSpec
+    embeddings: StageSpec
+    centres: StageSpec
+
+    def __call__(self, part: Part, advance: Callable[[int], None]) -> dict[str, float]:
+        """Compare the part's embeddings with all centres."""
+        figures: Counter[str] = Counter()
+        with Stopwatch(figures, "open_seconds"):
+            centres = read_centres(self.store.shard(self.centres, 0))
+        with Stopwatch(figures, "read_seconds"):
+            rows = read_columns(self.store.folder(self.index), part.shard, ["key", "identity"])
+            rows = rows.slice(part.start, part.rows)
+            stored = read_columns(self.store.folder(self.embeddings), part.shard, ["embedding", "status"])
+            stored = stored.slice(part.start, part.rows)
+            embeddings = embeddings_of(stored["embedding"])
+        with Stopwatch(figures, "compute_seconds"):
+            measures = measure_anchors(embeddings, rows["identity"].to_numpy(), centres)
+        pairs = zip(stored["status"].to_pylist(), measures.status, strict=True)
+        status = [read if read != Status.OK else measured.value for read, measured in pairs]
+        with Stopwatch(figures, "write_seconds"):
+            table = make_table(ANCHORS, rows["key"].to_numpy(), measures.columns, status)
+            self.store.write_part(self.spec, part, table)
+        advance(part.rows)
+        return dict(figures)
+
+
+def summarise_anchors(store: Store, anchors: StageSpec) -> pa.Table:
+    """The statistics of both kinds of anchor over the data set: one row of the `anchor_range` table."""
+    columns = ["ccs", "nnccs", "certainty_ratio"]
+    shards = sorted(store.present_shards(anchors))
+    table = pa.concat_tables([read_columns(store.folder(anchors), shard, columns) for shard in shards])
+    certainty = anchor_statistics(table["certainty_ratio"].to_numpy())
+    plain = anchor_statistics(plain_ratio(table["ccs"].to_numpy(), table["nnccs"].to_numpy()))
+    row = {**_columns("certainty_ratio", certainty), **_columns("plain_ratio", plain), "images": certainty.images}
+    arrays = [pa.array([row[f.name]], f.type, from_pandas=True) for f in ANCHOR_RANGE.schema()]
+    return pa.table(arrays, schema=ANCHOR_RANGE.schema())
+
+
+def _columns(anchor: str, found: AnchorRange) -> dict[str, float]:
+    """The statistics of one kind of anchor under their column names; NaN where no image has an anchor."""
+    return {
+        f"{anchor}_min": found.minimum,
+        f"{anchor}_max": found.maximum,
+        f"{anchor}_q001": found.low,
+        f"{anchor}_q999": found.high,
+    }
+
+
+def head_table(head: Path, store: Store, embeddings: StageSpec) -> pa.Table:
+    """The columns of a recogniser's last layer as rows of the `centres` table.
+
+    Raises:
+        HeadError: if the file does not hold one column a person of the embeddings' dimension.
+    """
+    stored = pq.read_schema(store.shard(embeddings, 0)).field("embedding").type
+    return centres_table(head_centres(load_head(head, dimension=stored.byte_width // 2)))

@@ -1,0 +1,68 @@
+"""`clean`: removes outputs of settings that nobody asks for any more."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_manifests.files import RunLock
+from pipeline.commands.common import console, human_bytes
+from pipeline.job import workspace_root
+from pipeline.store import CURRENT, RECEIPTS, STAGING
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("clean")(clean)
+
+
+def clean(
+    keep: Annotated[int, typer.Option("--keep", min=0, help="Older outputs to keep of each stage.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, remove nothing.")] = False,
+    dataset: Annotated[str, typer.Option("--dataset", help="Folder of one data set; default: all.")] = "",
+) -> None:
+    """Remove old outputs; `current` always stays. Example: python -m pipeline clean --keep 2 --dry-run."""
+    root = workspace_root()
+    freed = 0
+    for folder in sorted(p.parent for p in root.glob(f"{dataset or '*'}/{RECEIPTS}")):
+        lock = RunLock(folder)
+        lock.acquire("python -m pipeline clean")
+        for old in old_outputs(folder, keep):
+            size = folder_bytes(old)
+            freed += size
+            console.print(f"{'would remove' if dry_run else 'removed'} {old} ({human_bytes(size)})", soft_wrap=True)
+            if not dry_run:
+                remove_output(folder, old)
+        lock.release()
+    console.print(f"{human_bytes(freed)} {'would be' if dry_run else 'are'} freed")
+
+
+def old_outputs(folder: Path, keep: int) -> list[Path]:
+    """The outputs of a data set that are neither current nor among the `keep` newest others of their stage."""
+    found = []
+    for stage in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(("_", "."))):
+        link = stage / CURRENT
+        current = link.readlink().name if link.is_symlink() else None
+        others = [p for p in stage.iterdir() if p.is_dir() and not p.is_symlink() and p.name != current]
+        others.sort(key=lambda p: p.stat().st_mtime, reverse=True)
+        found += others[keep:]
+    return found
+
+
+def remove_output(folder: Path, output: Path) -> None:
+    """Remove an output with its receipts and its staging."""
+    stage, fingerprint = output.parent.name, output.name
+    # A folder that is half removed must not look whole, so it loses its name first.
+    doomed = output.with_name(f".removed-{fingerprint}")
+    output.rename(doomed)
+    shutil.rmtree(doomed)
+    for tree in (RECEIPTS, STAGING):
+        shutil.rmtree(folder / tree / stage / fingerprint, ignore_errors=True)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())

@@ -1,0 +1,127 @@
+"""`doctor`: whether this machine, its packages, weights and data are fit for a run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import luigi
+import typer
+from rich.table import Table
+
+from data_manifests.weights import WeightsError, find
+from pipeline.commands.common import Dataset, console, human_bytes, job_of
+from pipeline.index import index_images
+from pipeline.job import free_bytes, workspace_root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.job import Job
+
+
+class Verdict(StrEnum):
+    """How a check went."""
+
+    OK = "ok"
+    NOTE = "note"
+    BAD = "bad"
+
+
+_COLOURS = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.BAD: "red"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One check.
+
+    Attributes:
+        verdict: how it went.
+        subject: what was looked at.
+        text: what was found, and the remedy where it is bad.
+    """
+
+    verdict: Verdict
+    subject: str
+    text: str
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("doctor")(doctor)
+
+
+def doctor(dataset: Dataset = "") -> None:
+    """Check packages, providers, weights, disk and the data set. Example: python -m pipeline doctor."""
+    job = job_of(dataset)
+    table = Table("", "what", "found", title="doctor")
+    findings = [*check_machine(), *check_packages(), *check_providers(job), *check_weights(job), *check_data(job)]
+    for finding in findings:
+        colour = _COLOURS[finding.verdict]
+        table.add_row(f"[{colour}]{finding.verdict.value}[/]", finding.subject, finding.text)
+    console.print(table)
+    if any(f.verdict is Verdict.BAD for f in findings):
+        raise typer.Exit(1)
+
+
+def check_machine() -> Iterator[Finding]:
+    """Python, cores, disk and luigi.cfg."""
+    yield Finding(verdict=Verdict.OK, subject="Python", text=sys.version.split()[0])
+    yield Finding(verdict=Verdict.OK, subject="cores", text=str(os.cpu_count()))
+    root = workspace_root()
+    yield Finding(verdict=Verdict.OK, subject="disk", text=f"{human_bytes(free_bytes(root))} free for {root}")
+    local = luigi.configuration.get_config().getboolean("core", "local_scheduler", False)
+    text = (
+        "local scheduler" if local else "no local_scheduler in luigi.cfg: run from the project's folder, or run luigid"
+    )
+    yield Finding(verdict=Verdict.OK if local else Verdict.NOTE, subject="luigi.cfg", text=text)
+
+
+def check_packages() -> Iterator[Finding]:
+    """Each of the modules that several distributions provide is there once."""
+    providers = importlib.metadata.packages_distributions()
+    for module in ("onnxruntime", "cv2"):
+        found = sorted(set(providers.get(module, [])))
+        if len(found) == 1:
+            text = f"{found[0]} {importlib.metadata.version(found[0])}"
+            yield Finding(verdict=Verdict.OK, subject=module, text=text)
+        else:
+            text = f"provided by {', '.join(found) or 'nothing'}: run `make setup`, which installs exactly one"
+            yield Finding(verdict=Verdict.BAD, subject=module, text=text)
+
+
+def check_providers(job: Job) -> Iterator[Finding]:
+    """The execution providers of ONNX Runtime, and the one that is asked for."""
+    import onnxruntime  # noqa: PLC0415 - only this command loads it
+
+    providers = onnxruntime.get_available_providers()
+    wanted = job.settings.device
+    fits = wanted == "cpu" or ("CUDAExecutionProvider" in providers and Path("/dev/nvidiactl").exists())
+    text = f"device = {wanted}; built with {', '.join(providers)}"
+    remedy = "" if fits else "; no GPU is visible: set [execution] device = cpu, or mend the driver"
+    yield Finding(verdict=Verdict.OK if fits else Verdict.BAD, subject="ONNX Runtime", text=text + remedy)
+
+
+def check_weights(job: Job) -> Iterator[Finding]:
+    """The weight files of the models that the data set's labels need."""
+    for role, entry in job.models.items():
+        try:
+            paths = find(entry)
+            text = f"{entry.name} in {paths[0].parent}, verified"
+            yield Finding(verdict=Verdict.OK, subject=f"{role} model", text=text)
+        except WeightsError as error:
+            yield Finding(verdict=Verdict.NOTE, subject=f"{role} model", text=str(error))
+
+
+def check_data(job: Job) -> Iterator[Finding]:
+    """The data set's counts against its manifest."""
+    indexed = index_images(job.manifest).table
+    people = len(set(indexed["identity"].to_pylist()))
+    promised = " as its manifest promises" if job.manifest.images else ""
+    text = f"{job.manifest.name}: {indexed.num_rows:,} images of {people:,} people{promised}"
+    yield Finding(verdict=Verdict.OK, subject="data", text=text)

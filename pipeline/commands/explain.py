@@ -1,0 +1,171 @@
+"""`explain`: one image, its measures, and where each number comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import cv2
+import numpy as np
+import polars as pl
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from data_manifests.tables import LABELS, TABLES, Status
+from labelers.faces import DecodeError, decode
+from pipeline.commands.common import Dataset, Limit, console, job_of
+from pipeline.fingerprint import StageSpec
+from pipeline.job import Job, JobError
+from pipeline.labels import MEASURED
+from pipeline.store import read_columns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+_WIDTH = 44
+"""Characters across the small picture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """Where an image's row stands.
+
+    Attributes:
+        shard: number of the shard.
+        row: row within it.
+        index: the row of the index.
+    """
+
+    shard: int
+    row: int
+    index: pa.Table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("explain")(explain)
+
+
+def explain(
+    key: Annotated[int, typer.Argument(help="The image's key.")],
+    dataset: Dataset = "",
+    limit: Limit = 0,
+    save: Annotated[Path | None, typer.Option("--save", help="Write the stored image to this file.")] = None,
+) -> None:
+    """Show an image, its measures and where each comes from. Example: python -m pipeline explain 42."""
+    job = job_of(dataset, limit)
+    row = find_row(job, key)
+    stored = job.source.read(row.index)[0]
+    person = row.index["identity"][0].as_py()
+    console.print(f"key {key}, person {person}, {_place(job, row.index)}", soft_wrap=True)
+    if isinstance(stored, Status):
+        console.print(f"the image cannot be read: {stored.value}")
+    else:
+        if save is not None:
+            save.write_bytes(stored)
+            console.print(f"written to {save}")
+        _print_picture(stored)
+    console.print(measures_table(job, row))
+
+
+def find_row(job: Job, key: int) -> Row:
+    """Find an image in the index.
+
+    Raises:
+        JobError: if there are no labels yet, or no such key.
+    """
+    index = job.stages["index"]
+    if not job.store.is_complete(job.stages["labels"]):
+        raise JobError(f"{job.name} has no labels under these settings yet: run luigi --module pipeline LabelAll")
+    low, high = 0, job.store.shard_count(index) or 1
+    while low < high:
+        middle = (low + high) // 2
+        table = read_columns(job.store.folder(index), middle)
+        keys = table["key"].to_numpy()
+        place = int(np.searchsorted(keys, key))
+        if place < len(keys) and keys[place] == key:
+            return Row(shard=middle, row=place, index=table.slice(place, 1))
+        low, high = (low, middle) if place == 0 else (middle + 1, high)
+    raise JobError(f"{job.name} has no image with the key {key}: see the `key` column of its labels")
+
+
+def measures_table(job: Job, row: Row) -> Table:
+    """Every column of the labels with its value and what made it."""
+    labels = _record(job, "labels", row)
+    origins = _origins(job)
+    table = Table("column", "value", "made by", "source", title=f"labels {job.stages['labels'].fingerprint}")
+    for column in LABELS.columns:
+        value = labels[column.name]
+        shown = "null" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+        table.add_row(column.name, shown, origins.get(column.name, _threshold_text(job, column.name)), column.source)
+    return table
+
+
+def _origins(job: Job) -> dict[str, str]:
+    """Column -> the stage that measured it, its fingerprint, version and weights."""
+    found: dict[str, str] = {}
+    for stage in ("index", *MEASURED):
+        spec = job.stages[stage]
+        for name in TABLES[stage].names:
+            if name not in {"key", "status"}:
+                found.setdefault(name, _origin(spec))
+    return found
+
+
+def _origin(spec: StageSpec) -> str:
+    """One stage in a line."""
+    weights = "".join(f", {model} {hashes[0][:12]}" for model, hashes in spec.weights.items())
+    return f"{spec.name} {spec.fingerprint}, version {spec.version}{weights}"
+
+
+def _threshold_text(job: Job, column: str) -> str:
+    """The rule by which the labels stage makes a class or the quality."""
+    rules = job.settings.labels
+    texts = {
+        "blur": f"{rules.blur_source.value}: hazy below {rules.blur_hazy}, clear above {rules.blur_clear}",
+        "pose": f"|yaw|: frontal below {rules.yaw_frontal}, profile above {rules.yaw_profile} degrees",
+        "quality": f"{rules.anchor.value}, {rules.normalise.value} over the data set",
+        "status": "causes of all stages",
+        "key": "index",
+    }
+    return texts.get(column, f"worse class from p = {rules.worse_probability}")
+
+
+def _record(job: Job, stage: str, row: Row) -> dict[str, Any]:
+    """One row of a stage's table."""
+    frame = pl.read_parquet(job.store.shard(job.stages[stage], row.shard))
+    return frame.row(row.row, named=True)
+
+
+def _place(job: Job, index: pa.Table) -> str:
+    """Where the image is stored."""
+    path = index["path"][0].as_py()
+    if path is not None:
+        return str(job.manifest.root / path)
+    return f"{job.manifest.data_path} at byte {index['offset'][0].as_py():,}, {index['length'][0].as_py():,} bytes"
+
+
+def _print_picture(stored: bytes) -> None:
+    """Draw the image in the terminal, two pixels a character."""
+    try:
+        image = decode(stored)
+    except DecodeError as error:
+        console.print(f"the image does not decode: {error}")
+        return
+    if console.color_system in ("truecolor", "256"):
+        console.print(half_blocks(image, _WIDTH))
+
+
+def half_blocks(image: NDArray[np.uint8], width: int) -> Text:
+    """A picture of coloured half blocks, `width` characters across, from uint8 [H, W, 3] RGB."""
+    height = 2 * round(width * image.shape[0] / image.shape[1] / 2)
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    text = Text()
+    for upper, lower in zip(small[0::2], small[1::2], strict=True):
+        for top, bottom in zip(upper, lower, strict=True):
+            text.append("▀", f"rgb({top[0]},{top[1]},{top[2]}) on rgb({bottom[0]},{bottom[1]},{bottom[2]})")
+        text.append("\n")
+    return text

@@ -1,0 +1,118 @@
+"""`export`: labels as CSV, or as the seven-column file that the authors' training script reads."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import polars as pl
+import typer
+
+from data_manifests.files import write_atomically
+from data_manifests.tables import CLASSES, Factor, Status
+from pipeline.commands.common import Dataset, Limit, console, job_of
+from pipeline.job import Job, JobError
+from pipeline.store import read_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+
+
+class ExportFormat(StrEnum):
+    """What the file looks like."""
+
+    CSV = "csv"
+    CLIB = "clib"
+
+
+CLIB_FACTORS = (Factor.BLUR, Factor.POSE, Factor.EXPRESSION, Factor.LIGHTING, Factor.OCCLUSION)
+"""The order of the classes in the authors' file, after path and quality; 0 is the worst of each."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("export")(export)
+
+
+def export(
+    output: Annotated[Path, typer.Option("--output", help="The file to write.")],
+    dataset: Dataset = "",
+    limit: Limit = 0,
+    form: Annotated[ExportFormat, typer.Option("--format", help="csv, or clib for the authors' loader.")] = (
+        ExportFormat.CSV
+    ),
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="clib: folder to which the images of a .rec file are written."),
+    ] = None,
+) -> None:
+    """Write labels for other programs. Example: python -m pipeline export --output labels.csv."""
+    job = job_of(dataset, limit)
+    if not job.store.is_complete(job.stages["labels"]):
+        raise JobError(f"{job.name} has no labels under these settings yet: run luigi --module pipeline LabelAll")
+    labels = pl.scan_parquet(job.store.folder(job.stages["labels"]))
+    if form is ExportFormat.CSV:
+        text = labels.collect().write_csv()
+        write_atomically(output, lambda file: file.write(text.encode()))
+        console.print(f"{output} holds {labels.select(pl.len()).collect().item():,} rows")
+        return
+    written, left_out = write_clib(job, output, images)
+    console.print(f"{output} holds {written:,} rows; {left_out:,} images with a null class or quality are left out")
+
+
+def write_clib(job: Job, output: Path, images: Path | None) -> tuple[int, int]:
+    """Write path, quality and five classes, separated by tabs, as the authors' loader splits them.
+
+    Images without a quality or a class are left out: the loader knows no nulls.
+
+    Returns:
+        Rows written, and images left out.
+    """
+    if job.source.record_file is not None and images is None:
+        raise JobError("the authors' loader reads image files: give --images FOLDER, to which they are written")
+    counts = [0, 0]
+
+    def lines() -> Iterator[str]:
+        for shard in sorted(job.store.present_shards(job.stages["labels"])):
+            index = read_columns(job.store.folder(job.stages["index"]), shard)
+            labels = pl.read_parquet(job.store.shard(job.stages["labels"], shard))
+            usable = labels.select(pl.all_horizontal(pl.col("quality", *[f.value for f in CLIB_FACTORS]).is_not_null()))
+            rows = [row for row, fits in enumerate(usable.to_series()) if fits]
+            counts[0] += len(rows)
+            counts[1] += len(labels) - len(rows)
+            yield from _clib_lines(labels[rows], image_paths(job, index.take(rows), images))
+
+    write_atomically(output, lambda file: file.writelines(line.encode() for line in lines()))
+    return counts[0], counts[1]
+
+
+def _clib_lines(labels: pl.DataFrame, paths: list[Path]) -> Iterator[str]:
+    """The lines of one shard."""
+    codes = [[CLASSES[f].index(name) for name in labels[f.value].cast(pl.String)] for f in CLIB_FACTORS]
+    for path, quality, *classes in zip(paths, labels["quality"], *codes, strict=True):
+        yield "\t".join([str(path), f"{quality:.9g}", *map(str, classes)]) + "\n"
+
+
+def image_paths(job: Job, index: pa.Table, images: Path | None) -> list[Path]:
+    """The image files of rows of the index; those of a .rec file are written first.
+
+    Raises:
+        JobError: if a path holds white space, at which the authors' loader would split it.
+    """
+    if job.source.folder is not None:
+        paths = [job.source.folder / name for name in index["path"].to_pylist()]
+    elif images is not None:
+        images.mkdir(parents=True, exist_ok=True)
+        paths = [(images / f"{key:08d}.jpg").absolute() for key in index["key"].to_pylist()]
+        for path, stored in zip(paths, job.source.read(index), strict=True):
+            if not isinstance(stored, Status):
+                path.write_bytes(stored)
+    else:
+        raise JobError("give --images FOLDER")
+    for path in paths:
+        if any(c.isspace() for c in str(path)):
+            raise JobError(f"{path} holds white space, at which the authors' loader splits: move the images")
+    return paths

@@ -1,0 +1,57 @@
+"""`weights`: which weight files are at hand, and fetching those that are not."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from data_manifests.models import load_registry
+from data_manifests.network import Entry
+from data_manifests.weights import WeightsError, WeightsMissingError, fetch, find
+from pipeline.commands.common import console, human_bytes
+
+_group = typer.Typer(help="Weight files: list them, fetch them.", invoke_without_command=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(_group, name="weights")
+
+
+@_group.callback()
+def listing(context: typer.Context) -> None:
+    """List every model of models.toml with its licence and whether its files are at hand."""
+    if context.invoked_subcommand:
+        return
+    table = Table("model", "kind", "size", "licence", "state", title="Weight files")
+    for entry in load_registry().entries.values():
+        size = sum(file.bytes or 0 for file in entry.files)
+        table.add_row(entry.name, entry.kind.value, human_bytes(size) if size else "?", entry.licence, _state(entry))
+    console.print(table)
+    console.print("fetch one: python -m pipeline weights fetch NAME")
+
+
+def _state(entry: Entry) -> str:
+    """Whether a model's files are at hand."""
+    try:
+        paths = find(entry)
+    except WeightsMissingError:
+        return "not here"
+    except WeightsError as error:
+        return f"[red]{error}[/]"
+    return f"ready in {paths[0].parent}"
+
+
+@_group.command("fetch")
+def fetch_command(
+    names: Annotated[list[str], typer.Argument(help="Names of models.toml.")],
+) -> None:
+    """Fetch and verify weight files. Example: python -m pipeline weights fetch fr_feature fr_pose."""
+    registry = load_registry()
+    for name in names:
+        with console.status(f"fetching {name}"):
+            paths = fetch(registry.get(name))
+        for path in paths:
+            console.print(f"{name}: {path}", highlight=False, soft_wrap=True)

@@ -1,0 +1,188 @@
+"""Where parts are computed: in this process, or in processes beside it. The work is the same function in both."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+import traceback
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pipeline.shards import Part
+
+logger = logging.getLogger(__name__)
+
+_PDEATHSIG = 1
+_POLL_SECONDS = 0.5
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+"""One thread a process: the processes are the parallelism, and sums do not depend on how many there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartOutcome:
+    """How a part went.
+
+    Attributes:
+        part: which part.
+        figures: the seconds and counts that the work measured.
+        error: what went wrong, with its trace; empty if nothing did.
+    """
+
+    part: Part
+    figures: dict[str, float]
+    error: str = ""
+
+
+class PartWork(Protocol):
+    """Computes and stages one part; picklable, and the same on every machine."""
+
+    def __call__(self, part: Part, advance: Callable[[int], None]) -> dict[str, float]:
+        """Do the part, call `advance` with the rows done since the last call, and return its figures."""
+        ...
+
+
+def run_parts(
+    work: PartWork, parts: Sequence[Part], processes: int, show: Callable[[int], None]
+) -> Iterator[PartOutcome]:
+    """Compute parts and give each one's outcome as it ends, in no particular order.
+
+    A part that fails does not stop the others; a worker process that dies is replaced, and what it had in hand is
+    done again.
+
+    Args:
+        work: the function.
+        parts: what to compute.
+        processes: how many processes; 1 computes here.
+        show: called about twice a second with the rows done so far in this call.
+    """
+    if processes <= 1:
+        yield from _run_here(work, parts, show)
+    else:
+        yield from _run_in_pool(work, parts, min(processes, max(len(parts), 1)), show)
+
+
+def _run_here(work: PartWork, parts: Sequence[Part], show: Callable[[int], None]) -> Iterator[PartOutcome]:
+    """Compute one part after the other in this process."""
+    done = 0
+
+    def advance(rows: int) -> None:
+        nonlocal done
+        done += rows
+        show(done)
+
+    quieten_process()
+    for part in parts:
+        yield _attempt(work, part, advance)
+
+
+def _run_in_pool(
+    work: PartWork, parts: Sequence[Part], processes: int, show: Callable[[int], None]
+) -> Iterator[PartOutcome]:
+    """Compute parts in processes of their own; start the processes anew when one dies."""
+    context = multiprocessing.get_context("spawn")
+    counter = context.Value("q", 0)
+
+    def poll() -> None:
+        show(counter.value)
+
+    todo = list(parts)
+    while todo:
+        try:
+            with _pool(context, processes, counter) as pool:
+                for outcome in _collect([pool.submit(_run_one, work, part) for part in todo], poll):
+                    todo.remove(outcome.part)
+                    yield outcome
+        except BrokenProcessPool:
+            # Parts are handed out in order, so the culprit is among the first; alone, it shows itself.
+            suspects = todo[:processes]
+            logger.warning("a worker process ended unexpectedly; %d parts are done again", len(suspects))
+            for part in suspects:
+                todo.remove(part)
+                with _pool(context, 1, counter) as pool:
+                    yield _run_alone(pool.submit(_run_one, work, part), part, poll)
+
+
+def _collect(futures: Sequence[Future[PartOutcome]], poll: Callable[[], None]) -> Iterator[PartOutcome]:
+    """Give the outcomes as they come, and say between them how far all are."""
+    pending = set(futures)
+    while pending:
+        finished, pending = wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+        poll()
+        # A dead process breaks every future at once: what was whole before is given out first.
+        for future in sorted(finished, key=lambda f: f.exception() is not None):
+            yield future.result()
+
+
+def _run_alone(future: Future[PartOutcome], part: Part, poll: Callable[[], None]) -> PartOutcome:
+    """The outcome of a part that has a process to itself; if that dies too, the part is given up."""
+    try:
+        return next(_collect([future], poll))
+    except BrokenProcessPool:
+        return PartOutcome(part=part, figures={}, error="it ends its worker process each time (out of memory?)")
+
+
+@contextmanager
+def _pool(context: Any, processes: int, counter: Any) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes that end with this block, and with this process."""
+    for name in THREAD_VARIABLES:
+        os.environ[name] = "1"
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker, initargs=(counter,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+_counter: Any = None
+
+
+def _start_worker(counter: Any) -> None:
+    """Prepare a worker process: it dies with its parent, leaves Ctrl-C to it, and uses one thread."""
+    global _counter  # noqa: PLW0603 - a shared value reaches a worker only at its start
+    _counter = counter
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    quieten_process()
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies, so that no orphan goes on writing (Linux)."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, signal.SIGKILL)
+
+
+def quieten_process() -> None:
+    """Hold the libraries of this process to one thread."""
+    import cv2  # noqa: PLC0415 - only processes that compute load it
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    cv2.setNumThreads(1)
+    threadpool_limits(1)
+
+
+def _run_one(work: PartWork, part: Part) -> PartOutcome:
+    """Compute one part in a worker process."""
+    return _attempt(work, part, _advance)
+
+
+def _advance(rows: int) -> None:
+    """Add to the rows that all workers have done."""
+    with _counter.get_lock():
+        _counter.value += rows
+
+
+def _attempt(work: PartWork, part: Part, advance: Callable[[int], None]) -> PartOutcome:
+    """Compute one part; whatever it raises becomes part of the outcome, so that the others go on."""
+    try:
+        return PartOutcome(part=part, figures=work(part, advance))
+    except Exception:
+        return PartOutcome(part=part, figures={}, error=traceback.format_exc())

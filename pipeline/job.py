@@ -1,0 +1,219 @@
+"""One invocation: a data set, its settings and its stages, resolved once and carried to every process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_manifests.sample import make_sample
+
+from data_manifests.files import DiskFullError, RunLock, sha256_of
+from data_manifests.image_folder import ImageFolder
+from data_manifests.manifest import Centres, Format, Manifest, load_manifest
+from data_manifests.models import load_registry
+from data_manifests.network import POSE_KINDS, Kind
+from data_manifests.weights import WeightsMissingError, fetch, sha256_of_entry
+from pipeline.catalogue import Inputs, build_stages
+from pipeline.images import ImageSource
+from pipeline.recheck import data_token
+from pipeline.settings import Settings, dataset, read_settings
+from pipeline.store import RECEIPTS, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from data_manifests.network import Entry
+    from pipeline.fingerprint import StageSpec
+
+logger = logging.getLogger(__name__)
+
+WORKSPACE_VARIABLE = "FIQA_WORKSPACE"
+_LOCK_VARIABLE = "FIQA_RUN"
+"""Set by the process that holds the lock, so that the processes it starts do not ask for it."""
+
+BYTES_A_ROW = {"index": 8, "blur": 9, "pose": 14, "factors": 14, "embeddings": 1030, "anchors": 14, "labels": 48}
+"""Measured size of a row in Parquet; an embedding of 512 float16 does not compress."""
+
+_SAFETY = 1.2
+_BYTES_A_LINE = 12
+"""An .idx has at least so many bytes a record once it is large."""
+
+
+class JobError(ValueError):
+    """The data set cannot be labelled as asked; says why and what to do."""
+
+
+def workspace_root() -> Path:
+    """The folder that holds all outputs: FIQA_WORKSPACE, or `workspace` here."""
+    return Path(os.environ.get(WORKSPACE_VARIABLE) or "workspace").absolute()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A data set with everything that its stages need.
+
+    Attributes:
+        asked: the data set as it was asked for, for commands that are shown.
+        name: the folder's name in the workspace.
+        manifest: the data set.
+        limit: the first images only; 0 for all.
+        settings: checked settings.
+        models: role (pose, factors, recognition) -> entry of models.toml.
+        stages: name -> stage.
+        store: where tables lie.
+    """
+
+    asked: str
+    name: str
+    manifest: Manifest
+    limit: int
+    settings: Settings
+    models: Mapping[str, Entry]
+    stages: Mapping[str, StageSpec]
+    store: Store
+
+    def __hash__(self) -> int:
+        return hash(self.token)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and self.token == other.token
+
+    @property
+    def token(self) -> str:
+        """What tells this job from others: where it writes, and the fingerprint of its labels."""
+        return f"{self.store.root}:{self.stages['labels'].fingerprint}"
+
+    @property
+    def source(self) -> ImageSource:
+        """Where workers read the images."""
+        if self.manifest.format is Format.RECORDIO:
+            return ImageSource(record_file=self.manifest.data_path)
+        return ImageSource(folder=self.manifest.data_path)
+
+
+def resolve(name_or_path: str, *, workspace: Path, limit: int = 0, recheck: bool = False) -> Job:
+    """Resolve a data set to a job.
+
+    Args:
+        name_or_path: name of a manifest or path of a TOML file; empty for `[dataset] name` of luigi.cfg.
+        workspace: the folder that holds all outputs.
+        limit: label the first images only; 0 for all.
+        recheck: read all content and compare it with what was seen before.
+
+    Raises:
+        ManifestError, SettingsError, ModelsError, JobError: each names the file, the field and the remedy.
+    """
+    if limit < 0:
+        raise JobError(f"--limit {limit}: give a number of images, or leave it out to label all")
+    asked = name_or_path or dataset().name
+    manifest = load_manifest(asked, workspace=workspace)
+    manifest.require_labelled()
+    if manifest.name == "sample":
+        make_sample(manifest.root)
+    settings = read_settings(manifest.overrides())
+    registry = load_registry()
+    models = {
+        "pose": registry.get(settings.pose_model, *POSE_KINDS),
+        "factors": registry.get(settings.factors_model, Kind.FACTORS),
+        "recognition": registry.get(settings.recognition_model, Kind.RECOGNITION),
+    }
+    folder = f"{manifest.name}-first-{limit}" if limit else manifest.name
+    store = Store(root=workspace / folder)
+    inputs = Inputs(
+        data=data_token(manifest, store.root / RECEIPTS, recheck=recheck),
+        layout=manifest.format.value,
+        limit=limit,
+        settings=settings,
+        models=models,
+        hashes={entry.name: _hash_weights(entry) for entry in models.values()},
+        head=_hash_head(settings),
+    )
+    stages = build_stages(inputs)
+    return Job(
+        asked=asked,
+        name=folder,
+        manifest=manifest,
+        limit=limit,
+        settings=settings,
+        models=models,
+        stages=stages,
+        store=store,
+    )
+
+
+def _hash_weights(entry: Entry) -> tuple[str, ...]:
+    """SHA-256 of a network's files; one whose hash nobody published is fetched first, and its hash recorded."""
+    try:
+        return sha256_of_entry(entry)
+    except WeightsMissingError:
+        fetch(entry)
+        return sha256_of_entry(entry)
+
+
+def _hash_head(settings: Settings) -> str:
+    """SHA-256 of the file of class centres; empty where they are means."""
+    if settings.centres is not Centres.HEAD or settings.head is None:
+        return ""
+    if not settings.head.is_file():
+        raise JobError(f"the class centres {settings.head} are not there: mend `head`, or set centres = mean")
+    return sha256_of(settings.head)
+
+
+def lock_workspace(job: Job) -> None:
+    """Hold the data set's folder until this process ends.
+
+    Raises:
+        LockedError: if another run holds it; says which.
+    """
+    if os.environ.get(_LOCK_VARIABLE) == str(job.store.root):
+        return
+    lock = RunLock(job.store.root)
+    lock.acquire(" ".join(sys.argv))
+    os.environ[_LOCK_VARIABLE] = str(job.store.root)
+    _held.append(lock)
+
+
+_held: list[RunLock] = []
+"""Locks live as long as the process."""
+
+
+def estimate_images(job: Job) -> int:
+    """How many images a job has, before its index is read: what the manifest says, or what the .idx can hold."""
+    if job.limit:
+        return job.limit
+    if job.manifest.images:
+        return job.manifest.images
+    if job.manifest.format is Format.RECORDIO:
+        index = job.manifest.data_path.with_suffix(".idx")
+        return index.stat().st_size // _BYTES_A_LINE if index.is_file() else 0
+    return len(ImageFolder(job.manifest.root))
+
+
+def check_space(job: Job, specs: Iterable[StageSpec]) -> None:
+    """Compare the space that missing stages need with what is free.
+
+    Raises:
+        DiskFullError: if it does not fit; names both figures and the remedy.
+    """
+    missing = [spec.name for spec in specs if not job.store.is_complete(spec)]
+    images = estimate_images(job)
+    needed = int(sum(BYTES_A_ROW.get(name, 0) for name in missing) * images * _SAFETY)
+    free = free_bytes(job.store.root)
+    if needed > free:
+        raise DiskFullError(
+            f"{job.store.root} needs about {needed / 1e9:.1f} GB for {', '.join(missing)} of {images:,} images, but "
+            f"{free / 1e9:.1f} GB are free: free some, or set FIQA_WORKSPACE to a folder on a larger disk"
+        )
+    logger.info("about %.2f GB will be written, %.1f GB are free", needed / 1e9, free / 1e9)
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the disk on which a folder lies, or will lie."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

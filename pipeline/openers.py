@@ -1,0 +1,113 @@
+"""Opens a labeler in the process that will use it: hashable descriptions travel, models do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from data_manifests.network import AnglesOutput, BinsOutput, Entry, Kind
+from data_manifests.weights import find
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from labelers.measures import Labeler
+    from labelers.onnx import Network
+    from pipeline.measure import Opener
+
+# Every import of a labeler stands inside a function: the process that plans loads no model library.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlurOpener:
+    """Opens the blur labeler."""
+
+    edges: str
+    blocks: str
+
+    def open(self) -> Labeler:
+        """The compiled CPBD and Sobel kernels."""
+        from labelers.blur import Blocks, BlurLabeler, Edges  # noqa: PLC0415
+
+        return BlurLabeler(edges=Edges(self.edges), blocks=Blocks(self.blocks))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOpener:
+    """Opens the labeler of a network of models.toml.
+
+    Attributes:
+        entry: the network.
+        device: cpu or cuda.
+    """
+
+    entry: Entry
+    device: str
+
+    def open(self) -> Labeler:
+        """Find the verified weights and load the network."""
+        opener = _OPENERS[self.entry.kind]
+        return opener(self.entry, find(self.entry), self.device)
+
+
+def for_model(entry: Entry, device: str) -> Opener:
+    """The opener of a network."""
+    return ModelOpener(entry=entry, device=device)
+
+
+def _networks(entry: Entry, paths: tuple[Path, ...], device: str) -> list[Network]:
+    """The ONNX sessions of an entry."""
+    from labelers.onnx import Colour, Device, InputSpec, open_network  # noqa: PLC0415
+
+    if entry.input is None:
+        raise ValueError(f"{entry.name} has no [input] table in models.toml, which an ONNX network needs")
+    spec = InputSpec(
+        width=entry.input.width,
+        height=entry.input.height,
+        colour=Colour(entry.input.colour.value),
+        mean=entry.input.mean,
+        std=entry.input.std,
+    )
+    return [open_network(path, input=spec, batch=entry.batch, device=Device(device)) for path in paths]
+
+
+def _open_landmarks(entry: Entry, paths: tuple[Path, ...], device: str) -> Labeler:  # noqa: ARG001 - CPU only
+    """MediaPipe's FaceLandmarker, which runs on the CPU whatever the device of the networks is."""
+    from labelers.pose import LandmarkerPose  # noqa: PLC0415
+
+    return LandmarkerPose(paths[0])
+
+
+def _open_pose(entry: Entry, paths: tuple[Path, ...], device: str) -> Labeler:
+    """A pose network, by what it gives."""
+    from labelers.pose import AngleLayout, AnglesPose, BinsPose  # noqa: PLC0415
+
+    networks = _networks(entry, paths, device)
+    output = entry.output
+    if isinstance(output, BinsOutput):
+        return BinsPose(networks[0], layout=AngleLayout(signs=output.signs))
+    if isinstance(output, AnglesOutput):
+        return AnglesPose(networks, layout=AngleLayout(signs=output.signs))
+    raise ValueError(f"{entry.name} gives {output.kind}, from which no pose labeler reads angles")
+
+
+def _open_factors(entry: Entry, paths: tuple[Path, ...], device: str) -> Labeler:
+    """The network of occlusion, expression and lighting."""
+    from labelers.factors import FactorsLabeler  # noqa: PLC0415
+
+    return FactorsLabeler(_networks(entry, paths, device)[0])
+
+
+def _open_recognition(entry: Entry, paths: tuple[Path, ...], device: str) -> Labeler:
+    """A recogniser."""
+    from labelers.recognition import EmbeddingLabeler  # noqa: PLC0415
+
+    return EmbeddingLabeler(_networks(entry, paths, device)[0])
+
+
+_OPENERS = {
+    Kind.LANDMARKS: _open_landmarks,
+    Kind.POSE: _open_pose,
+    Kind.FACTORS: _open_factors,
+    Kind.RECOGNITION: _open_recognition,
+}

@@ -1,0 +1,97 @@
+"""How far a stage is: one live line in a terminal, plain lines elsewhere, and what Luigi's pages show."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+logger = logging.getLogger(__name__)
+
+PLAIN_SECONDS = 10.0
+"""Seconds between two plain lines."""
+
+
+def describe_rest(seconds: float) -> str:
+    """A time left as a person says it.
+
+    >>> describe_rest(7530)
+    '2 h 5 min'
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class Meter:
+    """Shows the progress of one stage.
+
+    Args:
+        title: name of the stage.
+        total: rows in all.
+        done: rows that were there before; they do not count for the speed.
+        report: called about once a second with (share of the whole, line of text).
+    """
+
+    def __init__(
+        self, title: str, total: int, done: int = 0, report: Callable[[float, str], None] | None = None
+    ) -> None:
+        self._title = title
+        self._total = total
+        self._before = done
+        self._rows = done
+        self._report = report
+        self._started = time.monotonic()
+        self._last_plain = self._started
+        self._live = _live_line() if sys.stderr.isatty() else None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+            self._task = self._live.add_task(self._title, total=self._total, completed=self._rows, text="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    @property
+    def speed(self) -> float:
+        """Images a second since the start of this run."""
+        return (self._rows - self._before) / max(time.monotonic() - self._started, 1e-9)
+
+    def text(self) -> str:
+        """The state in one line."""
+        left = (self._total - self._rows) / self.speed if self._rows > self._before else None
+        rest = f", {describe_rest(left)} left" if left else ""
+        return f"{self._rows:,} of {self._total:,} images, {self.speed:,.0f} images/s{rest}"
+
+    def show(self, rows: int) -> None:
+        """Show that `rows` rows are done in all, those from before included."""
+        self._rows = rows
+        text = self.text()
+        if self._live is not None:
+            self._live.update(self._task, completed=rows, text=text)
+        elif time.monotonic() - self._last_plain >= PLAIN_SECONDS:
+            self._last_plain = time.monotonic()
+            logger.info("%s: %s", self._title, text)
+        if self._report is not None:
+            self._report(rows / max(self._total, 1), text)
+
+
+def _live_line() -> Progress:
+    """One line that is drawn anew in place."""
+    columns = (TextColumn("{task.description:<12}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"))
+    return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -1,0 +1,100 @@
+"""What a run did: rows, causes of nulls, seconds by step, speed, versions and machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections import Counter
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.compute as pc
+
+from data_manifests.tables import TABLES
+from pipeline.store import Store, read_columns, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipeline.fingerprint import StageSpec
+
+NOTE = "note_"
+"""Begins the name of a figure that counts what a labeler noted."""
+
+PACKAGES = (
+    "fiqa-factory", "luigi", "mediapipe", "numba", "numpy", "onnxruntime-gpu", "opencv-python", "polars", "pyarrow",
+    "simplejpeg",
+)  # fmt: skip
+"""Packages whose version can change a number."""
+
+
+def write_receipt(
+    store: Store, spec: StageSpec, figures: Mapping[str, float], wall_seconds: float, processes: int
+) -> None:
+    """Keep the figures of one run of a stage beside its description."""
+    rows = int(figures.get("rows", 0))
+    receipt: dict[str, Any] = {
+        "stage": spec.name,
+        "fingerprint": spec.fingerprint,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rows_computed": rows,
+        "wall_seconds": round(wall_seconds, 3),
+        "images_per_second": round(rows / wall_seconds, 1) if wall_seconds else None,
+        "processes": processes,
+        "status": count_status(store, spec),
+        "figures": {name: round(value, 3) for name, value in sorted(figures.items()) if name != "rows"},
+        "versions": versions(),
+        "machine": machine(),
+    }
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    write_json(store.receipts(spec) / f"run-{stamp}.json", receipt)
+
+
+def count_status(store: Store, spec: StageSpec) -> dict[str, int]:
+    """How many rows have each status, over the shards that are there."""
+    counts: Counter[str] = Counter()
+    if "status" not in TABLES[spec.name].names:
+        return {}
+    for shard in sorted(store.present_shards(spec)):
+        status = read_columns(store.folder(spec), shard, ["status"])["status"]
+        for entry in pc.value_counts(status.combine_chunks().cast("string")):
+            counts[entry["values"].as_py()] += entry["counts"].as_py()
+    return dict(counts)
+
+
+def read_receipts(store: Store, spec: StageSpec) -> list[dict[str, Any]]:
+    """The receipts of all runs that took part in a stage, oldest first."""
+    return [json.loads(path.read_text()) for path in sorted(store.receipts(spec).glob("run-*.json"))]
+
+
+def sum_notes(store: Store, spec: StageSpec) -> dict[str, int]:
+    """What the labeler noted, over all runs that took part in a stage."""
+    notes: Counter[str] = Counter()
+    for receipt in read_receipts(store, spec):
+        for name, count in receipt["figures"].items():
+            if name.startswith(NOTE):
+                notes[name.removeprefix(NOTE)] += int(count)
+    return dict(notes)
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Versions of the packages that make numbers, and of Python."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **found}
+
+
+@lru_cache(maxsize=1)
+def machine() -> dict[str, str | int]:
+    """The processor, by which bytes are promised equal, and its cores."""
+    processor = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return {"processor": processor, "architecture": platform.machine(), "cores": os.cpu_count() or 1}

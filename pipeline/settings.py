@@ -1,0 +1,182 @@
+"""The settings of luigi.cfg, each a section, each overridden on the command line as `--section-name value`.
+
+Only settings that decide an output enter fingerprints; where and how fast it is made does not.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from pathlib import Path
+
+import luigi
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from data_manifests.manifest import Anchor, Centres
+from data_manifests.recipes import Recipe
+
+
+class SettingsError(ValueError):
+    """A setting is wrong; names the section, the setting and what is allowed."""
+
+
+class BlurSource(StrEnum):
+    """The score that the blur classes are made of."""
+
+    CPBD = "cpbd"
+    SOBEL = "sobel"
+
+
+class Normalise(StrEnum):
+    """How the anchor is brought to [0, 1]."""
+
+    MINMAX = "minmax"
+    QUANTILE = "quantile"
+
+
+class MissingPose(StrEnum):
+    """The pose class of an image without a face."""
+
+    NULL = "null"
+    PROFILE = "profile"
+
+
+class dataset(luigi.Config):  # noqa: N801 - the class name is the section's name
+    """The data set that is labelled when the command names none."""
+
+    name = luigi.Parameter(default="sample", description="name of a manifest, or path of a TOML file")
+
+
+class models(luigi.Config):  # noqa: N801
+    """The networks; a manifest may name others for its data set."""
+
+    recognition = luigi.Parameter(default="fr_feature", description="recogniser of models.toml")
+    pose = luigi.Parameter(default="face_landmarker", description="pose model of models.toml")
+    factors = luigi.Parameter(default="factors_mini", description="factor network of models.toml")
+
+
+class blur(luigi.Config):  # noqa: N801
+    """How CPBD is computed."""
+
+    edges = luigi.Parameter(default="matlab", description="edge detector: matlab or python")
+    blocks = luigi.Parameter(default="reference", description="blocks that are scored: reference or cover")
+
+
+class anchors(luigi.Config):  # noqa: N801
+    """The quality anchor."""
+
+    centres = luigi.Parameter(default="mean", description="class centres: mean or head")
+    head = luigi.Parameter(default="", description="file of the recogniser's last layer, for centres = head")
+
+
+class labels(luigi.Config):  # noqa: N801
+    """Thresholds: they decide the labels stage alone. An empty value means: as the recipe says."""
+
+    recipe = luigi.Parameter(default="paper", description="paper or released")
+    blur_source = luigi.Parameter(default="", description="cpbd (paper) or sobel (released)")
+    blur_hazy = luigi.FloatParameter(default=0.35, description="below: hazy")
+    blur_clear = luigi.FloatParameter(default=0.7, description="above: clear")
+    yaw_frontal = luigi.FloatParameter(default=10.0, description="degrees; below: frontal")
+    yaw_profile = luigi.FloatParameter(default=25.0, description="degrees; above: profile")
+    worse_probability = luigi.FloatParameter(default=0.5, description="from here on: the worse class of a factor")
+    missing_pose = luigi.Parameter(default="", description="class of a face that was not found: null or profile")
+    anchor = luigi.Parameter(default="", description="certainty_ratio (paper) or plain_ratio (released)")
+    normalise = luigi.Parameter(default="minmax", description="minmax, or quantile (0.1 % and 99.9 %, clipped)")
+
+
+class execution(luigi.Config):  # noqa: N801
+    """Where the work is done; never part of a fingerprint."""
+
+    device = luigi.Parameter(default="cpu", description="cpu or cuda, for networks in ONNX Runtime")
+
+
+class _Section(BaseModel):
+    """A frozen section of settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LabelSettings(_Section):
+    """Everything that decides the labels stage beside its inputs."""
+
+    recipe: Recipe
+    blur_source: BlurSource
+    blur_hazy: float = Field(ge=0)
+    blur_clear: float = Field(ge=0)
+    yaw_frontal: float = Field(ge=0, le=180)
+    yaw_profile: float = Field(ge=0, le=180)
+    worse_probability: float = Field(ge=0, le=1)
+    missing_pose: MissingPose
+    anchor: Anchor
+    normalise: Normalise
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LabelSettings:
+        """Thresholds of a factor stand in their order."""
+        for low, high in (("blur_hazy", "blur_clear"), ("yaw_frontal", "yaw_profile")):
+            below, above = getattr(self, low), getattr(self, high)
+            if not (math.isfinite(below) and math.isfinite(above) and below < above):
+                raise ValueError(f"{low} = {below} must lie below {high} = {above}")
+        return self
+
+
+class Settings(_Section):
+    """All settings of a run, checked."""
+
+    recognition_model: str
+    pose_model: str
+    factors_model: str
+    edges: str
+    blocks: str
+    centres: Centres
+    head: Path | None
+    labels: LabelSettings
+    device: str
+
+    @model_validator(mode="after")
+    def _head_given(self) -> Settings:
+        """A head needs its file."""
+        if self.centres is Centres.HEAD and self.head is None:
+            raise ValueError("centres = head needs the file: set head to a .npy, .safetensors or .pt file")
+        return self
+
+
+_BY_RECIPE = {
+    Recipe.PAPER: {"blur_source": "cpbd", "missing_pose": "null", "anchor": "certainty_ratio"},
+    Recipe.RELEASED: {"blur_source": "sobel", "missing_pose": "profile", "anchor": "plain_ratio"},
+}
+"""What each recipe means for the settings that are left empty (docs/fidelity.md)."""
+
+
+def read_settings(overrides: dict[str, str]) -> Settings:
+    """Read luigi.cfg and the command line, and let the manifest's own choices stand above luigi.cfg.
+
+    Args:
+        overrides: recognition_model, pose_model, factors_model, centres, head, anchor of the manifest, where given.
+
+    Raises:
+        SettingsError: names the first setting that is wrong.
+    """
+    label_values = {name: getattr(labels(), name) for name in LabelSettings.model_fields}
+    if "anchor" in overrides:
+        label_values["anchor"] = overrides["anchor"]
+    try:
+        by_recipe = _BY_RECIPE[Recipe(label_values["recipe"])]
+        label_values |= {name: value for name, value in by_recipe.items() if not label_values[name]}
+        return Settings(
+            recognition_model=overrides.get("recognition_model", models().recognition),
+            pose_model=overrides.get("pose_model", models().pose),
+            factors_model=overrides.get("factors_model", models().factors),
+            edges=blur().edges,
+            blocks=blur().blocks,
+            centres=Centres(overrides.get("centres", anchors().centres)),
+            head=Path(head) if (head := overrides.get("head", anchors().head)) else None,
+            labels=LabelSettings.model_validate(label_values),
+            device=execution().device,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"]) or "labels"
+        raise SettingsError(f"luigi.cfg or the command line: {where}: {first['msg']}") from error
+    except ValueError as error:
+        raise SettingsError(f"luigi.cfg or the command line: {error}") from error

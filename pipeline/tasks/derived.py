@@ -1,0 +1,112 @@
+"""The stages that are made from tables: centres, anchors, their range, and the labels."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from data_manifests.manifest import Centres as CentresKind
+from data_manifests.tables import TABLES
+from pipeline.anchors import CompareCentres, head_table, sum_centres, summarise_anchors
+from pipeline.columns import check_table
+from pipeline.labels import MEASURED, anchor_limits, make_labels
+from pipeline.receipts import write_receipt
+from pipeline.stage import Stage, tell
+from pipeline.store import read_columns
+from pipeline.tasks.measures import Blur, Embeddings, Factors, Index, Pose
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class _OneTable(Stage):
+    """A stage of one small table."""
+
+    def table(self) -> pa.Table:
+        """The table."""
+        raise NotImplementedError
+
+    def make(self) -> None:
+        """Write the table as the only shard."""
+        started = time.monotonic()
+        self.store.remember(self.spec)
+        table = self.table()
+        self.store.write_shard(self.spec, 0, table, 1)
+        write_receipt(self.store, self.spec, {"rows": table.num_rows}, time.monotonic() - started, 1)
+
+
+class Centres(_OneTable):
+    """Class centres."""
+
+    stage = "centres"
+    needs = (Index, Embeddings)
+
+    def table(self) -> pa.Table:
+        """Sums of unit embeddings, or the columns of the recogniser's last layer."""
+        index, embeddings = self.job.stages["index"], self.job.stages["embeddings"]
+        if self.job.settings.centres is CentresKind.HEAD:
+            return head_table(self.job.settings.head, self.store, embeddings)
+        return sum_centres(self.store, index, embeddings, tell(self))
+
+
+class Anchors(Stage):
+    """CCS, NNCCS and the certainty ratio."""
+
+    stage = "anchors"
+    needs = (Index, Embeddings, Centres)
+
+    def make(self) -> None:
+        """Compare every embedding with all centres."""
+        stages = self.job.stages
+        work = CompareCentres(
+            store=self.store,
+            spec=self.spec,
+            index=stages["index"],
+            embeddings=stages["embeddings"],
+            centres=stages["centres"],
+        )
+        self.compute(work)
+
+
+class AnchorRange(_OneTable):
+    """The statistics that normalise the anchor."""
+
+    stage = "anchor_range"
+    needs = (Anchors,)
+
+    def table(self) -> pa.Table:
+        """Ends and outer quantiles over the data set."""
+        return summarise_anchors(self.store, self.job.stages["anchors"])
+
+
+class Labels(Stage):
+    """Every measure with its class, and the quality."""
+
+    stage = "labels"
+    needs = (Index, Blur, Pose, Factors, Embeddings, Anchors, AnchorRange)
+
+    def make(self) -> None:
+        """Join and classify shard by shard; thresholds cost seconds, so nothing is staged."""
+        started = time.monotonic()
+        stages, settings = self.job.stages, self.job.settings.labels
+        self.store.remember(self.spec)
+        row = read_columns(self.store.folder(stages["anchor_range"]), 0).to_pylist()[0]
+        limits = anchor_limits(row, settings)
+        shards = self.store.shard_count(stages["index"]) or 1
+        missing = sorted(set(range(shards)) - self.store.present_shards(self.spec))
+        advance = tell(self)
+        rows = 0
+        for shard in missing:
+            index = read_columns(self.store.folder(stages["index"]), shard, ["key", "identity"])
+            measured = {stage: self._measures(stage, shard) for stage in MEASURED}
+            table = make_labels(index, measured, limits, settings)
+            check_table(TABLES["labels"], table, index["key"])
+            self.store.write_shard(self.spec, shard, table, shards)
+            rows += table.num_rows
+            advance(table.num_rows)
+        write_receipt(self.store, self.spec, {"rows": rows}, time.monotonic() - started, 1)
+
+    def _measures(self, stage: str, shard: int) -> pa.Table:
+        """What the labels carry of one stage."""
+        columns = [name for name in TABLES[stage].names if name != "embedding"]
+        return read_columns(self.store.folder(self.job.stages[stage]), shard, columns)

@@ -1,0 +1,151 @@
+"""What a user asks for: one stage, or all labels; reached when its stages are there and `current` names them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import luigi
+from luigi.cmdline_parser import CmdlineParser
+
+from pipeline import job as jobs
+from pipeline.logs import set_up_logs
+from pipeline.report import print_summary
+from pipeline.settings import dataset as dataset_section
+from pipeline.stage import Stage, luigi_processes
+from pipeline.tasks.derived import Anchors, Labels
+from pipeline.tasks.measures import Blur, Embeddings, Factors, Pose
+
+if TYPE_CHECKING:
+    from pipeline.fingerprint import StageSpec
+    from pipeline.job import Job
+
+
+class _FilledParameter(luigi.Parameter):
+    """A parameter whose empty value is filled from the environment or luigi.cfg when the task is made."""
+
+    def normalize(self, x: str) -> str:
+        """Fill an empty value."""
+        return x or self.fill()
+
+    def fill(self) -> str:
+        """The value that an empty one stands for."""
+        raise NotImplementedError
+
+
+class DatasetParameter(_FilledParameter):
+    """A data set: empty stands for `[dataset] name` of luigi.cfg."""
+
+    def fill(self) -> str:
+        """The data set of luigi.cfg."""
+        name: str = dataset_section().name
+        return name
+
+
+class WorkspaceParameter(_FilledParameter):
+    """A workspace: empty stands for FIQA_WORKSPACE, or `workspace` here."""
+
+    def fill(self) -> str:
+        """The workspace of the environment."""
+        return str(jobs.workspace_root())
+
+
+class Goal(luigi.Task):
+    """Makes one stage and all that it needs, then points `current` at what was asked for."""
+
+    last: ClassVar[type[Stage]]
+
+    dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
+    limit = luigi.IntParameter(default=0, description="label the first N images only, in a folder of their own")
+    recheck = luigi.BoolParameter(significant=False, description="read all content and compare it with the record")
+    workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
+    fingerprint = luigi.Parameter(default="", description="left empty: computed from all that decides the output")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.fingerprint:
+            return
+        self.job = self._resolve()
+        # The fingerprint becomes part of the task's identity, so that no scheduler takes another output for this.
+        super().__init__(*args, **{**kwargs, "fingerprint": self.job.stages[self.last.stage].fingerprint})
+
+    def _resolve(self) -> Job:
+        """Resolve the data set; on the command line, a mistake ends the program with its one message."""
+        set_up_logs()
+        try:
+            return jobs.resolve(self.dataset, workspace=Path(self.workspace), limit=self.limit, recheck=self.recheck)
+        except (ValueError, OSError, RuntimeError) as error:
+            if CmdlineParser.get_instance() is None:
+                raise
+            sys.exit(f"error: {error}")
+
+    def stages(self) -> tuple[StageSpec, ...]:
+        """The last stage and all it rests on."""
+        return self.job.stages[self.last.stage].closure()
+
+    def complete(self) -> bool:
+        """Whether every stage is there and `current` names it."""
+        store = self.job.store
+        return all(store.current(s.name) == s.fingerprint and store.is_complete(s) for s in reversed(self.stages()))
+
+    def requires(self) -> Stage:
+        """The last stage; asked for only where something is missing, so this is where the run begins."""
+        self._begin()
+        return self.last.of(self.job, luigi_processes())
+
+    def _begin(self) -> None:
+        """Take the data set's folder and compare the space needed with what is free."""
+        try:
+            jobs.lock_workspace(self.job)
+            jobs.check_space(self.job, self.stages())
+        except (OSError, RuntimeError) as error:
+            if CmdlineParser.get_instance() is None:
+                raise
+            sys.exit(f"error: {error}")
+
+    def run(self) -> None:
+        """Point `current` at the stages that were asked for."""
+        for spec in self.stages():
+            self.job.store.point_current(spec)
+
+
+class BlurAll(Goal):
+    """Blur of every image: `luigi --module pipeline BlurAll --dataset NAME`."""
+
+    last = Blur
+
+
+class PoseAll(Goal):
+    """Head pose of every image: `luigi --module pipeline PoseAll --dataset NAME`."""
+
+    last = Pose
+
+
+class FactorsAll(Goal):
+    """Occlusion, expression and lighting of every image."""
+
+    last = Factors
+
+
+class EmbeddingsAll(Goal):
+    """Recognition embedding of every image."""
+
+    last = Embeddings
+
+
+class AnchorsAll(Goal):
+    """CCS, NNCCS and certainty ratio of every image."""
+
+    last = Anchors
+
+
+class LabelAll(Goal):
+    """Every label of every image: `luigi --module pipeline LabelAll --dataset NAME --workers 2`."""
+
+    last = Labels
+
+    def run(self) -> None:
+        """Point `current` at the labels, and say what is in them."""
+        super().run()
+        print_summary(self.job)

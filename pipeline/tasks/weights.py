@@ -1,0 +1,46 @@
+"""Brings the weight files of a model to this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import luigi
+from luigi.parameter import ParameterVisibility
+
+from data_manifests.weights import WeightsError, fetch, find
+
+if TYPE_CHECKING:
+    from data_manifests.network import Entry
+
+
+class ModelParameter(luigi.Parameter):
+    """Carries an entry of models.toml; Luigi's pages show its name."""
+
+    def serialize(self, x: Entry) -> str:
+        """The text that stands for the entry."""
+        return x.name
+
+
+class Weights(luigi.Task):
+    """Finds, or fetches, and verifies the weight files of one model."""
+
+    model = luigi.Parameter()
+    hashes = luigi.Parameter()
+    entry: Entry = ModelParameter(significant=False, visibility=ParameterVisibility.PRIVATE)
+
+    @classmethod
+    def of(cls, entry: Entry, hashes: tuple[str, ...]) -> Weights:
+        """The task for one entry."""
+        return cls(model=entry.name, hashes=",".join(h[:12] for h in hashes), entry=entry)
+
+    def complete(self) -> bool:
+        """Whether the verified files are at hand."""
+        try:
+            find(self.entry)
+        except WeightsError:
+            return False
+        return True
+
+    def run(self) -> None:
+        """Fetch what is missing; a failure says where it was looked for and what to do."""
+        fetch(self.entry)

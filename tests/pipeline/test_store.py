@@ -1,0 +1,163 @@
+"""The store shows whole files only, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_manifests.files import DiskFullError, LockedError, RunLock, write_atomically
+from pipeline.fingerprint import StageSpec
+from pipeline.shards import Part
+from pipeline.store import Store, read_metadata
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SPEC = StageSpec(name="blur", version=1, data="d")
+TABLE = pa.table({"key": pa.array([1, 2, 3], pa.int32())})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(root=tmp_path / "faces")
+
+
+def test_a_stage_is_complete_when_every_shard_is_there(store: Store) -> None:
+    assert not store.is_complete(SPEC)
+    store.write_shard(SPEC, 0, TABLE, 2)
+    assert not store.is_complete(SPEC)
+    store.write_shard(SPEC, 1, TABLE, 2)
+    assert store.is_complete(SPEC)
+    store.shard(SPEC, 0).unlink()
+    assert not store.is_complete(SPEC)
+
+
+def test_the_same_table_gives_the_same_bytes(store: Store) -> None:
+    store.write_shard(SPEC, 0, TABLE, 1)
+    first = store.shard(SPEC, 0).read_bytes()
+    store.write_shard(SPEC, 0, TABLE, 1)
+    assert store.shard(SPEC, 0).read_bytes() == first
+
+
+def test_metadata_says_what_made_the_file(store: Store) -> None:
+    store.write_shard(SPEC, 0, TABLE, 1)
+    metadata = read_metadata(store.shard(SPEC, 0))
+    assert metadata["stage"] == "blur"
+    assert metadata["fingerprint"] == SPEC.fingerprint
+    assert '"version": 1' in metadata["made_from"]
+
+
+def test_current_is_switched_and_followed_by_polars(store: Store) -> None:
+    other = StageSpec(name="blur", version=2, data="d")
+    store.write_shard(SPEC, 0, TABLE, 1)
+    store.write_shard(other, 0, TABLE.slice(0, 1), 1)
+    store.point_current(SPEC)
+    assert store.current("blur") == SPEC.fingerprint
+    store.point_current(other)
+    assert store.current("blur") == other.fingerprint
+    assert pl.scan_parquet(store.root / "blur" / "current").collect()["key"].to_list() == [1]
+    assert sorted(p.name for p in (store.root / "blur").iterdir()) == sorted(
+        [SPEC.fingerprint, other.fingerprint, "current"]
+    )
+
+
+def test_parts_are_known_by_their_rows(store: Store) -> None:
+    part = Part(shard=2, start=0, stop=3)
+    store.write_part(SPEC, part, TABLE)
+    assert store.present_parts(SPEC) == {part}
+    assert store.present_shards(SPEC) == frozenset()
+
+
+def test_a_full_disk_leaves_nothing_and_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(DiskFullError, match=r"no space is left in .*free some"):
+        store.write_shard(SPEC, 0, TABLE, 1)
+    assert list(store.folder(SPEC).iterdir()) == []
+
+
+def test_a_file_over_the_size_limit_of_the_process_leaves_nothing(tmp_path: Path) -> None:
+    program = """
+        import pathlib, resource, signal, sys
+        from data_manifests.files import write_atomically
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            write_atomically(pathlib.Path(sys.argv[1]), lambda file: file.write(b"x" * 5000))
+        except OSError:
+            sys.exit(3)
+    """
+    target = tmp_path / "folder" / "file"
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(target)], check=False)
+    assert done.returncode == 3
+    assert list(target.parent.iterdir()) == []
+
+
+def test_killed_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+    program = """
+        import pathlib, sys, time
+        from data_manifests.files import write_atomically
+        def slowly(file):
+            file.write(b"new")
+            file.flush()
+            print("writing", flush=True)
+            time.sleep(60)
+        write_atomically(pathlib.Path(sys.argv[1]), slowly)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(target)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    assert target.read_bytes() == b"old"
+
+
+def test_a_file_that_does_not_read_back_is_never_shown(tmp_path: Path) -> None:
+    def refuse(path: Path) -> None:
+        raise ValueError(path.read_bytes())
+
+    with pytest.raises(ValueError, match="half"):
+        write_atomically(tmp_path / "file", lambda file: file.write(b"half") and None, check=refuse)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_torn_part_is_an_error_not_data(store: Store) -> None:
+    part = Part(shard=0, start=0, stop=3)
+    store.write_part(SPEC, part, TABLE)
+    path = store.part(SPEC, part)
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(pa.ArrowInvalid):
+        pq.read_table(path)
+
+
+def test_the_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
+    program = """
+        import pathlib, sys, time
+        from data_manifests.files import RunLock
+        lock = RunLock(pathlib.Path(sys.argv[1]))
+        lock.acquire("luigi LabelAll")
+        print("held", flush=True)
+        time.sleep(60)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(LockedError, match=rf"process {process.pid} on .*`luigi LabelAll`.*FIQA_WORKSPACE"):
+            RunLock(tmp_path).acquire("second")
+        process.send_signal(signal.SIGKILL)
+    RunLock(tmp_path).acquire("third")
