@@ -126,10 +126,10 @@ def _glasses(image: Image, severity: float, rng: np.random.Generator) -> Image:
     damaged = image.copy()
     radii = (round(9 + 7 * severity), round(7 + 5 * severity))
     tint = rng.integers(0, 40, 3).tolist()
-    centres = [tuple(map(round, eye.tolist())) for eye in ARCFACE_TEMPLATE[:2]]
-    for centre in centres:
+    left, right = ([round(v) for v in eye.tolist()] for eye in ARCFACE_TEMPLATE[:2])
+    for centre in (left, right):
         cv2.ellipse(damaged, centre, radii, 0.0, 0.0, 360.0, tint, -1, cv2.LINE_AA)
-    cv2.line(damaged, *centres, tint, 2, cv2.LINE_AA)
+    cv2.line(damaged, left, right, tint, 2, cv2.LINE_AA)
     opaque = 0.5 + 0.5 * severity
     return _to_bytes(opaque * damaged.astype(np.float32) + (1 - opaque) * image)
 
@@ -143,7 +143,8 @@ def _fill(image: Image, outline: NDArray[np.floating], rng: np.random.Generator)
 
 def _to_bytes(values: NDArray[np.floating]) -> Image:
     """Rounded and cut to 0..255."""
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    clipped: Image = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return clipped
 
 
 _KINDS: dict[Damage, Callable[[Image, float, np.random.Generator], Image]] = {

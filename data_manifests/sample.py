@@ -165,4 +165,5 @@ def _jitter(landmarks: NDArray[np.float64], rng: np.random.Generator) -> NDArray
     size = np.linalg.norm(landmarks - centre, axis=1).mean()
     angle, scale = np.radians(rng.uniform(-4.0, 4.0)), rng.uniform(0.96, 1.05)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    return (landmarks - centre) @ turn.T + centre + rng.uniform(-0.05, 0.05, 2) * size
+    moved: NDArray[np.float64] = (landmarks - centre) @ turn.T + centre + rng.uniform(-0.05, 0.05, 2) * size
+    return moved

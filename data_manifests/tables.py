@@ -282,5 +282,7 @@ LABELS = Table(
     ),
 )  # fmt: skip
 
-TABLES = {t.name: t for t in (INDEX, IDENTITIES, BLUR, POSE, FACTORS, EMBEDDINGS, CENTRES, ANCHORS, ANCHOR_RANGE, LABELS)}
+_ALL = (INDEX, IDENTITIES, BLUR, POSE, FACTORS, EMBEDDINGS, CENTRES, ANCHORS, ANCHOR_RANGE, LABELS)
+
+TABLES = {table.name: table for table in _ALL}
 """Every table of the labelling half, in the order in which it is made."""

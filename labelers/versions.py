@@ -39,7 +39,7 @@ def hash_code(modules: tuple[str, ...]) -> str:
 
 VERSIONS: dict[str, Version] = {
     "index": Version(number=1, modules=(), code=""),
-    "blur": Version(number=1, modules=("faces.py", "blur.py", "cpbd.py", "canny.py"), code=""),
+    "blur": Version(number=1, modules=("faces.py", "blur.py", "cpbd.py", "canny.py", "compilation.py"), code=""),
     "pose": Version(number=1, modules=("faces.py", "onnx.py", "batch_axis.py", "pose.py", "landmarker.py"), code=""),
     "factors": Version(number=1, modules=("faces.py", "onnx.py", "batch_axis.py", "factors.py"), code=""),
     "embeddings": Version(number=1, modules=("faces.py", "onnx.py", "batch_axis.py", "recognition.py"), code=""),

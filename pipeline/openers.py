@@ -80,14 +80,14 @@ def _open_landmarks(entry: Entry, paths: tuple[Path, ...], device: str) -> Label
 
 def _open_pose(entry: Entry, paths: tuple[Path, ...], device: str) -> Labeler:
     """A pose network, by what it gives."""
-    from labelers.pose import AngleLayout, AnglesPose, BinsPose  # noqa: PLC0415
+    from labelers.pose import AnglesPose, BinsPose  # noqa: PLC0415
 
     networks = _networks(entry, paths, device)
     output = entry.output
     if isinstance(output, BinsOutput):
-        return BinsPose(networks[0], layout=AngleLayout(signs=output.signs))
+        return BinsPose(networks[0], signs=output.signs, width_deg=output.width_deg, offset_deg=output.offset_deg)
     if isinstance(output, AnglesOutput):
-        return AnglesPose(networks, layout=AngleLayout(signs=output.signs))
+        return AnglesPose(networks, signs=output.signs)
     raise ValueError(f"{entry.name} gives {output.kind}, from which no pose labeler reads angles")
 
 

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 from data_manifests.tables import TABLES
 from pipeline.columns import check_table
 from pipeline.execution import PartOutcome, PartWork, run_parts
+from pipeline.journal import NAME as JOURNAL
+from pipeline.journal import Journalled
 from pipeline.progress import Meter
 from pipeline.receipts import write_receipt
 from pipeline.shards import Part, plan_parts
@@ -89,8 +91,9 @@ class StageRun:
         failed: list[PartOutcome] = []
         total = sum(_row_count(self.store, self.index, s) for s in self.store.present_shards(self.index))
         before = total - sum(part.rows for part in todo)
+        work = Journalled(work=self.work, path=self.store.receipts(self.spec) / JOURNAL)
         with Meter(self.spec.name, total, before, self.report) as meter:
-            for outcome in run_parts(self.work, todo, self.processes, lambda rows: meter.show(before + rows)):
+            for outcome in run_parts(work, todo, self.processes, lambda rows: meter.show(before + rows)):
                 if outcome.error:
                     failed.append(outcome)
                     logger.error("%s: %s failed\n%s", self.spec.name, _name(outcome.part), outcome.error.rstrip())

@@ -38,7 +38,7 @@ def plan(
 
 def goal_class(name: str) -> type[Goal]:
     """The goal of that name."""
-    known = {cls.__name__: cls for cls in Goal.__subclasses__()}
+    known: dict[str, type[Goal]] = {cls.__name__: cls for cls in Goal.__subclasses__()}
     if name not in known:
         raise typer.BadParameter(f"{name} is not a goal: choose one of {', '.join(sorted(known))}")
     return known[name]

@@ -44,8 +44,9 @@ class Centres(_OneTable):
     def table(self) -> pa.Table:
         """Sums of unit embeddings, or the columns of the recogniser's last layer."""
         index, embeddings = self.job.stages["index"], self.job.stages["embeddings"]
-        if self.job.settings.centres is CentresKind.HEAD:
-            return head_table(self.job.settings.head, self.store, embeddings)
+        head = self.job.settings.head
+        if self.job.settings.centres is CentresKind.HEAD and head is not None:
+            return head_table(head, self.store, embeddings)
         return sum_centres(self.store, index, embeddings, tell(self))
 
 

@@ -1,0 +1,139 @@
+"""LabelAll as a whole beside the rates of its kernels on one core, measured in the same run.
+
+    python -m benchmarks.labels_speed [--dataset mixed.toml] [--workers 2]
+
+The ideal is the sum over stages of images / rate, divided by the cores. Weights are fetched before the clock starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_manifests.weights import fetch
+from labelers.anchors import measure_anchors
+from labelers.centres import accumulate
+from labelers.faces import decode_batch
+from pipeline.execution import quieten_process
+from pipeline.index import index_images
+from pipeline.job import Job, resolve, workspace_root
+from pipeline.measure import SLICE_ROWS
+from pipeline.openers import BlurOpener, for_model
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNEL_IMAGES = 512
+ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """Images a second of one kernel on one core."""
+
+    stage: str
+    images_per_second: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="sample", help="name or TOML file of the data set")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    job = resolve(options.dataset, workspace=workspace_root())
+    for entry in job.models.values():
+        fetch(entry)
+    quieten_process()
+    rates = {rate.stage: rate.images_per_second for rate in measure_kernels(job)}
+    with tempfile.TemporaryDirectory() as name:
+        wall = time_labels(Path(name), options.dataset, options.workers)
+        receipts = read_receipts(Path(name))
+    print_table(rates, receipts, wall, min(options.workers, os.cpu_count() or 1))
+
+
+def measure_kernels(job: Job) -> list[Rate]:
+    """The rate of each kernel on some hundred images, one thread, model already loaded."""
+    table = index_images(job.manifest).table.slice(0, KERNEL_IMAGES)
+    keys, identities = table["key"].to_numpy(), table["identity"].to_numpy()
+    stored = job.source.read(table)
+    faces, _ = decode_batch(keys, identities, stored)
+    rates = [rate_of("read and decode", len(faces), lambda: decode_batch(keys, identities, job.source.read(table)))]
+    openers = {
+        "blur": BlurOpener(edges=job.settings.edges, blocks=job.settings.blocks),
+        "pose": for_model(job.models["pose"], "cpu"),
+        "factors": for_model(job.models["factors"], "cpu"),
+        "embeddings": for_model(job.models["recognition"], "cpu"),
+    }
+    embeddings = np.zeros((0, 0), np.float32)
+    for stage, opener in openers.items():
+        labeler = opener.open()
+        pieces = [decode_batch(keys[s], identities[s], stored[s])[0] for s in slices(len(keys))]
+        rates.append(rate_of(stage, len(faces), lambda labeler=labeler, pieces=pieces: [labeler(p) for p in pieces]))
+        if stage == "embeddings":
+            embeddings = np.concatenate([labeler(p).columns["embedding"] for p in pieces]).astype(np.float32)
+    centres = accumulate([(embeddings, identities)])
+    rates.append(rate_of("anchors", len(faces), lambda: measure_anchors(embeddings, identities, centres)))
+    return rates
+
+
+def slices(count: int) -> list[slice]:
+    """The slices in which a worker measures."""
+    return [slice(start, start + SLICE_ROWS) for start in range(0, count, SLICE_ROWS)]
+
+
+def rate_of(stage: str, images: int, work: Callable[[], Any]) -> Rate:
+    """The median rate of a few rounds, after one that warms up."""
+    work()
+    seconds = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return Rate(stage=stage, images_per_second=images / float(np.median(seconds)))
+
+
+def time_labels(workspace: Path, dataset: str, workers: int) -> float:
+    """Seconds of LabelAll from nothing, as a user runs it."""
+    command = [str(Path(sys.executable).with_name("luigi")), "--module", "pipeline", "LabelAll"]
+    command += ["--dataset", dataset, "--workers", str(workers)]
+    started = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "FIQA_WORKSPACE": str(workspace)}, check=False)
+    if done.returncode:
+        sys.exit(f"LabelAll ended with {done.returncode}")
+    return time.monotonic() - started
+
+
+def read_receipts(workspace: Path) -> dict[str, dict[str, Any]]:
+    """The receipt of each stage."""
+    receipts = [json.loads(p.read_text()) for p in workspace.rglob("run-*.json")]
+    return {receipt["stage"]: receipt for receipt in receipts}
+
+
+def print_table(rates: dict[str, float], receipts: dict[str, dict[str, Any]], wall: float, cores: int) -> None:
+    """Kernels beside stages, and the whole beside its ideal."""
+    images = receipts["index"]["rows_computed"]
+    print(f"{'stage':<16}{'kernel images/s, one core':>28}{'stage images/s':>18}{'seconds':>10}")
+    for stage in dict.fromkeys([*rates, *receipts]):
+        rate = f"{rates[stage]:,.0f}" if stage in rates else ""
+        receipt = receipts.get(stage)
+        speed = f"{receipt['images_per_second']:,.0f}" if receipt else ""
+        seconds = f"{receipt['wall_seconds']:.1f}" if receipt else ""
+        print(f"{stage:<16}{rate:>28}{speed:>18}{seconds:>10}")
+    reads = 4 * images / rates["read and decode"]
+    ideal = (reads + sum(images / rate for stage, rate in rates.items() if stage != "read and decode")) / cores
+    print(f"whole: {wall:.1f} s for {images:,} images; ideal on {cores} cores {ideal:.1f} s; ratio {wall / ideal:.2f}")
+
+
+if __name__ == "__main__":
+    pa.set_cpu_count(1)
+    main()

@@ -1,0 +1,217 @@
+"""What the few names that a pickle of image pairs may hold stand for; nothing is imported for them.
+
+A pickle names functions and asks for their calls. Here such a name is only a key of `NAMES`, and its call is one of the
+functions below, which take plain values, check all of them, and make plain values. NumPy itself is not called: an array
+stays the bytes that the file holds, with the type and the shape that it claims for them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from numpy.typing import NDArray
+
+    Call: TypeAlias = Callable[[tuple[object, ...]], object]
+
+_ITEM_TYPES = frozenset({"b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"})
+_PLAIN_TYPE = (None, None, None, -1, -1, 0)
+_MOST_DIMENSIONS = 32
+
+
+class PickleDataError(ValueError):
+    """A pickle is damaged, or asks for more than data; says what is wrong, without the file's name.
+
+    Attributes:
+        position: how many bytes of the pickle were read.
+    """
+
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Name:
+    """An allowed name.
+
+    Attributes:
+        text: module and name with a dot between.
+        call: makes what the name's call gives; None where it is only ever an argument.
+    """
+
+    text: str
+    call: Call | None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class ItemType:
+    """The type of an array's items. Not frozen: a pickle makes it first, and tells the byte order later.
+
+    Attributes:
+        code: `b1`, or `u` or `i` with the size in bytes.
+        order: `<` little-endian, `>` big-endian, `|` where it makes no difference, `=` as this machine has it.
+    """
+
+    code: str
+    order: str = "="
+
+    def set_state(self, state: object) -> None:
+        """Take the byte order from numpy's state of a type; its other parts must say that the type is plain."""
+        if not (isinstance(state, tuple) and len(state) == 8 and state[0] == 3 and state[2:] == _PLAIN_TYPE):
+            raise PickleDataError(f"a state of numpy.dtype other than that of a plain {self.code} is not allowed")
+        order = _as_text(state[1])
+        if order not in ("<", ">", "|", "="):
+            raise PickleDataError("a damaged byte order of numpy.dtype")
+        self.order = order
+
+    @property
+    def size(self) -> int:
+        """The bytes that one item takes."""
+        return int(self.code[1:])
+
+    def read(self, data: bytes) -> NDArray[np.integer]:
+        """The items in some bytes, [N], truth values as uint8 as they were stored."""
+        code = "u1" if self.code == "b1" else self.code
+        return np.frombuffer(data, np.dtype(self.order + code))
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Array:
+    """A pickled array. Not frozen: a pickle makes it empty first, and fills it later.
+
+    Attributes:
+        type: of its items; None before it is filled.
+        shape: the product is the number of items.
+        data: the items' bytes; their order, C or Fortran, is not kept.
+    """
+
+    type: ItemType | None = None
+    shape: tuple[int, ...] = ()
+    data: bytes = b""
+
+    def set_state(self, state: object) -> None:
+        """Fill it from numpy's state of an array: version 1, shape, type, whether Fortran's order, bytes."""
+        if self.type is not None:
+            raise PickleDataError("an array that is filled twice is not allowed")
+        if not (isinstance(state, tuple) and len(state) == 5 and state[0] == 1):
+            raise PickleDataError("a damaged state of numpy.ndarray")
+        self.fill(state[2], state[1], state[4])
+
+    def fill(self, item_type: object, shape: object, data: object) -> None:
+        """Take type, shape and bytes after checking that they belong together."""
+        if not (isinstance(item_type, ItemType) and isinstance(data, bytes)):
+            raise PickleDataError("an array that is not numbers as bytes is not allowed")
+        if not (isinstance(shape, tuple) and len(shape) <= _MOST_DIMENSIONS and all(map(_is_length, shape))):
+            raise PickleDataError("a damaged shape of numpy.ndarray")
+        if math.prod(shape) * item_type.size != len(data):
+            raise PickleDataError(f"{len(data)} bytes for an array of {item_type.code} {list(shape)}")
+        self.type, self.shape, self.data = item_type, shape, data
+
+
+def _is_length(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _as_text(value: object) -> str:
+    """A short text, which Python 2 writes as bytes; empty for anything else."""
+    if isinstance(value, bytes):
+        return value[:16].decode("latin-1")
+    return value if isinstance(value, str) else ""
+
+
+def _encode(arguments: tuple[object, ...]) -> bytes:
+    """`_codecs.encode(text, "latin1")`, Python 3's way to write bytes in protocols 0 to 2."""
+    match arguments:
+        case (str(text), "latin1" | "latin-1" | b"latin-1"):
+            return encode_latin1(text)
+    raise PickleDataError("_codecs.encode with anything but text and 'latin1' is not allowed")
+
+
+def encode_latin1(text: str) -> bytes:
+    """The bytes of a text that holds one byte a character.
+
+    Raises:
+        PickleDataError: if a character is none.
+    """
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise PickleDataError(f"a text that does not hold bytes ({error.reason})") from error
+
+
+def _make_bytes(arguments: tuple[object, ...]) -> bytes:
+    """`bytes()`, how Python 3 writes no bytes in protocols 0 to 2; with arguments it is never written."""
+    if arguments:
+        raise PickleDataError("bytes with arguments is not allowed")
+    return b""
+
+
+def _make_bytearray(arguments: tuple[object, ...]) -> bytes:
+    """`bytearray()`, `bytearray(bytes)`, Python 2's `bytearray(text, "latin-1")`; not of a number, which is a size."""
+    match arguments:
+        case ():
+            return b""
+        case (bytes(data),):
+            return data
+        case (str(), _):
+            return _encode(arguments)
+    raise PickleDataError("bytearray of anything but bytes is not allowed")
+
+
+def _make_item_type(arguments: tuple[object, ...]) -> ItemType:
+    """`numpy.dtype(code, False, True)`; the types of Python objects, records and texts are not among the codes."""
+    code = _as_text(arguments[0]) if len(arguments) == 3 else ""
+    if code not in _ITEM_TYPES or arguments[1:] != (0, 1):
+        raise PickleDataError(f"numpy.dtype of {code!r} is not allowed, only whole numbers and truth values are")
+    return ItemType(code=code)
+
+
+def _make_array(arguments: tuple[object, ...]) -> Array:
+    """`_reconstruct(numpy.ndarray, (0,), b"b")`, an array that is filled later."""
+    match arguments:
+        case (Name(text="numpy.ndarray"), (0,), b"b" | "b"):
+            return Array()
+    raise PickleDataError("_reconstruct of anything but an empty numpy.ndarray is not allowed")
+
+
+def _make_array_from_buffer(arguments: tuple[object, ...]) -> Array:
+    """`_frombuffer(bytes, type, shape, order)`, how protocol 5 writes arrays; newer ones add an order of the axes."""
+    if len(arguments) not in (4, 5):
+        raise PickleDataError("a damaged numpy._core.numeric._frombuffer")
+    array = Array()
+    array.fill(arguments[1], arguments[2], arguments[0])
+    return array
+
+
+def _make_number(arguments: tuple[object, ...]) -> int:
+    """`scalar(type, bytes)`, one number."""
+    match arguments:
+        case (ItemType() as item_type, bytes(data)) if len(data) == item_type.size:
+            return int(item_type.read(data)[0])
+    raise PickleDataError("scalar of anything but one number is not allowed")
+
+
+_CALLS: dict[str, Call | None] = {
+    "_codecs.encode": _encode,
+    "__builtin__.bytes": _make_bytes,
+    "builtins.bytes": _make_bytes,
+    "__builtin__.bytearray": _make_bytearray,
+    "builtins.bytearray": _make_bytearray,
+    "numpy.ndarray": None,
+    "numpy.dtype": _make_item_type,
+    "numpy.core.multiarray._reconstruct": _make_array,
+    "numpy._core.multiarray._reconstruct": _make_array,
+    "numpy.core.multiarray.scalar": _make_number,
+    "numpy._core.multiarray.scalar": _make_number,
+    "numpy.core.numeric._frombuffer": _make_array_from_buffer,
+    "numpy._core.numeric._frombuffer": _make_array_from_buffer,
+}
+
+NAMES = {text: Name(text=text, call=call) for text, call in _CALLS.items()}
+"""Every name that a pickle of image pairs may hold: of Python 2 and 3, and of NumPy before (`core`) and since 2.0."""

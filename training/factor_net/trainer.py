@@ -1,0 +1,148 @@
+"""Trains the factor network and judges it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.factor_net.augmentation import Augmentation
+from training.factor_net.calibration import fit_temperature
+from training.factor_net.config import Head, Imbalance
+from training.factor_net.loss import class_weights, head_loss
+from training.factor_net.metrics import balancing_weights, judge
+from training.factor_net.network import CalibratedNet, FactorNet, normalise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from training.factor_net.config import FactorNetConfig
+    from training.factor_net.crops import Crops
+    from training.factor_net.metrics import HeadMetrics
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedNet:
+    """What training gives.
+
+    Attributes:
+        model: in evaluation mode, on the device of training.
+        temperatures: one a head, fitted on the validation faces.
+        validation: metrics of every head on the validation faces.
+        seconds: how long the training took, reading not counted.
+    """
+
+    model: CalibratedNet
+    temperatures: tuple[float, ...]
+    validation: Mapping[Head, HeadMetrics]
+    seconds: float
+
+
+def train(training: Crops, validation: Crops, config: FactorNetConfig) -> TrainedNet:
+    """Train on one part and judge on the other.
+
+    The weights of the last step are taken: the validation faces choose nothing but the temperatures, which leave
+    balanced accuracy and AUC as they are.
+    """
+    started = time.monotonic()
+    with _reproducible(config):
+        network = _fit(training, config)
+        logits = _logits(network, validation.images, config)  # [N, 3]
+        seconds = time.monotonic() - started
+        temperatures = tuple(
+            fit_temperature(logits[:, i], truth, _prior(truth, config)) for i, truth in enumerate(validation.truth.T)
+        )
+        model = CalibratedNet(network, temperatures).to(config.device).eval()
+    probabilities = 1.0 / (1.0 + np.exp(-logits / temperatures))
+    metrics = {head: judge(probabilities[:, i], validation.truth[:, i]) for i, head in enumerate(Head)}
+    for head, found in metrics.items():
+        log.info("%s: balanced accuracy %.4f, AUC %.4f", head, found.balanced_accuracy, found.auc)
+    return TrainedNet(model=model, temperatures=temperatures, validation=metrics, seconds=seconds)
+
+
+@contextlib.contextmanager
+def _reproducible(config: FactorNetConfig) -> Iterator[None]:
+    """Fix seed, threads and algorithms, and put back what is global."""
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    devices = [torch.cuda.current_device()] if config.device == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(config.seed)
+        torch.set_num_threads(config.threads)
+        torch.use_deterministic_algorithms(True)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(strict)
+
+
+def _fit(training: Crops, config: FactorNetConfig) -> FactorNet:
+    """The network after the last step."""
+    device = str(config.device)
+    network = FactorNet(config.widths, config.dropout).to(device, memory_format=torch.channels_last)
+    steps = math.ceil(len(training) / config.batch)
+    optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: rate_at(step, steps * config.epochs, config.warmup)
+    )
+    augment = Augmentation(config.augmentation, config.seed + 1, device)
+    weights = class_weights(training.truth).to(device)
+    network.train()
+    for epoch in range(config.epochs):
+        total = 0.0
+        for images, truth in _batches(training, config, epoch):
+            changed = augment(normalise(images)).contiguous(memory_format=torch.channels_last)
+            loss = head_loss(network(changed), truth, weights, config.imbalance, config.focal_gamma)
+            if not bool(torch.isfinite(loss)):
+                raise FloatingPointError(f"the loss is not finite in epoch {epoch + 1}: lower the learning rate")
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # PyTorch's own is not annotated
+            optimiser.step()
+            schedule.step()
+            total += loss.item()
+        log.info("epoch %d of %d: loss %.4f", epoch + 1, config.epochs, total / steps)
+    return network.eval()
+
+
+def rate_at(step: int, steps: int, warmup: float) -> float:
+    """The share of the highest learning rate: rising evenly, then along half a cosine to 0."""
+    rising = max(1, round(steps * warmup))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
+
+
+def _batches(crops: Crops, config: FactorNetConfig, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pictures uint8 [B, 3, H, W] and truth float32 [B, 3] in an order of this epoch's own; none has one face."""
+    order = np.random.default_rng((config.seed, epoch)).permutation(len(crops))
+    parts = np.array_split(order, math.ceil(len(order) / config.batch))
+    for rows in parts:
+        images = torch.from_numpy(crops.images[rows]).to(config.device).permute(0, 3, 1, 2)
+        yield images, torch.from_numpy(crops.truth[rows]).to(config.device).float()
+
+
+def _logits(network: FactorNet, images: NDArray[np.uint8], config: FactorNetConfig) -> NDArray[np.float64]:
+    """Logits [N, 3] of faces uint8 [N, 112, 112, 3], unchanged."""
+    results = []
+    with torch.inference_mode():
+        for start in range(0, len(images), 4 * config.batch):
+            chunk = torch.from_numpy(images[start : start + 4 * config.batch]).to(config.device)
+            results.append(network(normalise(chunk.permute(0, 3, 1, 2))).cpu())
+    return torch.cat(results).double().numpy()
+
+
+def _prior(truth: NDArray[np.bool_], config: FactorNetConfig) -> NDArray[np.float64]:
+    """Weights [N] that give the classes the shares that the loss gave them."""
+    balanced = config.imbalance is Imbalance.CLASS_WEIGHTS
+    return balancing_weights(truth) if balanced else np.ones(len(truth))
