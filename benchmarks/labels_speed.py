@@ -14,10 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +30,9 @@ from pipeline.index import index_images
 from pipeline.job import Job, resolve, workspace_root
 from pipeline.measure import SLICE_ROWS
 from pipeline.openers import BlurOpener, for_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL_IMAGES = 512

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import cv2
@@ -25,8 +26,15 @@ the template of ArcFace (Deng et al. 2019) and InsightFace, by which MS1MV2 and 
 ARCFACE_TEMPLATE.setflags(write=False)
 
 
+_FARTHEST = 1e6
+"""Landmarks lie within so many pixels of a picture's corner; beyond, they are no pixels of any picture."""
+
+_WORST_FIT = 1e-6
+"""The landmarks' correlation with the turned template, 1 for a perfect fit, at which the turn becomes arbitrary."""
+
+
 class AlignmentError(ValueError):
-    """The landmarks do not fix a similarity transform."""
+    """The landmarks do not fix a similarity transform, or there is no picture to align."""
 
 
 def similarity_transform(landmarks: ArrayLike) -> NDArray[np.float64]:
@@ -41,24 +49,41 @@ def similarity_transform(landmarks: ArrayLike) -> NDArray[np.float64]:
         float64 [2, 3]: template = matrix @ (x, y, 1).
 
     Raises:
-        AlignmentError: if the shape differs, a value is not finite, or all landmarks lie on one spot.
+        AlignmentError: if the shape differs, a value is not finite or no pixel of a picture, all landmarks lie on one
+            spot, or no turn brings them closer to the template than another.
 
     Source: Umeyama 1991, Eq. 34 to 43.
     """
-    source = np.asarray(landmarks, dtype=np.float64)  # [5, 2]
-    if source.shape != ARCFACE_TEMPLATE.shape or not np.isfinite(source).all():
-        raise AlignmentError(f"expected five finite landmarks [5, 2] as x, y in pixels, not {list(source.shape)}")
+    source = _check_landmarks(landmarks)  # [5, 2]
     target = ARCFACE_TEMPLATE.astype(np.float64)
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
     source_centred, target_centred = source - source_mean, target - target_mean
-    variance = float(np.square(source_centred).sum()) / len(source)
+    variance, target_variance = (
+        float(np.square(points).sum()) / len(points) for points in (source_centred, target_centred)
+    )
     if variance <= 1e-12 * max(1.0, float(np.abs(source).max()) ** 2):
         raise AlignmentError(f"the five landmarks lie on one spot, {source_mean.tolist()}: there is no face to align")
     left, singular, right = np.linalg.svd(target_centred.T @ source_centred / len(source))
     signs = np.array([1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
+    covariance = float((singular * signs).sum())
+    if covariance <= _WORST_FIT * math.sqrt(variance * target_variance):
+        raise AlignmentError(f"the landmarks {source.tolist()} fit a face in no turn: check their order")
     rotation = (left * signs) @ right
-    scale = float((singular * signs).sum()) / variance
+    scale = covariance / variance
     return np.column_stack([scale * rotation, target_mean - scale * rotation @ source_mean])
+
+
+def _check_landmarks(landmarks: ArrayLike) -> NDArray[np.float64]:
+    """The landmarks as float64 [5, 2]."""
+    try:
+        points = np.asarray(landmarks, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise AlignmentError(f"the landmarks are not numbers [5, 2] ({error}): give x, y in pixels") from error
+    if points.shape != ARCFACE_TEMPLATE.shape:
+        raise AlignmentError(f"expected five landmarks [5, 2] as x, y in pixels, not {list(points.shape)}")
+    if not (np.abs(points) <= _FARTHEST).all():
+        raise AlignmentError(f"the landmarks {points.tolist()} are not pixels of a picture: leave the face out")
+    return points
 
 
 def align(image_rgb: NDArray[np.uint8], landmarks: ArrayLike, size: int = SIDE) -> NDArray[np.uint8]:
@@ -73,8 +98,12 @@ def align(image_rgb: NDArray[np.uint8], landmarks: ArrayLike, size: int = SIDE) 
         uint8 [size, size, 3], same colour order as `image_rgb`.
 
     Raises:
-        AlignmentError: if the landmarks do not fix a transform.
+        AlignmentError: if the landmarks do not fix a transform, or the photo's shape or the size is out of range.
     """
+    if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8 or not image_rgb.size:
+        raise AlignmentError(f"the photo must be uint8 [H, W, 3], not {image_rgb.dtype} {list(image_rgb.shape)}")
+    if size < 1:
+        raise AlignmentError(f"the aligned face must be at least 1 pixel high and wide, not {size}")
     matrix = similarity_transform(landmarks) * (size / SIDE)
     aligned = cv2.warpAffine(image_rgb, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=(0.0, 0.0, 0.0))
     return np.asarray(aligned, dtype=np.uint8)

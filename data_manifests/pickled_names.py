@@ -122,7 +122,7 @@ def _as_text(value: object) -> str:
     """A short text, which Python 2 writes as bytes; empty for anything else."""
     if isinstance(value, bytes):
         return value[:16].decode("latin-1")
-    return value if isinstance(value, str) else ""
+    return value[:16] if isinstance(value, str) else ""
 
 
 def _encode(arguments: tuple[object, ...]) -> bytes:

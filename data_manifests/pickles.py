@@ -151,8 +151,11 @@ def _take_protocol(machine: PickleMachine) -> None:
         raise PickleDataError(f"protocol {protocol} is not allowed, the highest is {_HIGHEST_PROTOCOL}")
 
 
-def _skip_frame_length(machine: PickleMachine) -> None:
-    machine.take(8)
+def _take_frame(machine: PickleMachine) -> None:
+    """A length, of which more bytes must follow; what they hold is read like all others."""
+    length = machine.take_integer(8)
+    if length > len(machine.data) - machine.position:
+        raise PickleDataError("the end of a frame is missing")
 
 
 def _take_int(machine: PickleMachine) -> None:
@@ -213,7 +216,7 @@ def _set_state(machine: PickleMachine) -> None:
 
 
 _STEPS: Final[dict[bytes, Step]] = {
-    b"\x80": _take_protocol, b"\x95": _skip_frame_length,
+    b"\x80": _take_protocol, b"\x95": _take_frame,
     b"N": _constant(None), b"\x88": _constant(True), b"\x89": _constant(False), b")": _constant(()),
     b"I": _take_int, b"L": _take_long_line, b"\x8a": _take_long,
     b"J": _number(4, signed=True), b"K": _number(1), b"M": _number(2),

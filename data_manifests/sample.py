@@ -1,52 +1,60 @@
 """The embedded sample: 256 aligned images of eight real people, from photos that installed packages ship.
 
-Every image is cut out by annotated landmarks with a small seeded shift, turn, scale and mirroring; four in ten are left
-as they are, the others get one or two damages of known kind and strength, listed in sources.tsv. The result is written
-in MS1MV2's own layout. The same library versions give the same bytes; another JPEG encoder may not.
+Every image is cut out by annotated landmarks with a small seeded shift, turn, scale and mirroring; about four in ten
+are left as they are, the others get one or two damages of known kind and strength, listed in sources.tsv. The result is
+written in MS1MV2's own layout. What is drawn (persons, damages, strengths) depends on NumPy's PCG64 alone. The pixels,
+and so the bytes of train.rec, are the same for the same versions of OpenCV, with which JPEG is read and written, on one
+kind of processor; another version may differ in the last bit.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
 import shutil
 import tempfile
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import cv2
 import numpy as np
 from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field
 
 from data_manifests.alignment import align
 from data_manifests.damage import Damage, apply
-from data_manifests.files import sha256_of, write_atomically
+from data_manifests.files import sha256_of, sync_folder, write_atomically
 from data_manifests.recordio_writer import write_ms1mv2
+from data_manifests.toml_file import check, read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-VERSION = 1
+VERSION = 2
+"""Raised when the same photos give another sample: what stands in a workspace is then made anew."""
+
 IMAGES_A_PERSON = 32
 SEED = 20240617
 JPEG_QUALITY = 92
 UNDAMAGED = 0.4
+"""Share of the images that are left as they are."""
 DOUBLE = 0.25
 """Share of the damaged images that get two damages."""
 
-_FACES = Path(__file__).with_name("sample_faces.toml")
+_FACES = Path(__file__).parent / "annotations" / "sample_faces.toml"
 _STAMP = "sample.json"
+_FILES = ("train.rec", "train.idx", "property", "sources.tsv")
 _TIME_NS = 1_700_000_000 * 10**9
 """The files' modification time: it enters the data's identity, so the sample is the same in every workspace."""
 
 
 class SampleError(RuntimeError):
-    """The sample cannot be made; names the photo and the remedy."""
+    """The sample cannot be made; names the photo or the folder, and the remedy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +74,36 @@ class SampleImage:
     encoded: bytes
 
 
+class _Photo(BaseModel):
+    """A photo and the landmarks of the faces in it, [5, 2] each."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    package: str
+    path: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    licence: str
+    faces: tuple[Annotated[tuple[tuple[float, float], ...], Field(min_length=5, max_length=5)], ...]
+
+
+class _Photos(BaseModel):
+    """All photos of the sample."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    photos: tuple[_Photo, ...]
+
+
 def make_sample(folder: Path) -> None:
     """Make the sample in a folder, unless it is there; a folder that is half written is never taken for whole.
 
+    The folder appears under its name when all is written, and not before. One that holds another version of the sample,
+    or a changed one, is replaced; one that holds anything else is left alone.
+
     Args:
-        folder: gets train.rec, train.idx, property and sources.tsv.
+        folder: gets train.rec, train.idx, property and sources.tsv (key, identity, source photo, damages as JSON).
 
     Raises:
-        SampleError: if a photo is missing or another.
+        SampleError: if a photo is missing or another, or the folder holds other files.
+        DiskFullError: if no space is left.
     """
     if _is_whole(folder):
         return
@@ -81,22 +111,42 @@ def make_sample(folder: Path) -> None:
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if _is_whole(folder):
             return
-        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        _require_replaceable(folder)
+        prefix = f".{folder.name}.making-"
+        for left_by_a_crash in folder.parent.glob(f"{prefix}*"):
+            shutil.rmtree(left_by_a_crash)
+        made = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
         try:
-            _write(made)
-            shutil.rmtree(folder, ignore_errors=True)
-            made.replace(folder)
+            _write(made / "new")
+            if folder.exists():
+                folder.rename(made / "old")
+            (made / "new").rename(folder)
+            sync_folder(folder.parent)
         finally:
             shutil.rmtree(made, ignore_errors=True)
+
+
+def _stamp(folder: Path) -> dict[str, object]:
+    """What the stamp of a whole sample says: the version, the annotation, and every file's content."""
+    hashes = {name: sha256_of(folder / name) for name in _FILES}
+    return {"version": VERSION, "annotation": sha256_of(_FACES), "sha256": hashes}
 
 
 def _is_whole(folder: Path) -> bool:
     """Whether the folder holds this version of the sample, unchanged."""
     try:
-        stamp = json.loads((folder / _STAMP).read_text())
-        return bool(stamp["version"] == VERSION and stamp["sha256"] == sha256_of(folder / "train.rec"))
-    except (OSError, ValueError, KeyError):
+        return bool(json.loads((folder / _STAMP).read_bytes()) == _stamp(folder))
+    except (OSError, ValueError):
         return False
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Refuse to replace what this module has not made: the sample's name can point at anyone's data."""
+    if folder.exists() and not (folder / _STAMP).is_file() and any(folder.iterdir()):
+        raise SampleError(
+            f"{folder} holds files that are not the embedded sample: move them away, or set FIQA_WORKSPACE to another "
+            "folder; a data set of your own needs another name than 'sample'"
+        )
 
 
 def _write(folder: Path) -> None:
@@ -106,22 +156,25 @@ def _write(folder: Path) -> None:
     rows = [f"{k}\t{i.identity}\t{i.photo}\t{json.dumps(i.damages)}\n" for k, i in enumerate(images, start=1)]
     text = "key\tidentity\tsource\tdegradations\n" + "".join(rows)
     write_atomically(folder / "sources.tsv", lambda file: file.write(text.encode()))
-    stamp = {"version": VERSION, "sha256": sha256_of(folder / "train.rec")}
-    write_atomically(folder / _STAMP, lambda file: file.write(json.dumps(stamp).encode()))
+    stamp = json.dumps(_stamp(folder), indent=1)
+    write_atomically(folder / _STAMP, lambda file: file.write(stamp.encode()))
     for path in folder.iterdir():
         os.utime(path, ns=(_TIME_NS, _TIME_NS))
-    folder.chmod(0o755)
 
 
 def draw_images() -> Iterator[SampleImage]:
-    """The images of the sample, person by person."""
+    """The images of the sample, person by person.
+
+    Raises:
+        SampleError: if a photo is missing, or not the one that was annotated.
+    """
     identity = 0
-    for photo in tomllib.loads(_FACES.read_text())["photos"]:
-        picture = read_photo(photo["package"], photo["path"], photo["sha256"])
-        for landmarks in photo["faces"]:
-            rng = np.random.Generator(np.random.PCG64([SEED, identity]))
-            for _ in range(IMAGES_A_PERSON):
-                yield _draw(picture, np.array(landmarks), f"{photo['package']}/{photo['path']}", identity, rng)
+    for photo in check(_Photos, read_toml(_FACES), _FACES).photos:
+        picture = read_photo(photo.package, photo.path, photo.sha256)
+        for landmarks in photo.faces:
+            for number in range(IMAGES_A_PERSON):
+                rng = np.random.Generator(np.random.PCG64([SEED, identity, number]))
+                yield _draw(picture, np.array(landmarks), f"{photo.package}/{photo.path}", identity, rng)
             identity += 1
 
 
@@ -135,12 +188,13 @@ def read_photo(package: str, path: str, sha256: str) -> NDArray[np.uint8]:
     if spec is None or spec.origin is None:
         raise SampleError(f"the package {package}, which ships a photo of the sample, is missing: run `make setup`")
     file = Path(spec.origin).parent / path
-    if not file.is_file() or sha256_of(file) != sha256:
+    content = file.read_bytes() if file.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != sha256:
         raise SampleError(
-            f"{file} is not the photo that the sample was annotated on: run `make setup`, which installs the version "
-            f"of {package} in requirements.lock"
+            f"{file} is {'another photo than' if content else 'missing, and is'} the one whose landmarks the sample "
+            f"uses: run `make setup`, which installs the version of {package} in requirements.lock"
         )
-    return np.asarray(cv2.imread(str(file), cv2.IMREAD_COLOR_RGB), np.uint8)
+    return np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB), np.uint8)
 
 
 def _draw(
@@ -151,12 +205,17 @@ def _draw(
     if rng.random() < 0.5:
         image = np.ascontiguousarray(image[:, ::-1])
     count = 0 if rng.random() < UNDAMAGED else 2 if rng.random() < DOUBLE else 1
-    kinds = rng.choice(list(Damage), count, replace=False)
-    damages = tuple((Damage(kind).value, round(float(rng.uniform(0.1, 1.0)), 3)) for kind in kinds)
+    kinds = [list(Damage)[place] for place in rng.permutation(len(Damage))[:count]]
+    damages = tuple((kind, round(float(rng.uniform(0.1, 1.0)), 3)) for kind in kinds)
     for kind, severity in damages:
-        image = apply(image, Damage(kind), severity, rng)
+        image = apply(image, kind, severity, rng)
     _, encoded = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return SampleImage(identity=identity, photo=photo, damages=damages, encoded=encoded.tobytes())
+    return SampleImage(
+        identity=identity,
+        photo=photo,
+        damages=tuple((kind.value, severity) for kind, severity in damages),
+        encoded=encoded.tobytes(),
+    )
 
 
 def _jitter(landmarks: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:

@@ -94,7 +94,7 @@ def _convert_image(item: object, place: str, path: Path) -> bytes:
                 raise _error(path, f"holds as {place} {error}") from error
         case Array(type=item_type, shape=shape, data=data) if item_type is not None and item_type.code == "u1":
             # OpenCV before 4.5 gave encoded images as [N, 1]
-            if max(shape, default=0) == len(data) and shape:
+            if shape and sum(length != 1 for length in shape) <= 1:
                 return data
             raise _error(path, f"holds as {place} an array {list(shape)}, which is a picture and not encoded bytes [N]")
         case Array(type=item_type):

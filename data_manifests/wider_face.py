@@ -28,6 +28,7 @@ _INTEGER = re.compile(r"-?[0-9]{1,9}")
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _NO_FACE = ("0",) * 10
 _FIELDS = "x y w h blur expression illumination invalid occlusion pose"
+_FLAGS = {0: False, 1: True}
 _LARGEST_MARGIN = 2.0
 
 
@@ -142,6 +143,8 @@ def read_split(root: Path, split: str) -> tuple[AnnotatedImage, ...]:
         raise WiderFaceError(f"{annotation} is not UTF-8 text ({error}): unpack wider_face_split.zip again") from error
     photos = root / f"WIDER_{split}" / "images"
     images = tuple(read_annotation(text, photos, annotation))
+    if not images:
+        raise WiderFaceError(f"{annotation} names no photo: unpack wider_face_split.zip again in {root}")
     for image in images:
         if not _exists(image.path):
             raise WiderFaceError(
@@ -203,17 +206,22 @@ class _Lines:
         return WiderFaceError(f"{self._name}, line {self._number}: {problem}")
 
 
+def _show(line: str) -> str:
+    """A line for a message, cut off where it is long."""
+    return repr(line[:80]) if line else "nothing"
+
+
 def _parse_path(lines: _Lines) -> PurePosixPath:
     """The path of a photo below the folder of photos, which it cannot leave."""
     line = lines.take()
     path = PurePosixPath(line)
     if not line.lower().endswith(_SUFFIXES):
         raise lines.error(
-            f"expected the path of a photo ({', '.join(_SUFFIXES)}), found {line[:80]!r}; "
+            f"expected the path of a photo ({', '.join(_SUFFIXES)}), found {_show(line)}; "
             "if this is a face, the number of faces above it is too small"
         )
     if path.is_absolute() or ".." in path.parts or not line.isprintable():
-        raise lines.error(f"the path {line[:80]!r} must be relative, printable and without '..'")
+        raise lines.error(f"the path {_show(line)} must be relative, printable and without '..': correct it")
     return path
 
 
@@ -221,7 +229,7 @@ def _parse_count(lines: _Lines) -> int:
     """The number of faces of a photo."""
     line = lines.take()
     if not _INTEGER.fullmatch(line) or int(line) < 0:
-        raise lines.error(f"expected the number of faces, found {line[:80]!r}; every photo's path is followed by it")
+        raise lines.error(f"expected the number of faces, found {_show(line)}; every photo's path is followed by it")
     return int(line)
 
 
@@ -231,7 +239,7 @@ def _parse_face(lines: _Lines) -> Face:
     fields = line.split()
     if len(fields) != len(_NO_FACE) or not all(map(_INTEGER.fullmatch, fields)):
         raise lines.error(
-            f"expected ten integers ({_FIELDS}), found {line[:80]!r}; "
+            f"expected ten integers ({_FIELDS}), found {_show(line)}; "
             "if this is a path, the number of faces above it is too large"
         )
     x, y, width, height, blur, expression, illumination, invalid, occlusion, pose = map(int, fields)
@@ -241,16 +249,13 @@ def _parse_face(lines: _Lines) -> Face:
         return Face(
             x=x, y=y, width=width, height=height,
             blur=Blur(blur), expression=Expression(expression), illumination=Illumination(illumination),
-            invalid=_FLAG[invalid], occlusion=Occlusion(occlusion), pose=Pose(pose),
+            invalid=_FLAGS[invalid], occlusion=Occlusion(occlusion), pose=Pose(pose),
         )  # fmt: skip
     except (ValueError, KeyError) as error:
         raise lines.error(
-            f"an attribute in {line[:80]!r} is out of its range ({error}): blur and occlusion are 0 to 2, "
-            "expression, illumination, invalid and pose 0 or 1"
+            f"an attribute in {_show(line)} is out of its range ({error}): blur and occlusion are 0 to 2, "
+            "expression, illumination, invalid and pose 0 or 1; correct the line"
         ) from error
-
-
-_FLAG = {0: False, 1: True}
 
 
 def _exists(path: Path) -> bool:

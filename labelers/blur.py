@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -171,8 +171,6 @@ class BlurLabeler:
         edges: the edge detector of CPBD.
         blocks: the blocks that CPBD scores.
     """
-
-    version: ClassVar[int] = 1
 
     def __init__(self, edges: Edges = Edges.MATLAB, blocks: Blocks = Blocks.REFERENCE) -> None:
         self.edges = Edges(edges)

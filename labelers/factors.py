@@ -1,68 +1,72 @@
-"""Occlusion, expression and lighting by a network with one probability for each."""
+"""Occlusion, expression and lighting of faces, by a network trained on WIDER FACE."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from data_manifests.tables import Status
+from data_manifests.tables import FACTORS, KEY, STATUS, Status
 from labelers.measures import Measures
 from labelers.onnx import NetworkError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
     from labelers.faces import FaceBatch
     from labelers.onnx import Network
 
-
-class Probability(StrEnum):
-    """The columns of the `factors` table, in the order of a factor network's output."""
-
-    OBSTRUCTED = "p_obstructed"
-    EXAGGERATED = "p_exaggerated"
-    EXTREME_LIGHTING = "p_extreme_lighting"
+COLUMNS = tuple(name for name in FACTORS.names if name not in (KEY.name, STATUS.name))
+"""The probabilities of the `factors` table, in its order."""
 
 
 class FactorsLabeler:
-    """The probability of the worse class of three factors, for every face."""
+    """The probability of an obstructed face, an exaggerated expression and extreme lighting.
+
+    Source: CLIB-FIQA section 4.1 (classifiers trained on WIDER FACE).
+    """
 
     version: ClassVar[int] = 1
 
-    def __init__(self, network: Network) -> None:
-        wanted = ((len(Probability),),)
-        if network.outputs != wanted:
+    def __init__(self, network: Network, *, columns: Sequence[str] = COLUMNS) -> None:
+        """Check that the network is one of factors.
+
+        Args:
+            network: gives one output [N, 3] of probabilities.
+            columns: what the three are, in the network's order.
+
+        Raises:
+            NetworkError: if the output has another shape, or if other columns are named.
+        """
+        if network.outputs != ((len(COLUMNS),),):
             raise NetworkError(
-                f"{network.path} gives {network.outputs} for a picture, expected {wanted} ({', '.join(Probability)}):"
-                " is it a factor network?"
+                f"{network.path} gives {network.outputs} for a picture, expected {len(COLUMNS)} probabilities: "
+                "is it a network of factors?"
+            )
+        if sorted(columns) != sorted(COLUMNS):
+            raise NetworkError(
+                f"{network.path} is said to give {', '.join(columns)}, but {', '.join(COLUMNS)} are needed: "
+                "correct `output.columns` of its entry in models.toml"
             )
         self._network = network
+        self._places = [tuple(columns).index(name) for name in COLUMNS]
 
     def __call__(self, faces: FaceBatch) -> Measures:
-        """Judge every face.
+        """Measure every face. A network answers to any picture, so every row is ok.
 
         Returns:
-            `p_obstructed`, `p_exaggerated` and `p_extreme_lighting`, float32 [N] in 0 to 1; every status is ok, since
-            the network has an answer for every picture.
+            One float32 [N] a column, each from 0 to 1.
 
         Raises:
             NetworkError: if a value is no probability; names the face.
         """
-        probabilities = self._network.run(faces.images)[0]  # [N, 3]
-        self._check(probabilities, faces.keys)
-        return Measures(
-            columns={name.value: np.ascontiguousarray(probabilities[:, row]) for row, name in enumerate(Probability)},
-            status=[Status.OK] * len(faces),
-        )
-
-    def _check(self, probabilities: NDArray[np.float32], keys: NDArray[np.int32]) -> None:
-        """Refuse what is not in 0 to 1, NaN included."""
-        wrong = ~((probabilities >= 0.0) & (probabilities <= 1.0)).all(axis=1)
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
+        values = self._network.run(faces.images)[0]  # [N, 3]
+        sound = ((values >= 0.0) & (values <= 1.0)).all(axis=1)  # False for NaN
+        if not sound.all():
+            row = int(np.argmin(sound))
             raise NetworkError(
-                f"{self._network.path} gives {probabilities[row].tolist()} for the image with key {keys[row]},"
-                " expected probabilities: its weights are damaged, or its export lacks the sigmoid"
+                f"{self._network.path} gives {values[row].tolist()} for the image with key {faces.keys[row]}, which are"
+                " not probabilities: the weights are damaged, or the network lacks its sigmoid"
             )
+        columns = {name: np.ascontiguousarray(values[:, i]) for name, i in zip(COLUMNS, self._places, strict=True)}
+        return Measures(columns=columns, status=[Status.OK] * len(faces))

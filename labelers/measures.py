@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,10 +30,11 @@ class Measures:
 
 
 class Labeler(Protocol):
-    """Measures faces. An instance holds its model, is used by one process, and gives the same output again."""
+    """Measures faces.
 
-    version: ClassVar[int]
-    """Enters the fingerprint: raise it when the same input no longer gives the same output."""
+    An instance holds its model, is used by one process, and gives the same output for the same input; its version
+    stands in labelers/versions.py.
+    """
 
     def __call__(self, faces: FaceBatch) -> Measures:
         """Measure every face of the batch, in its order."""

@@ -7,7 +7,7 @@ up, roll positive clockwise in the picture.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -74,8 +74,6 @@ def head_angles(rotation: NDArray[np.float64]) -> tuple[float, float, float]:
 class LandmarkerPose:
     """Pose from the head matrix of MediaPipe's FaceLandmarker, on the CPU; close it, or use it in a `with`."""
 
-    version: ClassVar[int] = 1
-
     def __init__(self, task_file: Path) -> None:
         # Here because importing MediaPipe takes seconds, and the networks below do without it.
         from labelers.landmarker import Landmarker  # noqa: PLC0415
@@ -122,8 +120,6 @@ def template_distance(landmarks: NDArray[np.float64]) -> float:
 class AnglesPose:
     """Pose from networks that give yaw, pitch and roll in degrees, such as FSA-Net; several networks are averaged."""
 
-    version: ClassVar[int] = 1
-
     def __init__(self, networks: Sequence[Network], *, signs: Signs = YAW_REVERSED) -> None:
         if not networks:
             raise ValueError("a pose needs at least one network")
@@ -142,8 +138,6 @@ class AnglesPose:
 
 class BinsPose:
     """Pose from a network that gives a distribution over 66 bins for yaw, pitch and roll, such as Hopenet."""
-
-    version: ClassVar[int] = 1
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 class EmbeddingLabeler:
     """The embedding of every face, without flip augmentation."""
-
-    version: ClassVar[int] = 1
 
     def __init__(self, network: Network) -> None:
         if len(network.outputs) != 1 or len(network.outputs[0]) != 1:

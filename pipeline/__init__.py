@@ -11,6 +11,7 @@ multiprocessing.set_start_method("spawn", force=True)
 from pipeline.tasks.derived import AnchorRange, Anchors, Centres, Labels  # noqa: E402 - after the start method
 from pipeline.tasks.goals import AnchorsAll, BlurAll, EmbeddingsAll, FactorsAll, LabelAll, PoseAll  # noqa: E402
 from pipeline.tasks.measures import Blur, Embeddings, Factors, Index, Pose  # noqa: E402
+from pipeline.tasks.training import TrainFactorNet  # noqa: E402
 
 __all__ = [
     "AnchorRange",
@@ -28,4 +29,5 @@ __all__ = [
     "Labels",
     "Pose",
     "PoseAll",
+    "TrainFactorNet",
 ]

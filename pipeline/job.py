@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_manifests.sample import make_sample
-
 from data_manifests.files import DiskFullError, RunLock, sha256_of
 from data_manifests.image_folder import ImageFolder
 from data_manifests.manifest import Centres, Format, Manifest, load_manifest
 from data_manifests.models import load_registry
 from data_manifests.network import POSE_KINDS, Kind
+from data_manifests.sample import make_sample
 from data_manifests.weights import WeightsMissingError, fetch, sha256_of_entry
 from pipeline.catalogue import Inputs, build_stages
 from pipeline.images import ImageSource

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,15 +13,27 @@ from luigi.cmdline_parser import CmdlineParser
 
 from pipeline import job as jobs
 from pipeline.logs import set_up_logs
-from pipeline.report import print_summary
 from pipeline.settings import dataset as dataset_section
 from pipeline.stage import Stage, luigi_processes
 from pipeline.tasks.derived import Anchors, Labels
 from pipeline.tasks.measures import Blur, Embeddings, Factors, Pose
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pipeline.fingerprint import StageSpec
     from pipeline.job import Job
+
+
+@contextlib.contextmanager
+def one_message() -> Iterator[None]:
+    """On the command line, end the program with a mistake's one message instead of a trace."""
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError) as error:
+        if CmdlineParser.get_instance() is None or os.environ.get("FIQA_TRACE"):
+            raise
+        sys.exit(f"error: {error}")
 
 
 class _FilledParameter(luigi.Parameter):
@@ -71,14 +85,10 @@ class Goal(luigi.Task):
         super().__init__(*args, **{**kwargs, "fingerprint": self.job.stages[self.last.stage].fingerprint})
 
     def _resolve(self) -> Job:
-        """Resolve the data set; on the command line, a mistake ends the program with its one message."""
+        """Resolve the data set."""
         set_up_logs()
-        try:
+        with one_message():
             return jobs.resolve(self.dataset, workspace=Path(self.workspace), limit=self.limit, recheck=self.recheck)
-        except (ValueError, OSError, RuntimeError) as error:
-            if CmdlineParser.get_instance() is None:
-                raise
-            sys.exit(f"error: {error}")
 
     def stages(self) -> tuple[StageSpec, ...]:
         """The last stage and all it rests on."""
@@ -96,13 +106,9 @@ class Goal(luigi.Task):
 
     def _begin(self) -> None:
         """Take the data set's folder and compare the space needed with what is free."""
-        try:
+        with one_message():
             jobs.lock_workspace(self.job)
             jobs.check_space(self.job, self.stages())
-        except (OSError, RuntimeError) as error:
-            if CmdlineParser.get_instance() is None:
-                raise
-            sys.exit(f"error: {error}")
 
     def run(self) -> None:
         """Point `current` at the stages that were asked for."""
@@ -147,5 +153,7 @@ class LabelAll(Goal):
 
     def run(self) -> None:
         """Point `current` at the labels, and say what is in them."""
+        from pipeline.report import print_summary  # noqa: PLC0415 - Polars is loaded by who needs it
+
         super().run()
         print_summary(self.job)

@@ -73,7 +73,7 @@ def test_no_faces_give_empty_columns(tmp_path: Path) -> None:
 
 
 def test_network_with_another_number_of_outputs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NetworkError, match=r"six\.onnx gives \(\(6,\),\).*p_obstructed"):
+    with pytest.raises(NetworkError, match=r"six\.onnx gives \(\(6,\),\) for a picture, expected 3"):
         FactorsLabeler(channel_network(tmp_path / "six.onnx", outputs=6))
 
 

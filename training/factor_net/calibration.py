@@ -14,9 +14,7 @@ COLDEST, HOTTEST = 0.1, 10.0
 """The temperatures that are considered; perfectly told data would ask for 0."""
 
 
-def fit_temperature(
-    logits: NDArray[np.float64], truth: NDArray[np.bool_], weights: NDArray[np.float64]
-) -> float:
+def fit_temperature(logits: NDArray[np.float64], truth: NDArray[np.bool_], weights: NDArray[np.float64]) -> float:
     """The temperature with the smallest weighted negative log-likelihood (Guo et al. 2017, section 4.2).
 
     It moves no face across 0.5 and changes no order.

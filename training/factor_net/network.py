@@ -7,6 +7,7 @@ time goes into large maps and into reading them again, not into multiplications.
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import TYPE_CHECKING
 
 import torch
@@ -63,7 +64,7 @@ class FactorNet(nn.Module):
     def __init__(self, widths: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()
         self.stem = ConvNorm(3, widths[0], kernel=7, stride=4)
-        self.blocks = nn.Sequential(*(Residual(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)))
+        self.blocks = nn.Sequential(*(Residual(a, b) for a, b in itertools.pairwise(widths)))
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.Linear(2 * widths[-1], len(Head))
 

@@ -1,0 +1,87 @@
+"""Trains the factor network: python -m training.factor_net --root WIDER_FACE --output FOLDER."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+
+# CUDA adds in a fixed order only with this, and reads it when it starts.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+from data_manifests.files import DiskFullError
+from data_manifests.wider_face import Split, WiderFaceError
+from training.factor_net.artefacts import Training, check_free, write_folder
+from training.factor_net.config import Device, FactorNetConfig, Imbalance
+from training.factor_net.crops import read_crops
+from training.factor_net.export import to_onnx
+from training.factor_net.trainer import train
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_LICENCE = "as the photos allow that it was trained on"
+
+log = logging.getLogger("training.factor_net")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read, train, export, write; 0 when the folder is there, 1 with a message on stderr when it cannot be made."""
+    given = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("onnxscript").setLevel(logging.WARNING)
+    logging.getLogger("onnx_ir").setLevel(logging.WARNING)
+    try:
+        run(given)
+    except (WiderFaceError, FileExistsError, DiskFullError, ValueError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+def run(given: argparse.Namespace) -> None:
+    """One training as the command line asks for it."""
+    check_free(given.output)
+    config = FactorNetConfig(
+        margin=given.margin, epochs=given.epochs, batch=given.batch, learning_rate=given.learning_rate,
+        imbalance=given.imbalance, seed=given.seed, device=given.device, threads=given.threads,
+    )  # fmt: skip
+    crops = {split: read_crops(given.root, split, config) for split in Split}
+    net = train(crops[Split.TRAIN], crops[Split.VAL], config)
+    training = Training(
+        name=given.name, licence=given.licence, config=config, crops=crops, net=net, onnx=to_onnx(net.model)
+    )  # fmt: skip
+    write_folder(training, given.output)
+    log.info("%s: done; name this folder in FIQA_MODELS and %s as factors model", given.output, given.name)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's options, with the defaults of `FactorNetConfig`."""
+    default = FactorNetConfig()
+    result = argparse.ArgumentParser(prog="python -m training.factor_net", description=__doc__)
+    add = result.add_argument
+    add("--root", type=Path, required=True, help="folder with WIDER_train, WIDER_val and wider_face_split")
+    add("--output", type=Path, required=True, help="folder to make; named in FIQA_MODELS, it makes the network known")
+    add("--name", type=_plain_name, default="factors", help="the network's name and its file's (default: factors)")
+    add("--licence", default=_LICENCE, help="of the weights, for the network's entry")
+    add("--margin", type=float, default=default.margin, help="around a face's box, share of its longer side")
+    add("--epochs", type=int, default=default.epochs)
+    add("--batch", type=int, default=default.batch)
+    add("--learning-rate", type=float, default=default.learning_rate)
+    add("--imbalance", type=Imbalance, choices=list(Imbalance), default=default.imbalance)
+    add("--seed", type=int, default=default.seed)
+    add("--device", type=Device, choices=list(Device), default=default.device)
+    add("--threads", type=int, default=default.threads)
+    return result
+
+
+def _plain_name(text: str) -> str:
+    """A name that may stand as a table of models.toml and as a file's."""
+    if not _NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no plain name: use letters, digits, _ and -")
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

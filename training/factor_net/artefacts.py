@@ -1,0 +1,150 @@
+"""What a training leaves behind: a folder with the network, its entry of models.toml, its metrics and its card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_manifests.files import explain_full_disk, sync_folder, write_atomically
+from data_manifests.models import read_entries
+from labelers.faces import SIDE
+from training.factor_net.card import write_card
+from training.factor_net.config import LEVEL, Head
+from training.factor_net.export import INPUT, OUTPUT, TOLERANCE
+
+if TYPE_CHECKING:
+    from data_manifests.wider_face import Split
+    from training.factor_net.config import FactorNetConfig
+    from training.factor_net.crops import Crops
+    from training.factor_net.trainer import TrainedNet
+
+BATCH = 64
+"""Pictures in a run of the network when it labels, as its entry says."""
+
+METRICS, CARD, REGISTRY = "metrics.json", "card.md", "models.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """A training that is done.
+
+    Attributes:
+        name: of the network.
+        licence: of its weights, in words.
+        config: what it was trained by.
+        crops: the faces of every part.
+        net: the network with its metrics.
+        onnx: the network's file.
+    """
+
+    name: str
+    licence: str
+    config: FactorNetConfig
+    crops: dict[Split, Crops]
+    net: TrainedNet
+    onnx: bytes
+
+
+def write_folder(training: Training, folder: Path) -> None:
+    """Write everything, so that the folder is there whole or not at all.
+
+    Named in FIQA_MODELS, the folder makes the network known under its name.
+
+    Args:
+        training: what to write.
+        folder: must not exist yet.
+
+    Raises:
+        FileExistsError: if the folder exists and holds something.
+        TomlFileError: if the entry is not as models.toml must be.
+        DiskFullError: if no space is left; nothing stays behind.
+    """
+    check_free(folder)
+    folder = folder.absolute()
+    metrics = describe(training)
+    content = {
+        f"{training.name}.onnx": training.onnx,
+        REGISTRY: registry_entry(training).encode(),
+        METRICS: (json.dumps(metrics, indent=1) + "\n").encode(),
+        CARD: write_card(metrics).encode(),
+    }
+    with explain_full_disk(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        try:
+            for name, data in content.items():
+                write_atomically(temporary / name, lambda file, data=data: file.write(data))  # type: ignore[misc]
+            read_entries(temporary / REGISTRY)
+            temporary.chmod(0o755)
+            temporary.rename(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(folder.parent)
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder that holds something already, before hours are spent."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists already: name another folder, or remove it")
+
+
+def describe(training: Training) -> dict[str, Any]:
+    """Everything that is known of the network, as metrics.json holds it."""
+    return {
+        "name": training.name,
+        "sha256": hashlib.sha256(training.onnx).hexdigest(),
+        "bytes": len(training.onnx),
+        "input": {
+            "name": INPUT, "shape": ["batch", 3, SIDE, SIDE], "type": "float32", "colour": "rgb",
+            "mean": [LEVEL] * 3, "std": [LEVEL] * 3,
+        },
+        "output": {"name": OUTPUT, "shape": ["batch", len(Head)], "type": "float32", "columns": list(Head)},
+        "equal_to_pytorch_within": TOLERANCE,
+        "licence": training.licence,
+        "data": {split.value: _describe_part(crops) for split, crops in training.crops.items()},
+        "config": asdict(training.config),
+        "temperatures": dict(zip(Head, training.net.temperatures, strict=True)),
+        "validation": {head: asdict(metrics) for head, metrics in training.net.validation.items()},
+        "training_seconds": round(training.net.seconds, 1),
+        "packages": {name: version(name) for name in ("torch", "onnx", "onnxscript")},
+    }  # fmt: skip
+
+
+def _describe_part(crops: Crops) -> dict[str, Any]:
+    """One part of the data: a hash of the faces that were used with their truth, and how many were left out."""
+    state = hashlib.sha256(crops.images)
+    state.update(crops.truth)
+    return {
+        "faces_sha256": state.hexdigest(),
+        "faces": len(crops),
+        "positives": dict(zip(Head, crops.truth.sum(0).tolist(), strict=True)),
+        "left_out_invalid": crops.invalid,
+        "left_out_small": crops.small,
+    }
+
+
+def registry_entry(training: Training) -> str:
+    """The network's entry, in the form of data_manifests/models.toml."""
+    sha256 = hashlib.sha256(training.onnx).hexdigest()
+    levels = f"[{LEVEL}, {LEVEL}, {LEVEL}]"
+    columns = ", ".join(json.dumps(str(head)) for head in Head)
+    return (
+        f"[{training.name}]\n"
+        'kind = "factors"\n'
+        "version = 1\n"
+        f"licence = {json.dumps(training.licence, ensure_ascii=False)}\n"
+        f'notes = "Trained by python -m training.factor_net; {METRICS} beside this file says how well."\n'
+        f"batch = {BATCH}\n"
+        "files = [\n"
+        f'    {{ name = "{training.name}.onnx", bytes = {len(training.onnx)}, sha256 = "{sha256}" }},\n'
+        "]\n"
+        f'input = {{ width = {SIDE}, height = {SIDE}, colour = "rgb", mean = {levels}, std = {levels} }}\n'
+        f'output = {{ kind = "probabilities", columns = [{columns}] }}\n'
+    )
