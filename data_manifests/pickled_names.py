@@ -67,7 +67,7 @@ class ItemType:
             raise PickleDataError(f"a state of numpy.dtype other than that of a plain {self.code} is not allowed")
         order = _as_text(state[1])
         if order not in ("<", ">", "|", "="):
-            raise PickleDataError("a damaged byte order of numpy.dtype")
+            raise PickleDataError("a byte order of numpy.dtype is damaged")
         self.order = order
 
     @property
@@ -99,23 +99,24 @@ class Array:
         """Fill it from numpy's state of an array: version 1, shape, type, whether Fortran's order, bytes."""
         if self.type is not None:
             raise PickleDataError("an array that is filled twice is not allowed")
-        if not (isinstance(state, tuple) and len(state) == 5 and state[0] == 1):
-            raise PickleDataError("a damaged state of numpy.ndarray")
-        self.fill(state[2], state[1], state[4])
+        match state:
+            case (1, tuple() as shape, ItemType() as item_type, int(), bytes() as data):
+                self.fill(item_type, shape, data)
+            case _:
+                raise PickleDataError(
+                    "a state of numpy.ndarray that is damaged, or not numbers as bytes, is not allowed"
+                )
 
-    def fill(self, item_type: object, shape: object, data: object) -> None:
+    def fill(self, item_type: ItemType, shape: tuple[object, ...], data: bytes) -> None:
         """Take type, shape and bytes after checking that they belong together."""
-        if not (isinstance(item_type, ItemType) and isinstance(data, bytes)):
-            raise PickleDataError("an array that is not numbers as bytes is not allowed")
-        if not (isinstance(shape, tuple) and len(shape) <= _MOST_DIMENSIONS and all(map(_is_length, shape))):
-            raise PickleDataError("a damaged shape of numpy.ndarray")
-        if math.prod(shape) * item_type.size != len(data):
-            raise PickleDataError(f"{len(data)} bytes for an array of {item_type.code} {list(shape)}")
-        self.type, self.shape, self.data = item_type, shape, data
-
-
-def _is_length(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**63
+        lengths = tuple(length for length in shape if type(length) is int and length >= 0)
+        if len(lengths) != len(shape) or len(shape) > _MOST_DIMENSIONS:
+            raise PickleDataError("a shape of numpy.ndarray is damaged")
+        if math.prod(lengths) * item_type.size != len(data):
+            raise PickleDataError(
+                f"{len(data)} bytes for an array of {item_type.code} {list(lengths)} are not enough or too many"
+            )
+        self.type, self.shape, self.data = item_type, lengths, data
 
 
 def _as_text(value: object) -> str:
@@ -181,12 +182,13 @@ def _make_array(arguments: tuple[object, ...]) -> Array:
 
 
 def _make_array_from_buffer(arguments: tuple[object, ...]) -> Array:
-    """`_frombuffer(bytes, type, shape, order)`, how protocol 5 writes arrays; newer ones add an order of the axes."""
-    if len(arguments) not in (4, 5):
-        raise PickleDataError("a damaged numpy._core.numeric._frombuffer")
-    array = Array()
-    array.fill(arguments[1], arguments[2], arguments[0])
-    return array
+    """`_frombuffer(bytes, type, shape, order)`, how protocol 5 writes arrays."""
+    match arguments:
+        case (bytes(data), ItemType() as item_type, tuple() as shape, "C" | "F"):
+            array = Array()
+            array.fill(item_type, shape, data)
+            return array
+    raise PickleDataError("_frombuffer of anything but numbers as bytes is not allowed")
 
 
 def _make_number(arguments: tuple[object, ...]) -> int:

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from pipeline.commands import clean, describe, doctor, explain, export, plan, status, weights
-from pipeline.logs import set_up_logs
+from pipeline.logs import set_up_logs, wants_trace
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,8 +27,6 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError, RuntimeError) as error:
-        from pipeline.commands.common import wants_trace  # noqa: PLC0415
-
         if wants_trace():
             raise
         sys.exit(f"error: {error}")

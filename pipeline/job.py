@@ -39,6 +39,7 @@ BYTES_A_ROW = {"index": 8, "blur": 9, "pose": 14, "factors": 14, "embeddings": 1
 """Measured size of a row in Parquet; an embedding of 512 float16 does not compress."""
 
 _SAFETY = 1.2
+_WORTH_SAYING = 10**9
 _BYTES_A_LINE = 12
 """An .idx has at least so many bytes a record once it is large."""
 
@@ -208,7 +209,8 @@ def check_space(job: Job, specs: Iterable[StageSpec]) -> None:
             f"{job.store.root} needs about {needed / 1e9:.1f} GB for {', '.join(missing)} of {images:,} images, but "
             f"{free / 1e9:.1f} GB are free: free some, or set FIQA_WORKSPACE to a folder on a larger disk"
         )
-    logger.info("about %.2f GB will be written, %.1f GB are free", needed / 1e9, free / 1e9)
+    if needed > _WORTH_SAYING:
+        logger.info("about %.1f GB will be written, %.1f GB are free", needed / 1e9, free / 1e9)
 
 
 def free_bytes(folder: Path) -> int:

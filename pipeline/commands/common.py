@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,11 +18,6 @@ Dataset = Annotated[
     str, typer.Option("--dataset", help="Name of a manifest, or path of a TOML file; default: luigi.cfg's.")
 ]
 Limit = Annotated[int, typer.Option("--limit", help="The label set of the first N images only.")]
-
-
-def wants_trace() -> bool:
-    """Whether errors are to come with their trace."""
-    return bool(os.environ.get("FIQA_TRACE"))
 
 
 def job_of(dataset: str, limit: int = 0) -> Job:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,7 +11,7 @@ import luigi
 from luigi.cmdline_parser import CmdlineParser
 
 from pipeline import job as jobs
-from pipeline.logs import set_up_logs
+from pipeline.logs import set_up_logs, wants_trace
 from pipeline.settings import dataset as dataset_section
 from pipeline.stage import Stage, luigi_processes
 from pipeline.tasks.derived import Anchors, Labels
@@ -31,7 +30,7 @@ def one_message() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, RuntimeError) as error:
-        if CmdlineParser.get_instance() is None or os.environ.get("FIQA_TRACE"):
+        if CmdlineParser.get_instance() is None or wants_trace():
             raise
         sys.exit(f"error: {error}")
 

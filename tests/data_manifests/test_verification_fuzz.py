@@ -81,11 +81,16 @@ def damage_pickle(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def read_by_python(data: bytes) -> tuple[list[bytes], list[bool]] | None:
-    """The same by Python's unpickler, None where it gives up; called only for what names nothing but NumPy's parts."""
-    try:
-        images, flags = pickle.loads(data, encoding="latin-1")
-    except (MemoryError, pickle.UnpicklingError, ValueError, EOFError, OverflowError):
-        return None
+    """The same by Python's unpickler, None where it gives up, mostly for want of memory.
+
+    To be called only for files that were accepted, which name nothing but NumPy's parts.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy's, about its own old form
+        try:
+            images, flags = pickle.loads(data, encoding="latin-1")
+        except (MemoryError, TypeError, ValueError):
+            return None
     images = [item.encode("latin-1") if isinstance(item, str) else bytes(item) for item in images]
     return images, [bool(flag) for flag in flags]
 
@@ -120,7 +125,7 @@ def fuzz(folder: Path) -> None:
     assert slowest < SLOWEST_SECONDS, slowest
     assert largest < MEMORY_KIB, largest
     assert 200 < compared <= accepted < ROUNDS // 2, (compared, accepted)
-    assert compared > 0.9 * accepted, (compared, accepted)
+    assert compared > 0.8 * accepted, (compared, accepted)
 
 
 def test_twelve_thousand_random_damages_give_verification_errors_only() -> None:

@@ -119,8 +119,8 @@ def describe(training: Training) -> dict[str, Any]:
 
 def _describe_part(crops: Crops) -> dict[str, Any]:
     """One part of the data: a hash of the faces that were used with their truth, and how many were left out."""
-    state = hashlib.sha256(crops.images)
-    state.update(crops.truth)
+    state = hashlib.sha256(crops.images.data)
+    state.update(crops.truth.data)
     return {
         "faces_sha256": state.hexdigest(),
         "faces": len(crops),

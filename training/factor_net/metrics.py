@@ -105,8 +105,8 @@ def area_under_roc(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -
 
 def balancing_weights(truth: NDArray[np.bool_]) -> NDArray[np.float64]:
     """A weight a face, [N], by which both classes weigh the same."""
-    share = truth.mean()
-    return np.where(truth, 0.5 / share, 0.5 / (1.0 - share))
+    share = float(truth.mean())
+    return np.asarray(np.where(truth, 0.5 / share, 0.5 / (1.0 - share)), np.float64)
 
 
 def calibration_error(

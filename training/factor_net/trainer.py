@@ -90,7 +90,8 @@ def _reproducible(config: FactorNetConfig) -> Iterator[None]:
 def _fit(training: Crops, config: FactorNetConfig) -> FactorNet:
     """The network after the last step."""
     device = str(config.device)
-    network = FactorNet(config.widths, config.dropout).to(device, memory_format=torch.channels_last)
+    network = FactorNet(config.widths, config.dropout).to(device)
+    network.to(memory_format=torch.channels_last)
     steps = math.ceil(len(training) / config.batch)
     optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -112,7 +113,8 @@ def _fit(training: Crops, config: FactorNetConfig) -> FactorNet:
             schedule.step()
             total += loss.item()
         log.info("epoch %d of %d: loss %.4f", epoch + 1, config.epochs, total / steps)
-    return network.eval()
+    network.eval()
+    return network
 
 
 def rate_at(step: int, steps: int, warmup: float) -> float:
