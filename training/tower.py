@@ -32,7 +32,7 @@ OPENAI_EXTRAS = frozenset({"input_resolution", "context_length", "vocab_size"})
 """What OpenAI's own archives hold beside weights."""
 
 _TEXT_BATCH = 60
-_NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 0}
+_NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 
 
 class TowerError(ValueError):

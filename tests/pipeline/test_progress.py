@@ -1,0 +1,64 @@
+"""What a person reads while a stage runs."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from pipeline import progress
+from pipeline.logs import set_up_logs
+from pipeline.progress import Meter, describe_rest
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (7530, "2 h 6 min")]
+)
+def test_time_left_reads_well(seconds: float, text: str) -> None:
+    assert describe_rest(seconds) == text
+
+
+def test_speed_counts_this_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 110.0, 110.0, 110.0, 110.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    meter = Meter("pose", total=1000, done=500)
+    meter._rows = 600
+    assert meter.speed == pytest.approx(10.0)
+    assert meter.text() == "600 of 1,000 images, 10 images/s, 40 s left"
+
+
+def test_reports_share_and_line() -> None:
+    heard: list[tuple[float, str]] = []
+    with Meter("pose", total=10, report=lambda share, text: heard.append((share, text))) as meter:
+        meter.show(5)
+        meter.show(10)
+    assert [share for share, _ in heard] == [0.5, 1.0]
+    assert heard[-1][1].startswith("10 of 10 images")
+
+
+def test_plain_lines_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    logging.getLogger("pipeline").propagate = True
+    with caplog.at_level(logging.INFO, logger="pipeline"), Meter("pose", total=10) as meter:
+        meter.show(5)
+    assert "pose: 5 of 10 images" in caplog.text
+
+
+def test_an_expected_error_is_one_line_and_a_defect_keeps_its_trace(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_up_logs()
+    luigi = logging.getLogger("luigi-interface")
+    luigi.propagate = True
+    monkeypatch.delenv("FIQA_TRACE", raising=False)
+    for error in (ValueError("the file is torn: fetch it again"), KeyError("oops")):
+        try:
+            raise error
+        except (ValueError, KeyError):
+            luigi.exception("[pid %s] Worker %s failed    %s", 1, "w", "Pose(data)")
+    expected, defect = caplog.records
+    assert expected.getMessage() == "Pose(data) failed: the file is torn: fetch it again"
+    assert expected.exc_info is None
+    assert defect.exc_info is not None
