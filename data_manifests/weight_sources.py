@@ -188,7 +188,7 @@ def _open_clip_url(source: OpenClipSource) -> str:
     program = "import sys; from open_clip.pretrained import get_pretrained_url as u; print(u(*sys.argv[1:]))"
     command = [sys.executable, "-c", program, source.model, source.tag]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)  # noqa: S603 - own code
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     except subprocess.TimeoutExpired as error:
         raise SourceError("open_clip did not start within 300 s") from error
     lines = result.stdout.strip().splitlines()

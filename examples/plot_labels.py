@@ -7,6 +7,7 @@ The faces are NASA's photo of Eileen Collins, which is in the public domain, wit
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from data_manifests.recordio import RecordFile
 from data_manifests.tables import CLASSES
 from labelers.faces import decode
 
-WORKSPACE = Path("workspace/sample")
+WORKSPACE = Path(os.environ.get("FIQA_WORKSPACE", "workspace")) / "sample"
 ASTRONAUT = 7
 FACES = 10
 INK, ACCENT = "#22303c", "#2b7a9b"
@@ -77,7 +78,7 @@ def draw_classes(figure: plt.Figure, labels: pl.DataFrame) -> None:
             axes.barh(
                 place, share, left=left, color=ACCENT, alpha=1 - 0.8 * shade / (len(names) - 1), edgecolor="white"
             )
-            if share > 0.06:
+            if share > 0.12:
                 colour = "white" if shade == 0 else INK
                 axes.text(
                     left + share / 2, place, f"{name} {share:.0%}", ha="center", va="center", fontsize=8, color=colour

@@ -62,13 +62,14 @@ def run_parts(
     Args:
         work: the function.
         parts: what to compute.
-        processes: how many processes; 1 computes here.
+        processes: how many processes; 1, or a single part, is computed here.
         show: called about twice a second with the rows done so far in this call.
     """
-    if processes <= 1:
+    useful = min(processes, len(parts))
+    if useful <= 1:
         yield from _run_here(work, parts, show)
     else:
-        yield from _run_in_pool(work, parts, min(processes, max(len(parts), 1)), show)
+        yield from _run_in_pool(work, parts, useful, show)
 
 
 def _run_here(work: PartWork, parts: Sequence[Part], show: Callable[[int], None]) -> Iterator[PartOutcome]:

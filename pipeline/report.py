@@ -144,7 +144,7 @@ def print_summary(job: Job) -> None:
 def _status_table(labels: pl.LazyFrame, rows: int) -> Table:
     """Causes of nulls with their counts."""
     counts = labels.select(pl.col("status").cast(pl.String).value_counts(sort=True)).unnest("status").collect()
-    table = Table("status", "images", "share", title="Why measures are there, or null")
+    table = Table("status", "images", "share", title="Status")
     for name, count in counts.iter_rows():
         table.add_row(name, f"{count:,}", f"{count / rows:.1%}")
     return table

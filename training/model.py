@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,20 +13,18 @@ from torch.nn import functional
 
 from data_manifests.tables import QUALITY_CLASSES, Factor
 from labelers.faces import SIDE
-from training.prompts import FACTOR_SIZES, JOINT_SIZES
+from training.losses import ANCHORS
+from training.prompts import FACTOR_SIZES, JOINT_SIZES, PROMPTS
 from training.tower import Tower, build_clip, encode_prompts, find_tower, load_pretrained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ANCHORS = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""What the five levels of quality stand for (CLIB-FIQA Eq. 2)."""
+JOINT = len(PROMPTS)
+"""Combinations of all factors with quality: 360."""
 
-JOINT = 360
-"""Combinations of all factors with quality."""
-
-COMBINATIONS = 72
-"""Combinations of the five factors."""
+COMBINATIONS = math.prod(FACTOR_SIZES)
+"""Combinations of the five factors: 72."""
 
 MERGED_HIDDEN = (72, 128, 64)
 """Hidden layers of the merged-factor network (CLIB-FIQA section 4.1: FC(72)-PReLU-FC(128)-PReLU-FC(64)-PReLU-FC(5))."""
@@ -149,10 +148,15 @@ def _full_precision(device: str) -> contextlib.AbstractContextManager[object]:
 
 
 class MergedFactors(nn.Module):
-    """The network that tells quality from the factors alone (CLIB-FIQA section 3.3)."""
+    """The network that tells quality from the factors alone (CLIB-FIQA section 3.3).
+
+    Attributes:
+        hidden: widths of its hidden layers.
+    """
 
     def __init__(self, hidden: Sequence[int] = MERGED_HIDDEN) -> None:
         super().__init__()
+        self.hidden = tuple(hidden)
         widths = (COMBINATIONS, *hidden)
         layers: list[nn.Module] = []
         for inside, outside in zip(widths, hidden, strict=False):

@@ -21,16 +21,15 @@ CONTEXT = 77
 """Tokens of a text, as CLIP was trained."""
 
 
-def write_prompt(blur: str, occlusion: str, pose: str, expression: str, lighting: str, quality: str) -> str:
-    """One sentence, in the order of words of CLIB-FIQA's Figure 2 and released code."""
-    return (
-        f"a photo of a {blur}, {occlusion}, and {pose} face with {expression} under {lighting}, "
-        f"which is of {quality} quality"
-    )
-
+TEMPLATE = (
+    "a photo of a {blur}, {occlusion}, and {pose} face with {expression} under {lighting}, "
+    "which is of {quality} quality"
+)
+"""The sentence, in the order of words of CLIB-FIQA's Figure 2 and released code."""
 
 PROMPTS = tuple(
-    write_prompt(*words) for words in itertools.product(*(CLASSES[factor] for factor in Factor), QUALITY_CLASSES)
+    TEMPLATE.format(**dict(zip((*Factor, "quality"), words, strict=True)))
+    for words in itertools.product(*(CLASSES[factor] for factor in Factor), QUALITY_CLASSES)
 )
 """All sentences (CLIB-FIQA section 3.1): the last axis of `JOINT_SIZES` runs fastest, the first sentence is worst."""
 

@@ -101,7 +101,7 @@ def find_tower(name: str) -> Tower:
     vision, text = config["vision_cfg"], config["text_cfg"]
     if "multimodal_cfg" in config or {"hf_model_name", "hf_tokenizer_name"} & set(text):
         raise TowerError(
-            f"the tower {name!r} does not read text as CLIP does: choose one with CLIP's tokenizer, such as RN50-quickgelu"
+            f"the tower {name!r} does not read text by CLIP's tokenizer: choose one that does, such as RN50-quickgelu"
         )
     return Tower(
         name=name,
@@ -130,8 +130,7 @@ def build_clip(tower: Tower, seed: int) -> nn.Module:
 
 def build_image_tower(tower: Tower) -> nn.Module:
     """The image tower alone, to be filled with weights that were saved."""
-    visual: nn.Module = build_clip(replace(tower, text=_NO_TEXT, custom_text=False), seed=0).visual
-    return visual
+    return build_clip(replace(tower, text=_NO_TEXT, custom_text=False), seed=0).get_submodule("visual")
 
 
 def load_pretrained(clip: nn.Module, tower: Tower, pretrained: str) -> Tower:
@@ -186,7 +185,8 @@ def _check_activation(tower: Tower, *, quick_gelu: bool, whose: str) -> None:
 def encode_prompts(clip: nn.Module, tower: Tower) -> Tensor:
     """The text tower's embeddings of the 360 prompts, of unit length: float32 [360, K]."""
     tokens = tokenize_prompts(int(tower.text.get("context_length", 77)))  # [360, 77]
-    features = torch.cat([clip.encode_text(part).float() for part in tokens.split(_TEXT_BATCH)])  # type: ignore[operator]
+    encode: Callable[[Tensor], Tensor] = clip.get_submodule("").encode_text  # type: ignore[assignment]
+    features = torch.cat([encode(part).float() for part in torch.split(tokens, _TEXT_BATCH)])  # [360, K]
     if features.shape != (len(PROMPTS), tower.embed_dim):
         raise TowerError(f"the text tower of {tower.name!r} gives {list(features.shape)} instead of one row a prompt")
     return functional.normalize(features, dim=-1)

@@ -194,6 +194,7 @@ def test_any_file_gives_photos_or_an_error(tmp_path_factory: pytest.TempPathFact
         ("a.jpg\n2\n" + face_line(CLEAN) + "\nb.jpg\n", "line 4: expected ten integers .* above it is too large"),
         ("a.jpg\n1\n" + (face_line(CLEAN) + "\n") * 2, "line 4: expected the path .* above it is too small"),
         ("a.jpg\n2\n" + face_line(CLEAN), "line 4: expected ten integers .*, found nothing"),
+        (f"a.jpg\n1\n{face_line(CLEAN)}\n{NO_FACE}\n", "line 4: expected the path .*, found '0 0 0"),
         ("a.jpg\n", "line 2: expected the number of faces, found nothing"),
         ("a.jpg\nb.jpg\n", "line 2: expected the number of faces, found 'b.jpg'"),
         ("a.jpg\n-1\n", "line 2: expected the number of faces, found '-1'"),

@@ -42,12 +42,13 @@ def plain_faces(*colours: tuple[int, int, int]) -> FaceBatch:
     return faces_of(np.array([np.full((112, 112, 3), colour, np.uint8) for colour in colours]))
 
 
-def channel_network(path: Path, shift: float = 0.0, channels: int = 3) -> Network:
-    """A network that gives the mean of every channel, from 0 to 1, plus `shift`."""
+def channel_network(path: Path, shift: float = 0.0, channels: int = 3, last: str = "Identity") -> Network:
+    """A network that gives `last` of the mean of every channel, from 0 to 1, plus `shift`."""
     nodes = [
         helper.make_node("ReduceMean", ["images", "axes"], ["mean"], keepdims=0),
         helper.make_node("Add", ["mean", "shift"], ["all"]),
-        helper.make_node("Slice", ["all", "start", "end", "axis"], ["probabilities"]),
+        helper.make_node("Slice", ["all", "start", "end", "axis"], ["some"]),
+        helper.make_node(last, ["some"], ["probabilities"]),
     ]
     constants = {
         "axes": np.array([2, 3]), "start": np.array([0]), "end": np.array([channels]), "axis": np.array([1]),
@@ -95,18 +96,18 @@ def test_no_faces_give_no_rows(tmp_path: Path) -> None:
     assert measures.status == []
 
 
-@pytest.mark.parametrize("shift", [0.5, -0.5, np.nan])
-def test_values_that_are_no_probabilities_name_the_face(tmp_path: Path, shift: float) -> None:
-    # NaN differs from itself, so the network would not open: it gets there by a value that becomes one.
-    network = channel_network(tmp_path / "n.onnx", 0.0 if np.isnan(shift) else shift)
-    if np.isnan(shift):
-        network._std[:] = 0.0  # 0 / 0
-        faces = plain_faces((0, 0, 0))
-    else:
-        faces = plain_faces((120, 120, 120) if shift > 0 else (140, 140, 140), (220, 220, 220) if shift > 0 else (20, 20, 20))
-    key = len(faces)
-    with pytest.raises(NetworkError, match=f"key {key}, which are not probabilities"):
-        FactorsLabeler(network)(faces)
+@pytest.mark.parametrize(("shift", "sound", "wrong"), [(0.5, 120, 220), (-0.5, 140, 20)])
+def test_values_that_are_no_probabilities_name_the_face(tmp_path: Path, shift: float, sound: int, wrong: int) -> None:
+    labeler = FactorsLabeler(channel_network(tmp_path / "n.onnx", shift))
+    with pytest.raises(NetworkError, match=r"for the image with key 2, which are not probabilities"):
+        labeler(plain_faces((sound,) * 3, (sound, wrong, sound), (wrong,) * 3))
+
+
+def test_nan_is_no_probability(tmp_path: Path) -> None:
+    labeler = FactorsLabeler(channel_network(tmp_path / "n.onnx", shift=-0.2, last="Sqrt"))
+    assert labeler(plain_faces((255, 100, 60))).status == [Status.OK]
+    with pytest.raises(NetworkError, match=r"nan.*key 2, which are not probabilities"):
+        labeler(plain_faces((255, 100, 60), (255, 0, 100)))
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_classes_open_as_ordered_enums(labelled_sample: Factory) -> None:
         assert labels.schema[factor.value] == pl.Enum(list(names))
         stored = labels[factor.value].drop_nulls()
         assert stored.sort().to_list() == sorted(stored.to_list(), key=names.index)
-    assert pl.scan_parquet(labelled_sample.workspace / "sample/labels/current").filter(pl.col("pose") > "profile")
+    assert set(labels.filter(pl.col("blur") > "hazy")["blur"]) <= {"blurry", "clear"}
 
 
 def test_quality_spans_the_range(labelled_sample: Factory) -> None:
@@ -174,7 +174,8 @@ def test_doctor_status_describe_speak(labelled_sample: Factory) -> None:
         (("LabelAll", "--dataset", "lfw"), "cannot be labelled"),
         (("LabelAll", "--labels-blur-hazy", "0.9"), "blur_hazy = 0.9 must lie below blur_clear = 0.7"),
         (("LabelAll", "--labels-recipe", "papers"), "papers"),
-        (("LabelAll", "--models-pose", "fr_feature", "--dataset", "casia_webface"), "casia_webface"),
+        (("LabelAll", "--models-factors", "fr_feature"), "fr_feature is a network for recognition, not factors"),
+        (("LabelAll", "--dataset", "casia_webface"), "the data set casia_webface"),
         (("LabelAll", "--limit", "-3"), "--limit -3"),
         (("LabelAll", "--execution-device", "cuda", "--dataset", "sample", "--limit", "9"), "cuda"),
     ],

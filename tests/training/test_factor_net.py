@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import subprocess
@@ -88,6 +89,11 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(drawn: Path):
     crops = {split: read_crops(drawn, split, TINY) for split in Split}
     return crops, train(crops[Split.TRAIN], crops[Split.VAL], TINY)
+
+
+@pytest.fixture(scope="module")
+def exported(trained) -> bytes:
+    return to_onnx(trained[1].model)
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -322,29 +328,25 @@ def test_training_learns_what_is_plain_to_see(trained) -> None:
     assert net.validation[Head.OBSTRUCTED].faces == 40
 
 
-def test_training_learns_nothing_from_shuffled_truth(drawn: Path) -> None:
-    crops = {split: read_crops(drawn, split, TINY) for split in Split}
-    order = np.random.default_rng(0).permutation(len(crops[Split.TRAIN]))
-    shuffled = type(crops[Split.TRAIN])(
-        images=crops[Split.TRAIN].images, truth=crops[Split.TRAIN].truth[order], invalid=0, small=0
-    )
-    net = train(shuffled, crops[Split.VAL], TINY)
-    assert all(found.balanced_accuracy < 0.8 for found in net.validation.values())
+def test_training_follows_the_truth_it_is_given_and_not_the_validation(trained) -> None:
+    crops, _ = trained
+    reversed_truth = dataclasses.replace(crops[Split.TRAIN], truth=~crops[Split.TRAIN].truth)
+    net = train(reversed_truth, crops[Split.VAL], TINY)
+    assert net.validation[Head.OBSTRUCTED].balanced_accuracy <= 0.05
+    assert net.validation[Head.EXTREME_LIGHTING].balanced_accuracy <= 0.05
 
 
-def test_same_seed_same_file(trained) -> None:
-    crops, net = trained
+def test_same_seed_same_file(trained, exported: bytes) -> None:
+    crops, _ = trained
     state = torch.random.get_rng_state()
     again = train(crops[Split.TRAIN], crops[Split.VAL], TINY)
     assert torch.equal(torch.random.get_rng_state(), state)
-    first, second = to_onnx(net.model), to_onnx(again.model)
-    assert first == second
+    assert to_onnx(again.model) == exported
 
 
-def test_exported_file_equals_pytorch_at_any_batch(trained) -> None:
+def test_exported_file_equals_pytorch_at_any_batch(trained, exported: bytes) -> None:
     crops, net = trained
-    encoded = to_onnx(net.model)
-    session = onnxruntime.InferenceSession(encoded, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
     assert [(i.name, i.shape[1:], i.type) for i in session.get_inputs()] == [("images", [3, 112, 112], "tensor(float)")]
     for count in (1, 5, 40):
         images = normalise(torch.from_numpy(crops[Split.VAL].images[:count]).permute(0, 3, 1, 2))
@@ -355,17 +357,16 @@ def test_exported_file_equals_pytorch_at_any_batch(trained) -> None:
         np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
-def test_exported_file_has_no_normalisation_and_no_trace_of_the_machine(trained) -> None:
-    encoded = to_onnx(trained[1].model)
-    model = onnx.load_from_string(encoded)
+def test_exported_file_has_no_normalisation_and_no_trace_of_the_machine(exported: bytes) -> None:
+    model = onnx.load_from_string(exported)
     assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
     for trace in (b"factor_net/", b".py", b"site-packages", sys.prefix.encode()):
-        assert trace not in encoded
+        assert trace not in exported
 
 
-def test_export_of_another_network_is_an_error(trained) -> None:
+def test_export_of_another_network_is_an_error(exported: bytes) -> None:
     with pytest.raises(ExportError, match="differ from PyTorch's"):
-        check_equal(to_onnx(trained[1].model), warm_network())
+        check_equal(exported, warm_network())
 
 
 def test_command_line_makes_a_folder_that_models_can_be_taken_from(
@@ -418,3 +419,15 @@ def test_command_line_names_missing_data_and_leaves_nothing(tmp_path: Path, caps
     assert main(["--root", str(tmp_path / "nowhere"), "--output", str(tmp_path / "net")]) == 1
     assert "wider_face_train_bbx_gt.txt" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_an_error(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--root", str(drawn), "--output", str(tmp_path / "net"), "--device", "cuda"]) == 1
+    assert "finds no GPU" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(drawn: Path) -> None:
+    crops = read_crops(drawn, Split.VAL, TINY)
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        train(crops, crops, dataclasses.replace(TINY, learning_rate=1e30))

@@ -18,7 +18,7 @@ from training.factor_net.artefacts import Training, check_free, write_folder
 from training.factor_net.config import Device, FactorNetConfig, Imbalance
 from training.factor_net.crops import read_crops
 from training.factor_net.export import to_onnx
-from training.factor_net.trainer import train
+from training.factor_net.trainer import check_device, train
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _LICENCE = "as the photos allow that it was trained on"
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("onnx_ir").setLevel(logging.WARNING)
     try:
         run(given)
-    except (WiderFaceError, FileExistsError, DiskFullError, ValueError) as error:
+    except (WiderFaceError, FileExistsError, DiskFullError, FloatingPointError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
@@ -47,6 +47,7 @@ def run(given: argparse.Namespace) -> None:
         margin=given.margin, epochs=given.epochs, batch=given.batch, learning_rate=given.learning_rate,
         imbalance=given.imbalance, seed=given.seed, device=given.device, threads=given.threads,
     )  # fmt: skip
+    check_device(config.device)
     crops = {split: read_crops(given.root, split, config) for split in Split}
     net = train(crops[Split.TRAIN], crops[Split.VAL], config)
     training = Training(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from training.factor_net.augmentation import Augmentation
 from training.factor_net.calibration import fit_temperature
-from training.factor_net.config import Head, Imbalance
+from training.factor_net.config import Device, Head, Imbalance
 from training.factor_net.loss import class_weights, head_loss
 from training.factor_net.metrics import balancing_weights, judge
 from training.factor_net.network import CalibratedNet, FactorNet, normalise
@@ -54,7 +54,12 @@ def train(training: Crops, validation: Crops, config: FactorNetConfig) -> Traine
 
     The weights of the last step are taken: the validation faces choose nothing but the temperatures, which leave
     balanced accuracy and AUC as they are.
+
+    Raises:
+        ValueError: if there is no such device.
+        FloatingPointError: if the loss is not finite.
     """
+    check_device(config.device)
     started = time.monotonic()
     with _reproducible(config):
         network = _fit(training, config)
@@ -71,11 +76,21 @@ def train(training: Crops, validation: Crops, config: FactorNetConfig) -> Traine
     return TrainedNet(model=model, temperatures=temperatures, validation=metrics, seconds=seconds)
 
 
+def check_device(device: Device) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        ValueError: if PyTorch cannot use a GPU that is asked for.
+    """
+    if device is Device.CUDA and not torch.cuda.is_available():
+        raise ValueError("PyTorch finds no GPU: install a driver that fits torch's CUDA, or choose the device cpu")
+
+
 @contextlib.contextmanager
 def _reproducible(config: FactorNetConfig) -> Iterator[None]:
     """Fix seed, threads and algorithms, and put back what is global."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    devices = [torch.cuda.current_device()] if config.device == "cuda" else []
+    devices = [torch.cuda.current_device()] if config.device is Device.CUDA else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads)

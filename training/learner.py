@@ -1,0 +1,156 @@
+"""The networks and their optimiser: one step of learning, and what a checkpoint has to hold of them."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from training.losses import js_divergence
+from training.model import build_merged, build_model, log_marginals
+from training.objective import Objective, Targets
+from training.tower import Tower
+from training.trained import Heads, build_empty
+from training.weights import load_strictly
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from training.checkpoint import Checkpoint
+    from training.config import TrainingConfig
+    from training.ranks import Ranks
+
+
+class Learner:
+    """Model, merged-factor network and AdamW.
+
+    Args:
+        config: all settings.
+        ranks: the processes.
+        start: a checkpoint to go on from; None to begin.
+
+    Attributes:
+        heads: the networks, on the device.
+        objective: the terms.
+    """
+
+    def __init__(self, config: TrainingConfig, ranks: Ranks, start: Checkpoint | None) -> None:
+        self._config, self._ranks = config, ranks
+        self.objective = Objective(config)
+        self.heads = _build(config, start).to(ranks.device)
+        if config.channels_last:
+            self.heads.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = self._wrap()
+        groups = [(self.heads.model, config.learning_rate), (self.heads.merged, config.merged_learning_rate)]
+        self._groups = [(list(net.parameters()), rate) for net, rate in groups if net is not None]
+        self._optimiser = torch.optim.AdamW(
+            [{"params": parameters, "lr": rate} for parameters, rate in self._groups],
+            weight_decay=config.weight_decay,
+            fused=ranks.device.type == "cuda",
+        )
+        if start is not None:
+            self._optimiser.load_state_dict(start.state["optimiser"])
+
+    def learn(
+        self, images: Tensor, flipped: Tensor, targets: Targets, counts: Sequence[int], *, last: bool,
+        weights: Sequence[float],
+    ) -> Tensor:  # fmt: skip
+        """Add a micro-batch to the gradient.
+
+        Args:
+            images: uint8 [n, 112, 112, 3].
+            flipped: bool [n].
+            targets: of the n images.
+            counts: for every term, how many images of the whole batch have its label.
+            last: whether it is the last of this process in the batch: then the processes add up their gradients.
+            weights: of the T terms.
+
+        Returns:
+            The micro-batch's share of every term's mean, float64 [T], on the device.
+        """
+        device = self._ranks.device
+        whole = isinstance(self._network, DistributedDataParallel) and not last
+        with self._network.no_sync() if whole else contextlib.nullcontext():
+            with self._autocast():
+                log_joint, merged = self._network(images.to(device, non_blocking=True), flipped.to(device))
+            shares = self.objective.shares(log_joint, merged, targets, counts)
+            # DistributedDataParallel takes the mean over the processes, whose shares are to be added.
+            loss = self._ranks.count * (shares * torch.tensor(weights, device=device)).sum()
+            loss.backward()  # type: ignore[no-untyped-call]  # PyTorch's own is not annotated
+        return shares.detach().double()
+
+    def update(self, rate: float) -> None:
+        """Move the weights.
+
+        Args:
+            rate: share of the highest learning rates.
+        """
+        for group, (parameters, highest) in zip(self._optimiser.param_groups, self._groups, strict=True):
+            # Each by itself: the two networks share no gradient, so neither may shrink the other's.
+            nn.utils.clip_grad_norm_(parameters, self._config.clip)
+            group["lr"] = highest * rate
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+
+    def level(self) -> None:
+        """Give every process the batch statistics of the first, which are those that are saved."""
+        self._ranks.copy_from_first(self.heads.buffers())
+
+    @torch.no_grad()
+    def divergence(self, images: Tensor) -> Tensor:
+        """How far quality and merged factors are apart, in evaluation mode, without mirroring (CLIB-FIQA Eq. 9).
+
+        Args:
+            images: uint8 [n, 112, 112, 3].
+
+        Returns:
+            float32 [n], on the CPU.
+        """
+        self.heads.eval()
+        with self._autocast():
+            log_joint, merged = self.heads(images.to(self._ranks.device, non_blocking=True))
+        self.heads.train()
+        assert merged is not None
+        return js_divergence(log_marginals(log_joint).quality.exp(), merged, self._config.rules.divergence).cpu()
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of both networks by name."""
+        return self.heads.state_dict()
+
+    def state(self) -> dict[str, Any]:
+        """What else a checkpoint has to hold of them: plain values and tensors."""
+        return {"optimiser": self._optimiser.state_dict(), "tower": self.heads.model.tower.to_json()}
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=self._config.bf16)
+
+    def _wrap(self) -> nn.Module:
+        """What a step calls: the networks, compiled and joined to the other processes where asked for."""
+        config, ranks = self._config, self._ranks
+        cuda = ranks.device.type == "cuda"
+        if cuda:
+            torch.backends.cudnn.benchmark = True
+        if ranks.count > 1 and cuda and config.sync_batchnorm:
+            self.heads = nn.SyncBatchNorm.convert_sync_batchnorm(self.heads)
+        network: nn.Module = self.heads
+        if config.compiled:
+            network = torch.compile(network)  # type: ignore[assignment]
+        if ranks.count > 1:
+            # The prompts' embeddings are a buffer too, and never change: sending them every step would be waste.
+            places = [ranks.device] if cuda else None
+            network = DistributedDataParallel(network, device_ids=places, broadcast_buffers=False)
+        return network
+
+
+def _build(config: TrainingConfig, start: Checkpoint | None) -> Heads:
+    """The networks: with their first weights, or with those of a checkpoint, for which no text tower is needed."""
+    merged = build_merged(config.model, config.seed) if config.terms.merged else None
+    if start is None:
+        return Heads(build_model(config.model, config.seed), merged)
+    tower: Mapping[str, Any] = start.state["tower"]
+    heads = Heads(build_empty(Tower.from_json(tower)), merged)
+    load_strictly(heads, start.weights, f"the checkpoint of step {start.step}")
+    return heads

@@ -1,0 +1,163 @@
+"""The folder of a training run: what it was made from, its curves, its checkpoints and its result.
+
+<run>/config.json          settings, labels, counts and versions; names the run by a fingerprint
+<run>/checkpoints/         the last few, to go on from
+<run>/events/              curves for TensorBoard
+<run>/confidence/          the table `confidence`, Parquet and nothing else
+<run>/README.md            the model's card
+<run>/model.safetensors    the result; written last, so a run that has it is done
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Self
+
+from data_manifests.files import write_atomically
+from training.card import write_card
+from training.trained import NAME, read_header, write_model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from training.config import TrainingConfig
+    from training.data import TrainingSet
+    from training.trained import Heads
+
+logger = logging.getLogger(__name__)
+
+CONFIG, CARD, EVENTS, CHECKPOINTS = "config.json", "README.md", "events", "checkpoints"
+_PACKAGES = ("torch", "open_clip_torch", "numpy", "polars", "simplejpeg", "safetensors")
+
+
+class RunFolderError(RuntimeError):
+    """The output folder holds something else; says what and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """Where a run writes.
+
+    Attributes:
+        root: the folder.
+        fingerprint: of the run.
+    """
+
+    root: Path
+    fingerprint: str
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.root / CHECKPOINTS
+
+    @property
+    def finished(self) -> bool:
+        """Whether its result is there."""
+        path = self.root / NAME
+        return path.is_file() and read_header(path).get("run") == self.fingerprint
+
+    def open(self, config: TrainingConfig, data: TrainingSet) -> None:
+        """Write down what the run is made from, or see that it is the same run that goes on.
+
+        Raises:
+            RunFolderError: if another run, or anything else, lies there.
+        """
+        path = self.root / CONFIG
+        new = self._describe(config, data)
+        if not path.is_file():
+            if self.checkpoints.exists() or (self.root / NAME).exists():
+                raise RunFolderError(f"{self.root}: holds a run without its {CONFIG}; name another output folder")
+            text = json.dumps(new, indent=1) + "\n"
+            write_atomically(path, lambda file: file.write(text.encode()))
+            return
+        old = self._read(path)
+        if old.get("run") != self.fingerprint:
+            raise RunFolderError(
+                f"{self.root}: holds a training with other settings or labels ({describe_change(old, new)}); name "
+                "another output folder, or give the same settings to go on with it"
+            )
+        if old.get("versions") != new["versions"]:
+            logger.warning("%s: begun with other versions of packages; the last bits may differ", self.root)
+
+    def finish(self, config: TrainingConfig, data: TrainingSet, heads: Heads, curve: Mapping[str, Any]) -> None:
+        """Write card and result."""
+        facts = self._read(self.root / CONFIG)
+        card = write_card(facts, curve)
+        write_atomically(self.root / CARD, lambda file: file.write(card.encode()))
+        notes = {"run": self.fingerprint, "labels": data.labels.fingerprint, "labels_content": data.labels.content}
+        write_model(self.root / NAME, heads, config.terms.score, notes)
+
+    def _describe(self, config: TrainingConfig, data: TrainingSet) -> dict[str, Any]:
+        return {
+            "run": self.fingerprint,
+            "config": config.describe(),
+            "data": {
+                "labels_fingerprint": data.labels.fingerprint,
+                "labels_content": data.labels.content,
+                "rows": len(data.labels),
+                "images": len(data),
+                "left_out": data.left_out,
+                "counts": data.counts(),
+            },
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        }
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{path}: cannot be read ({error}); name another output folder") from error
+        return content
+
+
+def describe_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The settings in which two runs differ, each with both values."""
+    before, after = _flat(old), _flat(new)
+    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    told = [n for n in names if n.startswith("config.") or n == "data.labels_content"]
+    return ", ".join(f"{name}: {before.get(name)} there, {after.get(name)} here" for name in told) or "unknown"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+class Curves:
+    """The curves of a run for TensorBoard; a process that is not the first writes none.
+
+    Args:
+        folder: the run's folder.
+        step: from which the run goes on; points of a run that was killed later than its last checkpoint are dropped.
+        shown: whether this process writes.
+    """
+
+    def __init__(self, folder: RunFolder, step: int, *, shown: bool) -> None:
+        self._writer: Any = None
+        if shown:
+            # TensorBoard takes seconds to import, and only the process that writes needs it.
+            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+
+            self._writer = SummaryWriter(folder.root / EVENTS, purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a point to every curve."""
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)

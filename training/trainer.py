@@ -1,0 +1,278 @@
+"""Trains the quality model: phase one, the confidence of every image, phase two (CLIB-FIQA section 3).
+
+The place in the training is one number, the step. Batches, mirroring and learning rate are functions of it, so what a
+checkpoint has to hold is the weights, the optimiser, random states, and the sums of the epoch that is under way.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from enum import Enum
+from itertools import tee
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.checkpoint import Checkpoint, CheckpointFolder
+from training.confidence_table import ConfidenceError, read_confidence, write_confidence
+from training.learner import Learner
+from training.loader import Batch, Loader
+from training.losses import confidence
+from training.objective import MERGED, TOTAL, Targets
+from training.progress import Meter
+from training.run_folder import Curves, RunFolder
+from training.sampler import Sampler, part_of
+from training.schedule import rate_share
+from training.stopping import StopRequest, remember_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from training.config import TrainingConfig
+    from training.data import TrainingSet
+    from training.ranks import Ranks
+
+logger = logging.getLogger(__name__)
+
+
+class Outcome(Enum):
+    """How a run of the trainer ended."""
+
+    FINISHED = "finished"
+    STOPPED = "told to stop, and saved"
+    LIMITED = "saved after the number of steps that was asked for"
+
+
+class LossError(FloatingPointError):
+    """The loss is not finite."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """A micro-batch of this process: what one forward and backward pass takes.
+
+    Attributes:
+        rows: int64 [n].
+        flipped: bool [n].
+        counts: for every term, how many images of the whole batch have its label.
+        size: images of the whole batch.
+        last: whether the weights move after it.
+    """
+
+    rows: NDArray[np.int64]
+    flipped: NDArray[np.bool_]
+    counts: tuple[int, ...]
+    size: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tools:
+    """What is open while a run lasts."""
+
+    loader: Loader
+    meter: Meter
+    curves: Curves
+    stop: StopRequest
+    limit: float
+
+
+class Trainer:
+    """One training, new or taken up again from the last checkpoint of its folder.
+
+    Args:
+        config: all settings.
+        data: what is learned from.
+        ranks: the processes.
+        folder: where it writes.
+
+    Raises:
+        ValueError: if a batch is too small to give every process an image.
+        CheckpointError: if there are checkpoints, and none can be used.
+    """
+
+    def __init__(self, config: TrainingConfig, data: TrainingSet, ranks: Ranks, folder: RunFolder) -> None:
+        self._config, self._data, self._ranks, self._folder = config, data, ranks, folder
+        self._sampler = Sampler(images=len(data), batch=config.batch, seed=config.seed)
+        if self._sampler.smallest < ranks.count * config.accumulation:
+            raise ValueError(
+                f"a batch of {self._sampler.smallest} images cannot give each of {ranks.count} processes "
+                f"{config.accumulation} parts: raise the batch, or lower processes or accumulation"
+            )
+        self._store = CheckpointFolder(root=folder.checkpoints, run=folder.fingerprint, keep=config.keep)
+        found = self._store.load()
+        self._learner = Learner(config, ranks, found)
+        terms = len(self._learner.objective.names)
+        self._step = 0
+        self._history: list[list[float]] = []
+        self._sums = torch.zeros(terms, dtype=torch.float64, device=ranks.device)  # of this epoch and process
+        self._recent, self._recent_steps = torch.zeros_like(self._sums), 0
+        self._rho: NDArray[np.float32] | None = None
+        self._saved_step = -1
+        self._saved_weights = ""
+        torch.manual_seed(config.seed + ranks.rank)
+        if found is not None:
+            self._restore(found)
+
+    @property
+    def step(self) -> int:
+        """Steps done in all."""
+        return self._step
+
+    @property
+    def learner(self) -> Learner:
+        """The networks as they are now."""
+        return self._learner
+
+    def run(self, limit: int | None = None) -> Outcome:
+        """Train to the end, or until told to stop.
+
+        Args:
+            limit: stop, and save, after so many steps in all.
+
+        Raises:
+            LossError: if the loss is not finite.
+            TrainingDataError: if an image cannot be read.
+            ConfidenceError: if the confidences are gone with which the second phase was begun.
+        """
+        config, first = self._config, self._ranks.first
+        end_one, end = (epochs * self._sampler.steps for epochs in (config.epochs_one, config.epochs))
+        with (
+            remember_signals() as stop,
+            Loader(self._data, threads=config.threads, pinned=self._ranks.device.type == "cuda") as loader,
+            Meter(total=end, done=self._step, shown=first) as meter,
+            Curves(self._folder, self._step, shown=first) as curves,
+        ):
+            tools = _Tools(
+                loader=loader, meter=meter, curves=curves, stop=stop, limit=math.inf if limit is None else limit
+            )
+            ended = self._train(end_one, tools)
+            if ended is None and config.calibrated:
+                ended = self._calibrate(end_one, tools)
+            if ended is None:
+                ended = self._train(end, tools)
+        if ended is None and self._ranks.first:
+            last = dict(zip(self._learner.objective.names, self._history[-1], strict=True))
+            self._folder.finish(config, self._data, self._learner.heads, last)
+        self._ranks.wait()
+        return ended or Outcome.FINISHED
+
+    def _train(self, until: int, tools: _Tools) -> Outcome | None:
+        """Step until a step; None when it is reached."""
+        tools.meter.resume()
+        work, ahead = tee(self._plan(self._step, until))
+        weights = self._learner.objective.weights(self._history)
+        for micro, batch in zip(work, tools.loader.batches(item.rows for item in ahead), strict=True):
+            self._learn(micro, batch, weights)
+            if not micro.last:
+                continue
+            self._learner.update(self._rate())
+            self._step += 1
+            self._recent_steps += 1
+            tools.meter.advance(micro.size)
+            if self._step % self._sampler.steps == 0:
+                self._close_epoch()
+                weights = self._learner.objective.weights(self._history)
+            if ended := self._after_step(until, weights, tools):
+                return ended
+        return None
+
+    def _plan(self, start: int, stop: int) -> Iterator[_Work]:
+        """The micro-batches of this process in a range of steps."""
+        number, epoch = -1, None
+        for step in range(start, stop):
+            wanted, place = divmod(step, self._sampler.steps)
+            if epoch is None or wanted != number:
+                number, epoch = wanted, self._sampler.epoch(wanted)
+            rows = epoch.batch(place)
+            counts = self._learner.objective.count(self._data.quality[rows], self._data.classes[rows])
+            mine = part_of(rows, self._ranks.rank, self._ranks.count)
+            parts = self._config.accumulation
+            for part in range(parts):
+                taken = part_of(mine, part, parts)
+                yield _Work(
+                    rows=taken, flipped=epoch.flipped[taken], counts=counts, size=len(rows), last=part == parts - 1
+                )
+
+    def _learn(self, micro: _Work, batch: Batch, weights: tuple[float, ...]) -> None:
+        """One forward and backward pass."""
+        rows, device = micro.rows, self._ranks.device
+        rho = None if self._rho is None else torch.from_numpy(self._rho[rows]).to(device)
+        targets = Targets(
+            quality=torch.from_numpy(self._data.quality[rows]).to(device),
+            classes=torch.from_numpy(self._data.classes[rows]).long().to(device),
+            rho=rho,
+        )
+        flipped = torch.from_numpy(micro.flipped)
+        shares = self._learner.learn(
+            batch.images, flipped, targets, micro.counts, last=micro.last, weights=weights
+        )  # fmt: skip
+        self._sums += shares
+        self._recent += shares
+
+    def _rate(self) -> float:
+        """The share of the highest learning rate at this step."""
+        steps, rules = self._sampler.steps, self._config.rules
+        return rate_share(self._step, steps=steps, epochs=self._config.epochs, recipe=rules.schedule)
+
+    def _after_step(self, until: int, weights: tuple[float, ...], tools: _Tools) -> Outcome | None:
+        """Write what is due after a step, and say whether the run ends here."""
+        boundary = self._step == until
+        stopped = self._ranks.any(tools.stop.made)
+        limited = self._step >= tools.limit
+        if self._step % self._config.log_every == 0 or boundary or stopped or limited:
+            self._log(weights, tools)
+        if self._step % self._config.checkpoint_every == 0 or boundary or stopped or limited:
+            self._save()
+            tools.meter.resume()
+        if stopped:
+            return Outcome.STOPPED
+        return Outcome.LIMITED if limited else None
+
+    def _log(self, weights: tuple[float, ...], tools: _Tools) -> None:
+        """Add a point to the curves and renew the live line."""
+        means = (self._ranks.sum(self._recent.cpu()) / self._recent_steps).tolist()
+        self._recent.zero_()
+        self._recent_steps = 0
+        if not all(map(math.isfinite, means)):
+            raise LossError(
+                f"the loss is not finite at step {self._step}: lower the learning rate, or start from other weights; "
+                f"the checkpoints in {self._folder.checkpoints} are from before"
+            )
+        names = self._learner.objective.names
+        losses = dict(zip(names, means, strict=True))
+        total = sum(w * losses[name] for name, w in zip(names, weights, strict=True) if name != MERGED)
+        shown = {TOTAL: total, **losses}
+        rate = self._rate()
+        values = {f"loss/{name}": value for name, value in shown.items()}
+        values |= {f"weight/{name}": w for name, w in zip(names, weights, strict=True)}
+        values |= {"rate/tower": rate * self._config.learning_rate, "speed/images_per_second": tools.meter.speed}
+        tools.curves.add(self._step, values)
+        tools.meter.show(self._phase(), shown)
+
+    def _phase(self) -> str:
+        """Where the training is, in words."""
+        epoch = min(-(-self._step // self._sampler.steps), self._config.epochs)
+        phase = "one" if epoch <= self._config.epochs_one else "two"
+        return f"phase {phase}, epoch {epoch} of {self._config.epochs}"
+
+    def _close_epoch(self) -> None:
+        """Keep the epoch's means, by which the released recipe weighs the next."""
+        self._history.append((self._ranks.sum(self._sums.cpu()) / self._sampler.steps).tolist())
+        self._sums.zero_()
+
+    def _calibrate(self, end_one: int, tools: _Tools) -> Outcome | None:
+        """The confidence of every image after phase one: read if it was computed before, else computed and stored."""
+        metadata = {"stage": "confidence", "fingerprint": self._folder.fingerprint, "weights": self._saved_weights}
+        if self._rho is not None:
+            return None
+        if self._step == end_one:
+            self._rho = read_confidence(self._folder.root, self._data, metadata)
+        ...
+        return None
