@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pipeline import WORKER_VARIABLE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -135,13 +137,27 @@ def _run_alone(future: Future[PartOutcome], part: Part, poll: Callable[[], None]
 @contextmanager
 def _pool(context: Any, processes: int, counter: Any) -> Iterator[ProcessPoolExecutor]:
     """Worker processes that end with this block, and with this process."""
-    for name in THREAD_VARIABLES:
-        os.environ[name] = "1"
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker, initargs=(counter,))
+    with _environment((*THREAD_VARIABLES, WORKER_VARIABLE)):
+        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker, initargs=(counter,))
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _environment(names: Sequence[str]) -> Iterator[None]:
+    """Set variables to 1 for the processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
     try:
-        yield pool
+        yield
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 _counter: Any = None
@@ -156,9 +172,9 @@ def _start_worker(counter: Any) -> None:
     quieten_process()
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies, so that no orphan goes on writing (Linux)."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
+    """Ask the kernel to end this process when its parent dies, so that no orphan goes on writing (Linux)."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, by)
 
 
 def quieten_process() -> None:

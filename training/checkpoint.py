@@ -45,11 +45,13 @@ class Checkpoint:
         step: steps done in all.
         weights: name -> tensor, on the CPU when read.
         state: everything else, made of tensors and plain values only.
+        weights_sha256: of the file of weights; empty where it was not read from one.
     """
 
     step: int
     weights: Mapping[str, Tensor]
     state: Mapping[str, Any]
+    weights_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +128,15 @@ class CheckpointFolder:
             step=seal["step"],
             weights=load_file(folder / WEIGHTS),
             state=torch.load(folder / STATE, map_location="cpu", weights_only=True),
+            weights_sha256=seal["sha256"][WEIGHTS],
         )
+
+    def _is_own(self, folder: Path) -> bool:
+        """Whether a folder is sealed as one of this run's."""
+        try:
+            return bool(json.loads((folder / SEAL).read_bytes())["run"] == self.run)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def _folders(self) -> list[Path]:
         """The folders of all checkpoints, oldest first."""
@@ -135,10 +145,11 @@ class CheckpointFolder:
         return sorted(path for path in self.root.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())
 
     def _drop_old(self) -> None:
-        """Remove all but the last few; the seal first, so that what is half removed is never taken for whole."""
-        sealed = [folder for folder in self._folders() if (folder / SEAL).is_file()]
-        kept = set(sealed[-self.keep :])
-        for folder in self._folders():
-            if folder not in kept:
-                (folder / SEAL).unlink(missing_ok=True)
-                shutil.rmtree(folder, ignore_errors=True)
+        """Remove all but the last few of this run's, and what was never finished."""
+        folders = self._folders()
+        own = [folder for folder in folders if self._is_own(folder)]
+        torn = [folder for folder in folders if not (folder / SEAL).exists()]
+        for folder in (*own[: -self.keep], *torn):
+            # The seal goes first, so that what is half removed is never taken for whole.
+            (folder / SEAL).unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)

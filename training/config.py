@@ -91,7 +91,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
-    """Settings of one training; the defaults are CLIB-FIQA section 4.1, and its released code where the paper is silent.
+    """Settings of one training; the defaults are CLIB-FIQA's section 4.1, or its released code's where that is silent.
 
     Attributes:
         model: the tower and the weights that it starts from.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -15,10 +14,11 @@ import pyarrow.parquet as pq
 from data_manifests.image_folder import ImageFolder
 from data_manifests.recordio import RecordFile, RecordReader
 from data_manifests.tables import CLASSES, Factor, Status
-from labelers.faces import SIDE, DecodeError, decode
+from labelers.faces import DecodeError, decode
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -41,7 +41,7 @@ class Labels:
         identities: int32 [N].
         quality: float32 [N] in [0, 1], NaN for null.
         classes: int8 [N, 5] in the order of `Factor`, indices into CLASSES, -1 for null.
-        status: N texts as a Polars categorical.
+        readable: bool [N], whether there is a picture to learn from.
         fingerprint: of the stage that wrote the table, as its file metadata says; empty where that says nothing.
         content: 12 hexadecimal digits of a SHA-256 over keys, quality and classes: what a training depends on.
     """
@@ -50,7 +50,7 @@ class Labels:
     identities: NDArray[np.int32]
     quality: NDArray[np.float32]
     classes: NDArray[np.int8]
-    status: pl.Series
+    readable: NDArray[np.bool_]
     fingerprint: str
     content: str
 
@@ -81,7 +81,7 @@ def read_labels(folder: Path) -> Labels:
         identities=frame["identity"].cast(pl.Int32).fill_null(-1).to_numpy(),
         quality=quality,
         classes=classes,
-        status=frame["status"].cast(pl.Categorical),
+        readable=_readable(frame["status"]),
         fingerprint=fingerprint,
         content=_digest(keys, quality, classes),
     )
@@ -89,7 +89,8 @@ def read_labels(folder: Path) -> Labels:
 
 def _fingerprint(files: list[Path], folder: Path) -> str:
     """The fingerprint in the metadata of the files; all must have the same."""
-    found = {(pq.read_schema(file).metadata or {}).get(b"fingerprint", b"").decode() for file in files}
+    metadata = [pq.read_schema(file).metadata or {} for file in files]
+    found: set[str] = {entry.get(b"fingerprint", b"").decode() for entry in metadata}
     if len(found) > 1:
         raise TrainingDataError(f"{folder}: its files are of different runs ({', '.join(sorted(found))}); label anew")
     return found.pop()
@@ -247,12 +248,12 @@ def load_training_set(
         RecordError, ImageFolderError: if the images' index is damaged.
     """
     table = read_labels(labels)
-    unreadable = _unreadable(table.status)
+    readable = table.readable
     used = [place for place, factor in enumerate(Factor) if factor in factors]
     labelled = (table.classes[:, used] >= 0).any(axis=1)
     if quality:
         labelled |= np.isfinite(table.quality)
-    rows = np.flatnonzero(~unreadable & labelled)
+    rows = np.flatnonzero(readable & labelled)
     if not len(rows):
         raise TrainingDataError(f"{labels}: no row has an image that can be read and a label to learn from")
     return TrainingSet(
@@ -261,14 +262,16 @@ def load_training_set(
         quality=table.quality[rows],
         classes=table.classes[rows],
         images=_find_images(images, table, rows),
-        left_out={"unreadable": int(unreadable.sum()), "unlabelled": int((~unreadable & ~labelled).sum())},
+        left_out={"unreadable": int((~readable).sum()), "unlabelled": int((readable & ~labelled).sum())},
     )
 
 
-def _unreadable(status: pl.Series) -> NDArray[np.bool_]:
-    """Bool [N]: whether one of the causes, which stand joined by `+`, is that there is no picture."""
-    causes = status.cast(pl.String).fill_null("").str.split("+")
-    return causes.list.eval(pl.element().is_in([s.value for s in UNREADABLE])).list.any().to_numpy()
+def _readable(status: pl.Series) -> NDArray[np.bool_]:
+    """Bool [N]: whether none of the causes, which stand joined by `+`, is that there is no picture."""
+    # Millions of rows have a handful of different texts.
+    texts = status.cast(pl.String).unique().drop_nulls().to_list()
+    without = [text for text in texts if set(text.split("+")) & set(UNREADABLE)]
+    return ~status.cast(pl.String).is_in(without).fill_null(value=False).to_numpy()
 
 
 def _find_images(place: Path, table: Labels, rows: NDArray[np.int64]) -> Images:
@@ -286,10 +289,8 @@ def _find_images(place: Path, table: Labels, rows: NDArray[np.int64]) -> Images:
     return RecordImages(rec=place, offsets=index.offsets[found], lengths=index.lengths[found])
 
 
-def _match(
-    place: Path, table: Labels, keys: NDArray[np.int32], identities: NDArray[np.int32]
-) -> NDArray[np.int64]:
-    """Int64 [N]: the images' place of every row of the labels. That the people agree tells that both belong together."""
+def _match(place: Path, table: Labels, keys: NDArray[np.int32], identities: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Int64 [N]: where every row of the labels lies. That the people agree tells that both belong together."""
     found = np.minimum(np.searchsorted(keys, table.keys), len(keys) - 1)
     other = np.flatnonzero((keys[found] != table.keys) | (identities[found] != table.identities))
     if len(other):
@@ -299,5 +300,3 @@ def _match(
             f"{key}; name the images that were labelled"
         )
     return found
-
-

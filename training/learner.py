@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.losses import js_divergence
-from training.model import build_merged, build_model, log_marginals
+from training.calibration import Calibration, calibrate
+from training.heads import Heads
+from training.model import QualityModel, build_merged, build_model
 from training.objective import Objective, Targets
-from training.tower import Tower
-from training.trained import Heads, build_empty
+from training.tower import Tower, build_image_tower
 from training.weights import load_strictly
 
 if TYPE_CHECKING:
@@ -22,6 +23,25 @@ if TYPE_CHECKING:
     from training.checkpoint import Checkpoint
     from training.config import TrainingConfig
     from training.ranks import Ranks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """What one forward and backward pass takes.
+
+    Attributes:
+        images: uint8 [n, 112, 112, 3], on the CPU.
+        flipped: bool [n], on the device.
+        targets: of the n images.
+        counts: for every term, how many images of the whole batch have its label.
+        last: whether it is the last of this process in the batch: then the processes add up their gradients.
+    """
+
+    images: Tensor
+    flipped: Tensor
+    targets: Targets
+    counts: Sequence[int]
+    last: bool
 
 
 class Learner:
@@ -42,8 +62,8 @@ class Learner:
         self.objective = Objective(config)
         self.heads = _build(config, start).to(ranks.device)
         if config.channels_last:
-            self.heads.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._network = self._wrap()
+            self.heads.to(memory_format=torch.channels_last)
+        self._network: nn.Module = self._wrap()
         groups = [(self.heads.model, config.learning_rate), (self.heads.merged, config.merged_learning_rate)]
         self._groups = [(list(net.parameters()), rate) for net, rate in groups if net is not None]
         self._optimiser = torch.optim.AdamW(
@@ -54,29 +74,21 @@ class Learner:
         if start is not None:
             self._optimiser.load_state_dict(start.state["optimiser"])
 
-    def learn(
-        self, images: Tensor, flipped: Tensor, targets: Targets, counts: Sequence[int], *, last: bool,
-        weights: Sequence[float],
-    ) -> Tensor:  # fmt: skip
+    def learn(self, micro: MicroBatch, weights: Sequence[float]) -> Tensor:
         """Add a micro-batch to the gradient.
 
         Args:
-            images: uint8 [n, 112, 112, 3].
-            flipped: bool [n].
-            targets: of the n images.
-            counts: for every term, how many images of the whole batch have its label.
-            last: whether it is the last of this process in the batch: then the processes add up their gradients.
+            micro: what is learned from.
             weights: of the T terms.
 
         Returns:
             The micro-batch's share of every term's mean, float64 [T], on the device.
         """
         device = self._ranks.device
-        whole = isinstance(self._network, DistributedDataParallel) and not last
-        with self._network.no_sync() if whole else contextlib.nullcontext():
+        with self._hold_gradients() if not micro.last else contextlib.nullcontext():
             with self._autocast():
-                log_joint, merged = self._network(images.to(device, non_blocking=True), flipped.to(device))
-            shares = self.objective.shares(log_joint, merged, targets, counts)
+                log_joint, merged = self._network(micro.images.to(device, non_blocking=True), micro.flipped)
+            shares = self.objective.shares(log_joint, merged, micro.targets, micro.counts)
             # DistributedDataParallel takes the mean over the processes, whose shares are to be added.
             loss = self._ranks.count * (shares * torch.tensor(weights, device=device)).sum()
             loss.backward()  # type: ignore[no-untyped-call]  # PyTorch's own is not annotated
@@ -100,21 +112,22 @@ class Learner:
         self._ranks.copy_from_first(self.heads.buffers())
 
     @torch.no_grad()
-    def divergence(self, images: Tensor) -> Tensor:
-        """How far quality and merged factors are apart, in evaluation mode, without mirroring (CLIB-FIQA Eq. 9).
+    def calibrate(self, images: Tensor) -> Calibration:
+        """How far the factors justify the quality, in evaluation mode and without mirroring.
 
         Args:
-            images: uint8 [n, 112, 112, 3].
+            images: uint8 [n, 112, 112, 3], on the CPU.
 
         Returns:
-            float32 [n], on the CPU.
+            Divergence and confidence [n], on the CPU.
         """
-        self.heads.eval()
+        heads, config = self.heads.eval(), self._config
+        assert heads.merged is not None
         with self._autocast():
-            log_joint, merged = self.heads(images.to(self._ranks.device, non_blocking=True))
-        self.heads.train()
-        assert merged is not None
-        return js_divergence(log_marginals(log_joint).quality.exp(), merged, self._config.rules.divergence).cpu()
+            log_joint = heads.model(images.to(self._ranks.device, non_blocking=True))
+        found = calibrate(log_joint, heads.merged, config.beta, config.rules.divergence)
+        heads.train()
+        return Calibration(js=found.js.cpu(), confidence=found.confidence.cpu())
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of both networks by name."""
@@ -123,6 +136,12 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """What else a checkpoint has to hold of them: plain values and tensors."""
         return {"optimiser": self._optimiser.state_dict(), "tower": self.heads.model.tower.to_json()}
+
+    def _hold_gradients(self) -> contextlib.AbstractContextManager[None]:
+        """Keep the processes from adding up their gradients yet."""
+        if isinstance(self._network, DistributedDataParallel):
+            return self._network.no_sync()
+        return contextlib.nullcontext()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=self._config.bf16)
@@ -134,7 +153,7 @@ class Learner:
         if cuda:
             torch.backends.cudnn.benchmark = True
         if ranks.count > 1 and cuda and config.sync_batchnorm:
-            self.heads = nn.SyncBatchNorm.convert_sync_batchnorm(self.heads)
+            self.heads = nn.SyncBatchNorm.convert_sync_batchnorm(self.heads)  # type: ignore[no-untyped-call]
         network: nn.Module = self.heads
         if config.compiled:
             network = torch.compile(network)  # type: ignore[assignment]
@@ -151,6 +170,8 @@ def _build(config: TrainingConfig, start: Checkpoint | None) -> Heads:
     if start is None:
         return Heads(build_model(config.model, config.seed), merged)
     tower: Mapping[str, Any] = start.state["tower"]
-    heads = Heads(build_empty(Tower.from_json(tower)), merged)
+    found = Tower.from_json(tower)
+    features = start.weights["model.text_features"]
+    heads = Heads(QualityModel(found, build_image_tower(found), features, torch.zeros(())).train(), merged)
     load_strictly(heads, start.weights, f"the checkpoint of step {start.step}")
     return heads

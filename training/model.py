@@ -218,9 +218,8 @@ def build_model(config: ModelConfig, seed: int) -> QualityModel:
 
 def from_clip(clip: nn.Module, tower: Tower) -> QualityModel:
     """The model of a CLIP whose weights are in place; in training mode."""
-    with torch.no_grad():
-        features = encode_prompts(clip, tower)
-    model = QualityModel(tower, clip.visual, features, clip.logit_scale)  # type: ignore[arg-type]
+    features = encode_prompts(clip, tower)
+    model = QualityModel(tower, clip.get_submodule("visual"), features, clip.get_parameter("logit_scale"))
     return model.train()
 
 

@@ -94,12 +94,17 @@ class Meter:
 
     def show(self, phase: str, losses: Mapping[str, float]) -> None:
         """Show the state: at once in a terminal, every ten seconds elsewhere."""
+        if self._done == self._total:
+            self._last_plain = float("-inf")
+        self.note(self.text(phase, losses))
+
+    def note(self, text: str) -> None:
+        """Show what is done between two steps; in a terminal at once, elsewhere every ten seconds."""
         if not self._shown:
             return
-        text = self.text(phase, losses)
         if self._live is not None:
             self._live.update(self._task, completed=self._done, text=text)
-        elif self._clock() - self._last_plain >= PLAIN_SECONDS or self._done == self._total:
+        elif self._clock() - self._last_plain >= PLAIN_SECONDS:
             self._last_plain = self._clock()
             logger.info("%s", text)
 

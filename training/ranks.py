@@ -48,7 +48,7 @@ class Ranks:
         """Whether this is the process that writes."""
         return self.rank == 0
 
-    def any(self, flag: bool) -> bool:  # noqa: FBT001 - it is the message
+    def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; all wait for each other."""
         if self.count == 1:
             return flag

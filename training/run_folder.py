@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from data_manifests.files import write_atomically
 from training.card import write_card
-from training.trained import NAME, read_header, write_model
+from training.model_file import save_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
     from training.config import TrainingConfig
     from training.data import TrainingSet
-    from training.trained import Heads
+    from training.heads import Heads
 
 logger = logging.getLogger(__name__)
 
-CONFIG, CARD, EVENTS, CHECKPOINTS = "config.json", "README.md", "events", "checkpoints"
+CONFIG, CARD, MODEL = "config.json", "README.md", "model.safetensors"
+EVENTS, CHECKPOINTS, CONFIDENCE = "events", "checkpoints", "confidence"
 _PACKAGES = ("torch", "open_clip_torch", "numpy", "polars", "simplejpeg", "safetensors")
 
 
@@ -57,10 +58,14 @@ class RunFolder:
         return self.root / CHECKPOINTS
 
     @property
+    def confidence(self) -> Path:
+        """The table of confidences. Its folder holds nothing else, so that Polars opens it as a whole."""
+        return self.root / CONFIDENCE / f"{CONFIDENCE}.parquet"
+
+    @property
     def finished(self) -> bool:
-        """Whether its result is there."""
-        path = self.root / NAME
-        return path.is_file() and read_header(path).get("run") == self.fingerprint
+        """Whether its result is there; ask after `open`, which sees to it that the folder is this run's."""
+        return (self.root / MODEL).is_file()
 
     def open(self, config: TrainingConfig, data: TrainingSet) -> None:
         """Write down what the run is made from, or see that it is the same run that goes on.
@@ -71,7 +76,7 @@ class RunFolder:
         path = self.root / CONFIG
         new = self._describe(config, data)
         if not path.is_file():
-            if self.checkpoints.exists() or (self.root / NAME).exists():
+            if self.checkpoints.exists() or self.finished:
                 raise RunFolderError(f"{self.root}: holds a run without its {CONFIG}; name another output folder")
             text = json.dumps(new, indent=1) + "\n"
             write_atomically(path, lambda file: file.write(text.encode()))
@@ -85,13 +90,12 @@ class RunFolder:
         if old.get("versions") != new["versions"]:
             logger.warning("%s: begun with other versions of packages; the last bits may differ", self.root)
 
-    def finish(self, config: TrainingConfig, data: TrainingSet, heads: Heads, curve: Mapping[str, Any]) -> None:
+    def finish(self, config: TrainingConfig, heads: Heads, losses: Mapping[str, float]) -> None:
         """Write card and result."""
         facts = self._read(self.root / CONFIG)
-        card = write_card(facts, curve)
+        card = write_card(facts, losses)
         write_atomically(self.root / CARD, lambda file: file.write(card.encode()))
-        notes = {"run": self.fingerprint, "labels": data.labels.fingerprint, "labels_content": data.labels.content}
-        write_model(self.root / NAME, heads, config.terms.score, notes)
+        save_model(self.root / MODEL, heads.model, heads.merged, {**facts, "score": config.terms.score.value})
 
     def _describe(self, config: TrainingConfig, data: TrainingSet) -> dict[str, Any]:
         return {
@@ -147,7 +151,7 @@ class Curves:
             # TensorBoard takes seconds to import, and only the process that writes needs it.
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
-            self._writer = SummaryWriter(folder.root / EVENTS, purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(folder.root / EVENTS, purge_step=step + 1 if step else None)
 
     def __enter__(self) -> Self:
         return self

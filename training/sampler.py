@@ -1,7 +1,7 @@
 """Which images stand in which batch, for which process: a pure function of seed, epoch and step.
 
-Nothing here has a state, so a training that resumes in the middle of an epoch needs two numbers, the epoch and the step,
-and the batches are the same whatever the number of processes, workers or interruptions.
+Nothing here has a state, so a training that goes on in the middle of an epoch needs two numbers, the epoch and the
+step, and the batches are the same whatever the number of processes, threads or interruptions.
 """
 
 from __future__ import annotations
@@ -70,8 +70,7 @@ class Sampler:
     @property
     def smallest(self) -> int:
         """Images in the smallest batch."""
-        bounds = self.bounds()
-        return min(stop - start for start, stop in zip(bounds[-3:], bounds[-2:], strict=False))
+        return int(np.diff(self.bounds()).min())
 
     def bounds(self) -> tuple[int, ...]:
         """Where the batches start, and N."""

@@ -6,7 +6,7 @@ import importlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from training.prompts import PROMPTS, tokenize_prompts
 from training.weights import load_strictly, read_state_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import ModuleType
 
 FOLDER = Path(__file__).with_name("towers")
@@ -147,14 +147,15 @@ def load_pretrained(clip: nn.Module, tower: Tower, pretrained: str) -> Tower:
         The tower with the colour statistics of these weights.
 
     Raises:
-        TowerError: if there are no such weights, or if they were trained with the other kind of GELU.
+        TowerError: if there are no such weights, if they cannot be downloaded, or if they were trained with the
+            other kind of GELU.
         WeightsError: if a file cannot be read, or if a weight is missing, left over, or of another shape.
     """
     open_clip = import_open_clip()
     source = open_clip.get_pretrained_cfg(tower.name, pretrained)
     if source:
         _check_activation(tower, quick_gelu=source.get("quick_gelu", False), whose=f"the weights {pretrained!r}")
-        open_clip.load_checkpoint(clip, open_clip.download_pretrained(source))
+        open_clip.load_checkpoint(clip, _download(source, tower, pretrained))
         return replace(tower, mean=tuple(source["mean"]), std=tuple(source["std"]))
     path = Path(pretrained)
     if not path.is_file():
@@ -170,6 +171,18 @@ def load_pretrained(clip: nn.Module, tower: Tower, pretrained: str) -> Tower:
     return tower
 
 
+def _download(source: Mapping[str, Any], tower: Tower, tag: str) -> str:
+    """The file of published weights, from open_clip's cache or from where they are published."""
+    try:
+        path: str = import_open_clip().download_pretrained(source)
+    except (OSError, RuntimeError) as error:
+        raise TowerError(
+            f"the weights {tag!r} of {tower.name!r} are not cached and cannot be fetched ({error}): fetch them on "
+            "a machine with a connection and name the file instead of the tag"
+        ) from error
+    return path
+
+
 def _check_activation(tower: Tower, *, quick_gelu: bool, whose: str) -> None:
     """Refuse what open_clip only warns of: the text features would be those of another model."""
     if quick_gelu != tower.quick_gelu:
@@ -181,11 +194,11 @@ def _check_activation(tower: Tower, *, quick_gelu: bool, whose: str) -> None:
         )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def encode_prompts(clip: nn.Module, tower: Tower) -> Tensor:
     """The text tower's embeddings of the 360 prompts, of unit length: float32 [360, K]."""
     tokens = tokenize_prompts(int(tower.text.get("context_length", 77)))  # [360, 77]
-    encode: Callable[[Tensor], Tensor] = clip.get_submodule("").encode_text  # type: ignore[assignment]
+    encode = cast("Callable[[Tensor], Tensor]", clip.encode_text)
     features = torch.cat([encode(part).float() for part in torch.split(tokens, _TEXT_BATCH)])  # [360, K]
     if features.shape != (len(PROMPTS), tower.embed_dim):
         raise TowerError(f"the text tower of {tower.name!r} gives {list(features.shape)} instead of one row a prompt")

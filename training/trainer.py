@@ -11,17 +11,18 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 from itertools import tee
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
-from torch import Tensor
 
+from data_manifests.files import sync_folder
+from training.calibration import ConfidenceError, read_confidence, write_confidence
 from training.checkpoint import Checkpoint, CheckpointFolder
-from training.confidence_table import ConfidenceError, read_confidence, write_confidence
-from training.learner import Learner
+from training.learner import Learner, MicroBatch
 from training.loader import Batch, Loader
-from training.losses import confidence
 from training.objective import MERGED, TOTAL, Targets
 from training.progress import Meter
 from training.run_folder import Curves, RunFolder
@@ -30,9 +31,11 @@ from training.schedule import rate_share
 from training.stopping import StopRequest, remember_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from training.config import TrainingConfig
     from training.data import TrainingSet
@@ -115,7 +118,7 @@ class Trainer:
         self._recent, self._recent_steps = torch.zeros_like(self._sums), 0
         self._rho: NDArray[np.float32] | None = None
         self._saved_step = -1
-        self._saved_weights = ""
+        self._source = ""  # SHA-256 of the weights after phase one, of which the confidences are made
         torch.manual_seed(config.seed + ranks.rank)
         if found is not None:
             self._restore(found)
@@ -159,12 +162,14 @@ class Trainer:
                 ended = self._train(end, tools)
         if ended is None and self._ranks.first:
             last = dict(zip(self._learner.objective.names, self._history[-1], strict=True))
-            self._folder.finish(config, self._data, self._learner.heads, last)
+            self._folder.finish(config, self._learner.heads, last)
         self._ranks.wait()
         return ended or Outcome.FINISHED
 
     def _train(self, until: int, tools: _Tools) -> Outcome | None:
         """Step until a step; None when it is reached."""
+        if self._step < until and self._step >= tools.limit:
+            return Outcome.LIMITED
         tools.meter.resume()
         work, ahead = tee(self._plan(self._step, until))
         weights = self._learner.objective.weights(self._history)
@@ -209,10 +214,9 @@ class Trainer:
             classes=torch.from_numpy(self._data.classes[rows]).long().to(device),
             rho=rho,
         )
-        flipped = torch.from_numpy(micro.flipped)
-        shares = self._learner.learn(
-            batch.images, flipped, targets, micro.counts, last=micro.last, weights=weights
-        )  # fmt: skip
+        flipped = torch.from_numpy(micro.flipped).to(device)
+        part = MicroBatch(images=batch.images, flipped=flipped, targets=targets, counts=micro.counts, last=micro.last)
+        shares = self._learner.learn(part, weights)
         self._sums += shares
         self._recent += shares
 
@@ -269,10 +273,115 @@ class Trainer:
 
     def _calibrate(self, end_one: int, tools: _Tools) -> Outcome | None:
         """The confidence of every image after phase one: read if it was computed before, else computed and stored."""
-        metadata = {"stage": "confidence", "fingerprint": self._folder.fingerprint, "weights": self._saved_weights}
-        if self._rho is not None:
-            return None
-        if self._step == end_one:
-            self._rho = read_confidence(self._folder.root, self._data, metadata)
-        ...
+        folder = self._folder
+        notes = {"fingerprint": folder.fingerprint, "weights": self._ranks.gather(self._source)[0]}
+        keys = self._data.labels.keys[self._data.rows]
+        rho = read_made_from(folder.confidence, keys, notes)
+        if self._ranks.any(rho is None):
+            if self._step > end_one:
+                raise ConfidenceError(
+                    f"{folder.confidence}: not the table with which phase two was begun; put it back, or train anew in "
+                    "another folder"
+                )
+            found = self._measure(tools)
+            if found is None:
+                return Outcome.STOPPED
+            js, rho = found
+            if self._ranks.first:
+                write_aside(folder.confidence, keys, js, rho, notes)
+                tools.curves.add(self._step, {"confidence/mean": float(rho.mean()), "confidence/js": float(js.mean())})
+            self._ranks.wait()
+        self._rho = rho
         return None
+
+    def _measure(self, tools: _Tools) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Divergence and confidence of every image, float32 [M] each; None if the run was told to stop."""
+        self._learner.level()
+        mine = part_of(np.arange(len(self._data)), self._ranks.rank, self._ranks.count)
+        size = max(1, self._config.batch // self._ranks.count)
+        # Every process goes through as many pieces as the first, the last of which may be empty.
+        longest = -(-len(self._data) // self._ranks.count)
+        pieces = [mine[start : start + size] for start in range(0, longest, size)]
+        own: list[NDArray[np.float32]] = []
+        for done, batch in enumerate(tools.loader.batches(pieces)):
+            if self._ranks.any(tools.stop.made):
+                return None
+            if len(batch.rows):
+                found = self._learner.calibrate(batch.images)
+                own.append(torch.stack([found.js, found.confidence]).numpy())
+            tools.meter.note(f"confidence of the images: {done / len(pieces):.0%}")
+        js, rho = np.concatenate(self._ranks.gather(np.concatenate(own, axis=1)), axis=1)
+        return js, rho
+
+    def _save(self) -> None:
+        """Write a checkpoint, unless this step has one."""
+        if self._step == self._saved_step:
+            return
+        parts = self._ranks.gather({"sums": self._sums.cpu(), "random": random_state(self._ranks.device)})
+        if not all(bool(part["sums"].isfinite().all()) for part in parts):
+            raise LossError(f"the loss is not finite by step {self._step}: lower the learning rate")
+        if self._ranks.first:
+            state = {**self._learner.state(), "history": self._history, "source": self._source, "ranks": parts}
+            weights = self._store.save(Checkpoint(step=self._step, weights=self._learner.weights(), state=state))
+            if self._step == self._config.epochs_one * self._sampler.steps:
+                self._source = weights
+        self._saved_step = self._step
+
+    def _restore(self, found: Checkpoint) -> None:
+        """Go on where a checkpoint stands."""
+        state, ranks = found.state, self._ranks
+        self._step = self._saved_step = found.step
+        self._history = [list(epoch) for epoch in state["history"]]
+        at_end = found.step == self._config.epochs_one * self._sampler.steps
+        self._source = found.weights_sha256 if at_end else state["source"]
+        parts = state["ranks"]
+        if len(parts) == ranks.count:
+            self._sums = parts[ranks.rank]["sums"].to(ranks.device)
+            set_random_state(parts[ranks.rank]["random"], ranks.device)
+        else:
+            logger.warning("%d processes go on with what %d began: the last bits may differ", ranks.count, len(parts))
+            if ranks.first:
+                self._sums = torch.stack([part["sums"] for part in parts]).sum(0).to(ranks.device)
+        if ranks.first:
+            logger.info("going on from step %d", self._step)
+
+
+def read_made_from(path: Path, keys: NDArray[np.int32], notes: Mapping[str, str]) -> NDArray[np.float32] | None:
+    """The confidence of the given images, float32 [M]; None if there is no table, or it was made from something else.
+
+    Raises:
+        ConfidenceError: if the table says that it is the right one and lacks an image.
+    """
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowException):
+        return None
+    if any(metadata.get(name.encode(), b"").decode() != text for name, text in notes.items()):
+        return None
+    return read_confidence(path, keys)
+
+
+def write_aside(
+    path: Path, keys: NDArray[np.int32], js: NDArray[np.float32], rho: NDArray[np.float32], notes: Mapping[str, str]
+) -> None:
+    """Write the table outside its folder and move it there: what a crash leaves must not lie among the Parquet."""
+    staged = path.parent.with_name(f"{path.name}.staged")
+    write_confidence(staged, keys, js, rho, notes)
+    path.parent.mkdir(exist_ok=True)
+    staged.replace(path)
+    sync_folder(path.parent)
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The random states of this process."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Put the random states of this process back."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

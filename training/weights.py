@@ -59,7 +59,8 @@ def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_file(path)
     if _is_torchscript(path):
-        return dict(torch.jit.load(path, map_location="cpu").state_dict())
+        archive: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+        return archive.state_dict()
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

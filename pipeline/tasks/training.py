@@ -2,25 +2,57 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import luigi
 
 from data_manifests.files import sync_folder
 from data_manifests.identity import read_identity
 from data_manifests.manifest import Format, load_manifest
+from pipeline.execution import die_with_parent
 from pipeline.fingerprint import StageSpec
 from pipeline.job import JobError
 from pipeline.logs import set_up_logs
 from pipeline.store import Store
-from pipeline.tasks.goals import WorkspaceParameter, one_message
+from pipeline.tasks.goals import DatasetParameter, LabelAll, WorkspaceParameter, one_message
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_STOPPED = 75
+"""Exit code of a training that was told to stop, and saved."""
 
 
 class TrainingError(RuntimeError):
     """A training process failed; its own message stands above."""
+
+
+def run_training(module: str, words: Sequence[str], gpus: int = 0) -> None:
+    """Run a module of `training` in a child process, which is told to save and stop when this one ends.
+
+    Args:
+        module: name of the module.
+        words: its arguments.
+        gpus: start so many processes by torchrun; 0 starts one without it.
+
+    Raises:
+        TrainingError: if it fails, or was told to stop.
+    """
+    start = [sys.executable, "-m"]
+    if gpus:
+        start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", "-m"]
+    command = [*start, module, *words]
+    # SIGTERM, not SIGKILL: a training saves where it is before it ends.
+    done = subprocess.run(command, check=False, preexec_fn=lambda: die_with_parent(signal.SIGTERM))
+    if done.returncode == _STOPPED:
+        raise TrainingError(f"{module} was told to stop and has saved: run the same command again to go on")
+    if done.returncode:
+        raise TrainingError(f"{module} ended with exit code {done.returncode}; its message stands above")
 
 
 class TrainFactorNet(luigi.Task):
@@ -69,12 +101,71 @@ class TrainFactorNet(luigi.Task):
         if not (self.folder / "models.toml").is_file():
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self.store.remember(self.spec)
-            command = [sys.executable, "-m", "training.factor_net", "--root", str(self.manifest.root)]
-            command += ["--output", str(self.folder), "--name", self.name, "--seed", str(self.seed)]
-            command += ["--epochs", str(self.epochs)] if self.epochs else []
-            if code := subprocess.run(command, check=False).returncode:
-                raise TrainingError(
-                    f"the training of {self.name} ended with exit code {code}; its message stands above"
-                )
+            words = ["--root", str(self.manifest.root), "--output", str(self.folder)]
+            words += ["--name", self.name, "--seed", str(self.seed)]
+            words += ["--epochs", str(self.epochs)] if self.epochs else []
+            run_training("training.factor_net", words)
             sync_folder(self.folder.parent)
+        self.store.point_current(self.spec)
+
+
+class TrainQuality(luigi.Task):
+    """Trains CLIB-FIQA's model from the labels of a data set, and goes on where it was stopped.
+
+    `luigi --module pipeline TrainQuality --dataset ms1mv2 --recipe paper --device cuda`
+    """
+
+    dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
+    limit = luigi.IntParameter(default=0, description="train on the labels of the first N images only")
+    workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
+    recipe = luigi.ChoiceParameter(choices=["paper", "released"], default="paper", description="whose rules")
+    tower = luigi.Parameter(default="RN50-quickgelu", description="image tower, by open_clip's name")
+    pretrained = luigi.Parameter(default="openai", description="open_clip's tag or a file; none: random weights")
+    seed = luigi.IntParameter(default=323, description="of random weights, order and mirroring")
+    device = luigi.ChoiceParameter(choices=["cpu", "cuda"], default="cpu", significant=False, description="where")
+    gpus = luigi.IntParameter(default=0, significant=False, description="processes by torchrun; 0: one without it")
+    options = luigi.Parameter(default="", description="further words for training.train_quality, such as --beta 16")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.labels = LabelAll(dataset=self.dataset, limit=self.limit, workspace=self.workspace)
+        labels = self.labels.job.stages["labels"]
+        parameters = {name: getattr(self, name) for name in ("recipe", "tower", "pretrained", "seed", "options")}
+        self.spec = StageSpec(
+            name="quality_model", version=1, data=labels.data, parameters=parameters, upstream=(labels,)
+        )
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """A training takes the whole device."""
+        return {"gpu": 1} if self.device == "cuda" else {"cpu": 1}
+
+    @property
+    def store(self) -> Store:
+        """Where the data set's outputs lie."""
+        return self.labels.job.store
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return self.store.folder(self.spec)
+
+    def requires(self) -> LabelAll:
+        """The labels."""
+        return self.labels
+
+    def complete(self) -> bool:
+        """Whether the trained model is there and `current` names it."""
+        there = (self.folder / "model.safetensors").is_file()
+        return there and self.store.current(self.spec.name) == self.spec.fingerprint
+
+    def run(self) -> None:
+        """Train in a child process, which goes on from its last checkpoint, then point `current` at the run."""
+        job = self.labels.job
+        self.store.remember(self.spec)
+        pretrained = "" if self.pretrained == "none" else self.pretrained
+        words = ["--labels", str(self.store.folder(job.stages["labels"])), "--images", str(job.manifest.data_path)]
+        words += ["--output", str(self.folder), "--recipe", self.recipe, "--tower", self.tower]
+        words += [f"--pretrained={pretrained}", "--seed", str(self.seed), "--device", self.device]
+        run_training("training.train_quality", [*words, *shlex.split(self.options)], self.gpus)
         self.store.point_current(self.spec)

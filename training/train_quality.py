@@ -1,0 +1,178 @@
+"""Trains the quality model: python -m training.train_quality --labels FOLDER --images REC_OR_FOLDER --output RUN.
+
+Started again with the same words, it goes on from the last checkpoint in RUN. SIGTERM or Ctrl-C saves and ends with the
+exit code 75. On several GPUs: torchrun --nproc-per-node N -m training.train_quality ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_manifests.files import DiskFullError, LockedError, RunLock
+from data_manifests.image_folder import ImageFolderError
+from data_manifests.recipes import Recipe
+from data_manifests.recordio import RecordError
+from data_manifests.tables import Factor
+from training.calibration import ConfidenceError
+from training.checkpoint import CheckpointError
+from training.config import Device, Rules, Score, Terms, TrainingConfig
+from training.data import TrainingDataError, load_training_set
+from training.model import ModelConfig
+from training.ranks import DeviceError, Ranks, join_ranks
+from training.run_folder import RunFolder, RunFolderError
+from training.stopping import EXIT_CODE
+from training.tower import TowerError
+from training.trainer import LossError, Outcome, Trainer
+from training.weights import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = logging.getLogger("training.train_quality")
+
+_MISTAKES = (
+    CheckpointError, ConfidenceError, DeviceError, DiskFullError, FileNotFoundError, ImageFolderError, LockedError,
+    LossError, NotADirectoryError, PermissionError, RecordError, RunFolderError, TowerError, TrainingDataError,
+    WeightsError, ValueError,
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train; 0 when done, 75 when told to stop and saved, 1 with one message on stderr when it cannot be done."""
+    given = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        config = make_config(given)
+        with join_ranks(config.device.value) as ranks:
+            outcome = train(config, given, ranks)
+    except _MISTAKES as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return EXIT_CODE if outcome is Outcome.STOPPED else 0
+
+
+def train(config: TrainingConfig, given: argparse.Namespace, ranks: Ranks) -> Outcome:
+    """Train as the command line asks, in the processes that torchrun started, or in this one."""
+    terms = config.terms
+    data = load_training_set(given.labels, given.images, quality=terms.quality, factors=terms.factors)
+    folder = RunFolder(root=given.output, fingerprint=config.fingerprint(data.labels.content, len(data)))
+    lock = RunLock(given.output) if ranks.first else None
+    if lock is not None:
+        lock.acquire(" ".join(sys.argv))
+        folder.open(config, data)
+        left_out = ", ".join(f"{count:,} {cause}" for cause, count in data.left_out.items() if count)
+        log.info(
+            "run %s: %d images to learn from%s", folder.fingerprint, len(data), left_out and f", left out {left_out}"
+        )
+    try:
+        if folder.finished:
+            log.info("%s: this run is finished already", folder.root)
+            return Outcome.FINISHED
+        ranks.wait()
+        trainer = Trainer(config, data, ranks, folder)
+        outcome = trainer.run(given.limit_steps)
+        if ranks.first:
+            log.info("step %d: %s; %s", trainer.step, outcome.value, folder.root)
+        return outcome
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def make_config(given: argparse.Namespace) -> TrainingConfig:
+    """The settings that the command line asks for; ValueError if they do not fit together."""
+    rules = replace(Rules.of(given.recipe), **dict(given.rule))
+    terms = Terms(
+        quality=given.quality, factors=tuple(given.factors), score=given.score, confidence=given.confidence
+    )  # fmt: skip
+    model = ModelConfig(tower=given.tower, pretrained=given.pretrained)
+    same = {field.name for field in fields(TrainingConfig)} & vars(given).keys()
+    settings = {name: getattr(given, name) for name in same}
+    settings["bf16"] = given.device is Device.CUDA if given.bf16 is None else given.bf16
+    return TrainingConfig(model=model, rules=rules, terms=terms, **settings)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's options, with the defaults of TrainingConfig."""
+    result = argparse.ArgumentParser(prog="python -m training.train_quality", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    _add_data(result)
+    _add_method(result)
+    _add_machine(result)
+    return result
+
+
+def _add_data(result: argparse.ArgumentParser) -> None:
+    add = result.add_argument
+    add("--labels", type=Path, required=True, help="folder of the table `labels`, such as .../labels/current")
+    add("--images", type=Path, required=True, help="the .rec file (its .idx beside it), or the folder of images")
+    add("--output", type=Path, required=True, help="folder of the run; if it holds this run, it goes on")
+    add("--limit-steps", type=_positive, help="stop, and save, after so many steps in all")
+
+
+def _add_method(result: argparse.ArgumentParser) -> None:
+    """What decides the weights."""
+    default, add, switch = TrainingConfig(), result.add_argument, argparse.BooleanOptionalAction
+    add(
+        "--recipe", type=Recipe, choices=list(Recipe), default=Recipe.PAPER, help="the printed equations, or the code's"
+    )
+    add("--rule", type=_rule, action="append", default=[], metavar="NAME=RECIPE",
+        help=f"one rule of the other recipe: {', '.join(field.name for field in fields(Rules))}")  # fmt: skip
+    add("--tower", default=default.model.tower, help="open_clip's name of the image tower, or one of training/towers")
+    add("--pretrained", default=default.model.pretrained, help="open_clip's tag or a file; '' for random weights")
+    add("--quality", action=switch, default=True, help="fit the quality (NQF)")
+    add("--factors", type=_factors, default=tuple(Factor), help="factors to learn, joined by commas; '' for none")
+    add("--score", type=Score, choices=list(Score), default=Score.QUALITY, help="merged: the score is M-F's")
+    add("--confidence", action=switch, default=True, help="calibrate phase two by the confidence (CC)")
+    for name in ("epochs_one", "epochs_two", "batch", "accumulation", "seed"):
+        add(_option(name), type=int, default=getattr(default, name))
+    for name in ("learning_rate", "merged_learning_rate", "weight_decay", "clip", "balance", "gamma", "beta"):
+        add(_option(name), type=float, default=getattr(default, name))
+
+
+def _add_machine(result: argparse.ArgumentParser) -> None:
+    """What leaves the weights as they are, but for their last bits."""
+    default, add, switch = TrainingConfig(), result.add_argument, argparse.BooleanOptionalAction
+    add("--device", type=Device, choices=list(Device), default=default.device)
+    add("--bf16", action=switch, default=None, help="compute in bfloat16 (default: on a GPU)")
+    for name in ("channels_last", "compiled", "sync_batchnorm"):
+        add(_option(name), action=switch, default=getattr(default, name))
+    for name in ("threads", "checkpoint_every", "keep", "log_every"):
+        add(_option(name), type=int, default=getattr(default, name))
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _factors(text: str) -> tuple[Factor, ...]:
+    """Factors joined by commas, in the order of the table."""
+    named = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = sorted(set(named) - {factor.value for factor in Factor})
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no such factor: {', '.join(unknown)}; there are {', '.join(Factor)}")
+    return tuple(factor for factor in Factor if factor in named)
+
+
+def _rule(text: str) -> tuple[str, Recipe]:
+    """NAME=RECIPE."""
+    name, _, recipe = text.partition("=")
+    if name not in {field.name for field in fields(Rules)} or recipe not in set(Recipe):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of mapping=paper, mapping=released, distance=…")
+    return name, Recipe(recipe)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
