@@ -33,7 +33,7 @@ check: setup  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timings
+	$(BIN)/lint-imports
 
 bench: setup  ## measure kernels and the whole on this machine
 	$(BIN)/python -m benchmarks

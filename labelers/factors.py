@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +26,6 @@ class FactorsLabeler:
     Source: CLIB-FIQA section 4.1 (classifiers trained on WIDER FACE).
     """
 
-    version: ClassVar[int] = 1
 
     def __init__(self, network: Network, *, columns: Sequence[str] = COLUMNS) -> None:
         """Check that the network is one of factors.

@@ -42,22 +42,22 @@ VERSIONS: dict[str, Version] = {
     "blur": Version(
         number=1,
         modules=("faces.py", "blur.py", "cpbd.py", "canny.py", "compilation.py"),
-        code="511dd571f74654e18b53c4187e6bdf627c8f872570f7317d59ee5c9fe32645b8",
+        code="3c8190cff3f3041893a048d146d62904f4f9c2e95e8b5fc77f9731ade92b1beb",
     ),
     "pose": Version(
         number=1,
         modules=("faces.py", "onnx.py", "batch_axis.py", "pose.py", "landmarker.py"),
-        code="31968fba8d088492ea0d1a92d503751533df82c4760eaa228e989047e777f288",
+        code="09601347d745aa48794acf95699767d35662612cde0d82d3d226128c48e446f5",
     ),
     "factors": Version(
         number=1,
         modules=("faces.py", "onnx.py", "batch_axis.py", "factors.py"),
-        code="60f82c8228825db87f49d8a7efb49d55130c758104b1a940d9e32621160f3132",
+        code="128cf417408969cba054ff626af752a8b4acd683b7811a8640c7ba9d3ae03dff",
     ),
     "embeddings": Version(
         number=1,
         modules=("faces.py", "onnx.py", "batch_axis.py", "recognition.py"),
-        code="96979b6229fd6b4e770b556615926d00fb304177051cdf299e55323e3619089e",
+        code="1303a1593695b26c9f74d6894adf5e394014a32062370fca45196ed922148a9e",
     ),
     "centres": Version(
         number=1,

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import re
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from data_manifests.files import sha256_of, sync_folder, write_atomically
@@ -31,6 +33,9 @@ logger = logging.getLogger(__name__)
 FORMAT = "fiqa-checkpoint-1"
 WEIGHTS, STATE, SEAL = "model.safetensors", "state.pt", "checkpoint.json"
 _NAME = re.compile(r"step-(\d{9})")
+_UNUSABLE = (
+    OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError, SafetensorError
+)  # fmt: skip
 
 
 class CheckpointError(RuntimeError):
@@ -101,9 +106,10 @@ class CheckpointFolder:
         for folder in reversed(self._folders()):
             try:
                 return self._read(folder)
-            except (OSError, ValueError, KeyError, RuntimeError) as error:
-                reasons.append(f"{folder.name}: {error}")
-                logger.warning("%s: this checkpoint is skipped: %s", folder, error)
+            except _UNUSABLE as error:
+                reason = str(error).partition("\n")[0]
+                reasons.append(f"{folder.name}: {reason}")
+                logger.warning("%s: this checkpoint is skipped: %s", folder, reason)
         if reasons:
             raise CheckpointError(
                 f"{self.root}: no checkpoint there can be used ({'; '.join(reasons)}); name another output folder, or "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_manifests.image_folder import ImageFolder
@@ -70,7 +71,7 @@ def read_labels(folder: Path) -> Labels:
     try:
         fingerprint = _fingerprint(files, folder)
         frame = pl.scan_parquet(files).select(_COLUMNS).with_columns(*map(_codes, Factor)).collect().sort("key")
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
         raise TrainingDataError(f"{folder}: does not hold the table `labels` ({error})") from error
     keys = frame["key"].cast(pl.Int32).to_numpy()
     quality = frame["quality"].cast(pl.Float32).fill_null(float("nan")).to_numpy()

@@ -71,6 +71,7 @@ class Learner:
             weight_decay=config.weight_decay,
             fused=ranks.device.type == "cuda",
         )
+        self._sent: tuple[tuple[float, ...], Tensor] | None = None
         if start is not None:
             self._optimiser.load_state_dict(start.state["optimiser"])
 
@@ -90,7 +91,7 @@ class Learner:
                 log_joint, merged = self._network(micro.images.to(device, non_blocking=True), micro.flipped)
             shares = self.objective.shares(log_joint, merged, micro.targets, micro.counts)
             # DistributedDataParallel takes the mean over the processes, whose shares are to be added.
-            loss = self._ranks.count * (shares * torch.tensor(weights, device=device)).sum()
+            loss = self._ranks.count * (shares * self._send_weights(tuple(weights))).sum()
             loss.backward()  # type: ignore[no-untyped-call]  # PyTorch's own is not annotated
         return shares.detach().double()
 
@@ -136,6 +137,12 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """What else a checkpoint has to hold of them: plain values and tensors."""
         return {"optimiser": self._optimiser.state_dict(), "tower": self.heads.model.tower.to_json()}
+
+    def _send_weights(self, weights: tuple[float, ...]) -> Tensor:
+        """The weights on the device; they change once an epoch, and sending them makes the device wait."""
+        if self._sent is None or self._sent[0] != weights:
+            self._sent = weights, torch.tensor(weights, device=self._ranks.device)
+        return self._sent[1]
 
     def _hold_gradients(self) -> contextlib.AbstractContextManager[None]:
         """Keep the processes from adding up their gradients yet."""

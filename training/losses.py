@@ -6,7 +6,6 @@ that still back-propagates. Every gradient is finite, at equal and at one-hot di
 
 from __future__ import annotations
 
-import math
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -153,12 +152,16 @@ def js_divergence(p: Values, q: Values, recipe: Recipe | str = Recipe.PAPER) -> 
         [...]; NaN where an input is.
     """
     p, q = _float_tensor(p), _float_tensor(q)
+    kind = torch.promote_types(p.dtype, q.dtype)
+    p, q = p.double(), q.double()  # near equality all digits of single precision cancel
     if Recipe(recipe) is Recipe.PAPER:
         middle = (p + q) / 2
-        return ((_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2).clamp(0.0, math.log(2.0))
-    log_p, log_q = functional.log_softmax(p, dim=-1), functional.log_softmax(q, dim=-1)
-    middle = (log_p.exp() + log_q.exp()) / 2
-    return (middle * (middle.log() - (log_p + log_q) / 2)).sum(dim=-1)
+        js = (_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2
+    else:
+        log_p, log_q = functional.log_softmax(p, dim=-1), functional.log_softmax(q, dim=-1)
+        middle = (log_p.exp() + log_q.exp()) / 2
+        js = (middle * (middle.log() - (log_p + log_q) / 2)).sum(dim=-1)
+    return js.clamp_min(0.0).to(kind)  # rounding may leave -1e-17
 
 
 def confidence(js: Values, beta: float = BETA) -> Tensor:
@@ -222,5 +225,4 @@ def _safe_sqrt(x: Tensor) -> Tensor:
 def _relative_entropy(p: Tensor, q: Tensor) -> Tensor:
     """Kullback-Leibler divergence of p from q over the last axis, where 0 log 0 is 0; q is not 0 where p is not."""
     some = p != 0  # NaN too, so that it stays
-    ratio = torch.where(some, p, 1.0) / torch.where(some, q, 1.0)
-    return (p * ratio.log()).sum(dim=-1)
+    return (p * (torch.where(some, p, 1.0).log() - torch.where(some, q, 1.0).log())).sum(dim=-1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with join_ranks(config.device.value) as ranks:
             outcome = train(config, given, ranks)
     except _MISTAKES as error:
+        if os.environ.get("FIQA_TRACE"):
+            raise
         sys.stderr.write(f"error: {error}\n")
         return 1
     return EXIT_CODE if outcome is Outcome.STOPPED else 0

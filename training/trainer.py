@@ -14,26 +14,23 @@ from itertools import tee
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
-from data_manifests.files import sync_folder
-from training.calibration import ConfidenceError, read_confidence, write_confidence
+from training.calibration import ConfidenceError
 from training.checkpoint import Checkpoint, CheckpointFolder
+from training.confidence_file import read_made_from, write_aside
 from training.learner import Learner, MicroBatch
 from training.loader import Batch, Loader
 from training.objective import MERGED, TOTAL, Targets
+from training.plan import Plan, Work
 from training.progress import Meter
+from training.random_state import random_state, set_random_state
 from training.run_folder import Curves, RunFolder
 from training.sampler import Sampler, part_of
 from training.schedule import rate_share
 from training.stopping import StopRequest, remember_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -54,25 +51,6 @@ class Outcome(Enum):
 
 class LossError(FloatingPointError):
     """The loss is not finite."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """A micro-batch of this process: what one forward and backward pass takes.
-
-    Attributes:
-        rows: int64 [n].
-        flipped: bool [n].
-        counts: for every term, how many images of the whole batch have its label.
-        size: images of the whole batch.
-        last: whether the weights move after it.
-    """
-
-    rows: NDArray[np.int64]
-    flipped: NDArray[np.bool_]
-    counts: tuple[int, ...]
-    size: int
-    last: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +81,7 @@ class Trainer:
     def __init__(self, config: TrainingConfig, data: TrainingSet, ranks: Ranks, folder: RunFolder) -> None:
         self._config, self._data, self._ranks, self._folder = config, data, ranks, folder
         self._sampler = Sampler(images=len(data), batch=config.batch, seed=config.seed)
-        if self._sampler.smallest < ranks.count * config.accumulation:
-            raise ValueError(
-                f"a batch of {self._sampler.smallest} images cannot give each of {ranks.count} processes "
-                f"{config.accumulation} parts: raise the batch, or lower processes or accumulation"
-            )
+        self._plan = Plan(sampler=self._sampler, rank=ranks.rank, ranks=ranks.count, parts=config.accumulation)
         self._store = CheckpointFolder(root=folder.checkpoints, run=folder.fingerprint, keep=config.keep)
         found = self._store.load()
         self._learner = Learner(config, ranks, found)
@@ -171,54 +145,45 @@ class Trainer:
         if self._step < until and self._step >= tools.limit:
             return Outcome.LIMITED
         tools.meter.resume()
-        work, ahead = tee(self._plan(self._step, until))
+        work, ahead = tee(self._plan.work(self._step, until))
         weights = self._learner.objective.weights(self._history)
-        for micro, batch in zip(work, tools.loader.batches(item.rows for item in ahead), strict=True):
-            self._learn(micro, batch, weights)
-            if not micro.last:
+        for item, batch in zip(work, tools.loader.batches(later.rows for later in ahead), strict=True):
+            self._learn(item, batch, weights)
+            if not item.last:
                 continue
             self._learner.update(self._rate())
             self._step += 1
             self._recent_steps += 1
-            tools.meter.advance(micro.size)
+            tools.meter.advance(len(item.whole))
             if self._step % self._sampler.steps == 0:
                 self._close_epoch()
-                weights = self._learner.objective.weights(self._history)
             if ended := self._after_step(until, weights, tools):
                 return ended
+            weights = self._learner.objective.weights(self._history)
         return None
 
-    def _plan(self, start: int, stop: int) -> Iterator[_Work]:
-        """The micro-batches of this process in a range of steps."""
-        number, epoch = -1, None
-        for step in range(start, stop):
-            wanted, place = divmod(step, self._sampler.steps)
-            if epoch is None or wanted != number:
-                number, epoch = wanted, self._sampler.epoch(wanted)
-            rows = epoch.batch(place)
-            counts = self._learner.objective.count(self._data.quality[rows], self._data.classes[rows])
-            mine = part_of(rows, self._ranks.rank, self._ranks.count)
-            parts = self._config.accumulation
-            for part in range(parts):
-                taken = part_of(mine, part, parts)
-                yield _Work(
-                    rows=taken, flipped=epoch.flipped[taken], counts=counts, size=len(rows), last=part == parts - 1
-                )
-
-    def _learn(self, micro: _Work, batch: Batch, weights: tuple[float, ...]) -> None:
+    def _learn(self, work: Work, batch: Batch, weights: tuple[float, ...]) -> None:
         """One forward and backward pass."""
-        rows, device = micro.rows, self._ranks.device
-        rho = None if self._rho is None else torch.from_numpy(self._rho[rows]).to(device)
+        data, whole = self._data, work.whole
         targets = Targets(
-            quality=torch.from_numpy(self._data.quality[rows]).to(device),
-            classes=torch.from_numpy(self._data.classes[rows]).long().to(device),
-            rho=rho,
+            quality=self._send(data.quality[work.rows]),
+            classes=self._send(data.classes[work.rows]).long(),
+            rho=None if self._rho is None else self._send(self._rho[work.rows]),
         )
-        flipped = torch.from_numpy(micro.flipped).to(device)
-        part = MicroBatch(images=batch.images, flipped=flipped, targets=targets, counts=micro.counts, last=micro.last)
-        shares = self._learner.learn(part, weights)
+        micro = MicroBatch(
+            images=batch.images,
+            flipped=self._send(work.flipped),
+            targets=targets,
+            counts=self._learner.objective.count(data.quality[whole], data.classes[whole]),
+            last=work.last,
+        )
+        shares = self._learner.learn(micro, weights)
         self._sums += shares
         self._recent += shares
+
+    def _send(self, values: NDArray[np.generic]) -> Tensor:
+        """An array to the device, without waiting until the device has done what it was told before."""
+        return torch.from_numpy(values).to(self._ranks.device, non_blocking=True)
 
     def _rate(self) -> float:
         """The share of the highest learning rate at this step."""
@@ -344,44 +309,3 @@ class Trainer:
                 self._sums = torch.stack([part["sums"] for part in parts]).sum(0).to(ranks.device)
         if ranks.first:
             logger.info("going on from step %d", self._step)
-
-
-def read_made_from(path: Path, keys: NDArray[np.int32], notes: Mapping[str, str]) -> NDArray[np.float32] | None:
-    """The confidence of the given images, float32 [M]; None if there is no table, or it was made from something else.
-
-    Raises:
-        ConfidenceError: if the table says that it is the right one and lacks an image.
-    """
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowException):
-        return None
-    if any(metadata.get(name.encode(), b"").decode() != text for name, text in notes.items()):
-        return None
-    return read_confidence(path, keys)
-
-
-def write_aside(
-    path: Path, keys: NDArray[np.int32], js: NDArray[np.float32], rho: NDArray[np.float32], notes: Mapping[str, str]
-) -> None:
-    """Write the table outside its folder and move it there: what a crash leaves must not lie among the Parquet."""
-    staged = path.parent.with_name(f"{path.name}.staged")
-    write_confidence(staged, keys, js, rho, notes)
-    path.parent.mkdir(exist_ok=True)
-    staged.replace(path)
-    sync_folder(path.parent)
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The random states of this process."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Put the random states of this process back."""
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)

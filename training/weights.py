@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,9 @@ def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_file(path)
     if _is_torchscript(path):
-        archive: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch advises another format; OpenAI's stays this one
+            archive: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
         return archive.state_dict()
     return torch.load(path, map_location="cpu", weights_only=True)
 

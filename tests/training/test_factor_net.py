@@ -373,23 +373,8 @@ def test_command_line_makes_a_folder_that_models_can_be_taken_from(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "nets" / "drawn"
-    arguments = [
-        "--root",
-        str(drawn),
-        "--output",
-        str(folder),
-        "--name",
-        "drawn_net",
-        "--epochs",
-        "2",
-        "--threads",
-        "1",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "training.factor_net", *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
+    arguments = ["--root", str(drawn), "--output", str(folder), "--name", "drawn_net", "--epochs", "1"]
+    assert main(arguments) == 0
     assert sorted(p.name for p in folder.iterdir()) == ["card.md", "drawn_net.onnx", "metrics.json", "models.toml"]
     assert [p.name for p in folder.parent.iterdir()] == ["drawn"]
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -406,6 +391,13 @@ def test_command_line_makes_a_folder_that_models_can_be_taken_from(
     assert entry.input is not None
     assert list(entry.input.mean) == metrics["input"]["mean"]
     assert list(entry.output.columns) == list(Head)
+
+
+def test_command_line_starts_as_a_process_of_its_own(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "training.factor_net", "--root", str(tmp_path), "--output", str(tmp_path / "net")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: cannot read")
 
 
 def test_command_line_overwrites_nothing(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

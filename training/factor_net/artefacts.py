@@ -79,7 +79,7 @@ def write_folder(training: Training, folder: Path) -> None:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
         try:
             for name, data in content.items():
-                write_atomically(temporary / name, lambda file, data=data: file.write(data))  # type: ignore[misc]
+                _write(temporary / name, data)
             read_entries(temporary / REGISTRY)
             temporary.chmod(0o755)
             temporary.rename(folder)
@@ -87,6 +87,11 @@ def write_folder(training: Training, folder: Path) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         sync_folder(folder.parent)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write one file of the folder through to the disk."""
+    write_atomically(path, lambda file: file.write(data))
 
 
 def check_free(folder: Path) -> None:

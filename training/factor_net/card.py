@@ -19,9 +19,11 @@ _LIMITS = """\
 """
 
 _PRIORS = {
-    "class_weights": "Both classes weighed the same in training, so a probability holds where both are equally common. "
-    "Where the worse class is\n  rare, it is too high as a forecast; as a score with the threshold 0.5 it is meant.",
-    "focal": "Probabilities follow the shares of the training data; with rare classes 0.5 is a strict threshold.",
+    "class_weights": "Both classes weighed the same in training, so a probability holds where both are equally\n"
+    "  common. Where the worse class is rare it is too high as a forecast; it is meant as a score with the\n"
+    "  threshold 0.5.",
+    "focal": "Probabilities follow the shares of the training data; where the worse class was rare there, 0.5 is a\n"
+    "  strict threshold.",
 }
 
 
@@ -82,10 +84,12 @@ def _scores(validation: Mapping[str, Any]) -> list[str]:
         "| head | faces | positive | balanced accuracy | sensitivity | specificity | AUC | ECE | balanced ECE |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    names = ("balanced_accuracy", "sensitivity", "specificity", "auc",
-             "expected_calibration_error", "balanced_calibration_error")  # fmt: skip
+    rates = ("balanced_accuracy", "sensitivity", "specificity")
+    errors = ("expected_calibration_error", "balanced_calibration_error")
     for head, found in validation.items():
-        numbers = " | ".join(f"{found[name]:.3f}" for name in names)
+        numbers = " | ".join([
+            *(f"{found[name]:.3f}" for name in rates), f"{found['auc']:.4f}", *(f"{found[name]:.3f}" for name in errors)
+        ])  # fmt: skip
         lines.append(f"| {head} | {found['faces']} | {found['positives']} | {numbers} |")
     return lines
 

@@ -57,7 +57,7 @@ class AugmentationConfig:
     contrast: float = 0.1
     brightness: float = 0.03
     colour: float = 0.05
-    soften: float = 0.3
+    soften: float = 0.2
     noise: float = 0.015
 
 
@@ -87,11 +87,11 @@ class FactorNetConfig:
     margin: float = 0.05
     smallest_px: int = 20
     widths: tuple[int, ...] = (32, 64, 128)
-    dropout: float = 0.3
+    dropout: float = 0.1
     epochs: int = 60
     batch: int = 64
     learning_rate: float = 3e-3
-    weight_decay: float = 1e-1
+    weight_decay: float = 2e-2
     warmup: float = 0.05
     imbalance: Imbalance = Imbalance.CLASS_WEIGHTS
     focal_gamma: float = 2.0
