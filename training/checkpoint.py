@@ -86,7 +86,8 @@ class CheckpointFolder:
         # A torn one of the same step is in the way, and a whole one is about to be written again.
         (folder / SEAL).unlink(missing_ok=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
-        content = save(tensors, metadata={"format": FORMAT, "run": self.run})
+        # One entry: several would be written in any order, and the same weights would give other bytes.
+        content = save(tensors, metadata={"run": self.run})
         write_atomically(folder / WEIGHTS, lambda file: file.write(content))
         write_atomically(folder / STATE, lambda file: torch.save(dict(checkpoint.state), file))
         hashes = {name: sha256_of(folder / name) for name in (WEIGHTS, STATE)}

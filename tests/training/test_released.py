@@ -26,70 +26,70 @@ if TYPE_CHECKING:
 
 State = dict[str, Tensor]
 WIDTH, EMBED, TEXT, LAYERS, SIZE = 4, 48, 64, 2, 224
-HEADS = WIDTH * 32 // 64
+HEADS, BLOCKS = WIDTH * 32 // 64, (1, 2, 1, 1)
 
 
-def plain_checkpoint() -> State:
+class PlainWeights:
     """Random weights under the names of OpenAI's residual CLIP, made without any CLIP code."""
-    generator = torch.Generator().manual_seed(11)
 
-    def rand(*shape: int, scale: float = 1.0) -> Tensor:
-        return scale * torch.randn(*shape, generator=generator)
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(11)
+        self.state: State = {"logit_scale": torch.tensor(math.log(100.0))}
+        self.add_image_tower()
+        self.add_text_tower()
 
-    state: State = {"logit_scale": torch.tensor(math.log(30.0))}
+    def rand(self, *shape: int, scale: float = 1.0) -> Tensor:
+        return scale * torch.randn(*shape, generator=self.generator)
 
-    def convolution(name: str, inside: int, outside: int, kernel: int) -> None:
-        state[f"{name}.weight"] = rand(outside, inside, kernel, kernel, scale=(inside * kernel**2) ** -0.5)
+    def add_convolution(self, conv: str, bn: str, inside: int, outside: int, kernel: int) -> None:
+        self.state[f"{conv}.weight"] = self.rand(outside, inside, kernel, kernel, scale=(inside * kernel**2) ** -0.5)
+        self.add_norm(bn, outside)
+        self.state[f"{bn}.running_mean"] = self.rand(outside, scale=0.1)
+        self.state[f"{bn}.running_var"] = 0.15 + 0.3 * torch.rand(outside, generator=self.generator)
+        self.state[f"{bn}.num_batches_tracked"] = torch.tensor(7)
 
-    def norm(name: str, channels: int) -> None:
-        state[f"{name}.weight"] = 1.0 + rand(channels, scale=0.2)
-        state[f"{name}.bias"] = rand(channels, scale=0.2)
-        state[f"{name}.running_mean"] = rand(channels, scale=0.1)
-        state[f"{name}.running_var"] = 0.15 + 0.3 * torch.rand(channels, generator=generator)
-        state[f"{name}.num_batches_tracked"] = torch.tensor(7)
+    def add_norm(self, name: str, channels: int) -> None:
+        self.state[f"{name}.weight"] = 1.0 + self.rand(channels, scale=0.2)
+        self.state[f"{name}.bias"] = self.rand(channels, scale=0.2)
 
-    def linear(name: str, inside: int, outside: int, suffix: str = "") -> None:
-        joint = "" if suffix else "."
-        state[f"{name}{joint}{suffix}weight"] = rand(outside, inside, scale=inside**-0.5)
-        state[f"{name}{joint}{suffix}bias"] = rand(outside, scale=0.1)
+    def add_linear(self, name: str, inside: int, outside: int, joint: str = ".") -> None:
+        self.state[f"{name}{joint}weight"] = self.rand(outside, inside, scale=inside**-0.5)
+        self.state[f"{name}{joint}bias"] = self.rand(outside, scale=0.1)
 
-    for index, (inside, outside) in enumerate([(3, WIDTH // 2), (WIDTH // 2, WIDTH // 2), (WIDTH // 2, WIDTH)], 1):
-        convolution(f"visual.conv{index}", inside, outside, 3)
-        norm(f"visual.bn{index}", outside)
-    inside = WIDTH
-    for stage, blocks in enumerate((1, 2, 1, 1), 1):
-        planes = WIDTH * 2 ** (stage - 1)
-        for block in range(blocks):
-            base = f"visual.layer{stage}.{block}"
-            for index, (a, b, kernel) in enumerate(
-                [(inside, planes, 1), (planes, planes, 3), (planes, 4 * planes, 1)], 1
-            ):
-                convolution(f"{base}.conv{index}", a, b, kernel)
-                norm(f"{base}.bn{index}", b)
-            if block == 0:
-                convolution(f"{base}.downsample.0", inside, 4 * planes, 1)
-                norm(f"{base}.downsample.1", 4 * planes)
-            inside = 4 * planes
-    state["visual.attnpool.positional_embedding"] = rand((SIZE // 32) ** 2 + 1, inside, scale=inside**-0.5)
-    for name, outside in (("k_proj", inside), ("q_proj", inside), ("v_proj", inside), ("c_proj", EMBED)):
-        linear(f"visual.attnpool.{name}", inside, outside)
+    def add_image_tower(self) -> None:
+        stem = [(3, WIDTH // 2), (WIDTH // 2, WIDTH // 2), (WIDTH // 2, WIDTH)]
+        for index, (inside, outside) in enumerate(stem, 1):
+            self.add_convolution(f"visual.conv{index}", f"visual.bn{index}", inside, outside, 3)
+        inside = WIDTH
+        for stage, blocks in enumerate(BLOCKS, 1):
+            for block in range(blocks):
+                inside = self.add_block(f"visual.layer{stage}.{block}", inside, WIDTH * 2 ** (stage - 1), block == 0)
+        places = (SIZE // 32) ** 2 + 1
+        self.state["visual.attnpool.positional_embedding"] = self.rand(places, inside, scale=inside**-0.5)
+        for name, outside in (("k_proj", inside), ("q_proj", inside), ("v_proj", inside), ("c_proj", EMBED)):
+            self.add_linear(f"visual.attnpool.{name}", inside, outside)
 
-    state["token_embedding.weight"] = rand(49408, TEXT, scale=0.5)
-    state["positional_embedding"] = rand(77, TEXT, scale=0.1)
-    for layer in range(LAYERS):
-        base = f"transformer.resblocks.{layer}"
-        for name in ("ln_1", "ln_2"):
-            state[f"{base}.{name}.weight"], state[f"{base}.{name}.bias"] = (
-                1 + rand(TEXT, scale=0.1),
-                rand(TEXT, scale=0.1),
-            )
-        linear(f"{base}.attn", TEXT, 3 * TEXT, suffix=".in_proj_")
-        linear(f"{base}.attn.out_proj", TEXT, TEXT)
-        linear(f"{base}.mlp.c_fc", TEXT, 4 * TEXT)
-        linear(f"{base}.mlp.c_proj", 4 * TEXT, TEXT)
-    state["ln_final.weight"], state["ln_final.bias"] = 1 + rand(TEXT, scale=0.1), rand(TEXT, scale=0.1)
-    state["text_projection"] = rand(TEXT, EMBED, scale=TEXT**-0.5)
-    return state
+    def add_block(self, base: str, inside: int, planes: int, first: bool) -> int:
+        layers = [(inside, planes, 1), (planes, planes, 3), (planes, 4 * planes, 1)]
+        for index, (a, b, kernel) in enumerate(layers, 1):
+            self.add_convolution(f"{base}.conv{index}", f"{base}.bn{index}", a, b, kernel)
+        if first:
+            self.add_convolution(f"{base}.downsample.0", f"{base}.downsample.1", inside, 4 * planes, 1)
+        return 4 * planes
+
+    def add_text_tower(self) -> None:
+        self.state["token_embedding.weight"] = self.rand(49408, TEXT, scale=0.5)
+        self.state["positional_embedding"] = self.rand(77, TEXT, scale=0.1)
+        for layer in range(LAYERS):
+            base = f"transformer.resblocks.{layer}"
+            self.add_norm(f"{base}.ln_1", TEXT)
+            self.add_norm(f"{base}.ln_2", TEXT)
+            self.add_linear(f"{base}.attn", TEXT, 3 * TEXT, joint=".in_proj_")
+            self.add_linear(f"{base}.attn.out_proj", TEXT, TEXT)
+            self.add_linear(f"{base}.mlp.c_fc", TEXT, 4 * TEXT)
+            self.add_linear(f"{base}.mlp.c_proj", 4 * TEXT, TEXT)
+        self.add_norm("ln_final", TEXT)
+        self.state["text_projection"] = self.rand(TEXT, EMBED, scale=TEXT**-0.5)
 
 
 def attend(x: Tensor, q: Tensor, k: Tensor, v: Tensor, heads: int, *, causal: bool = False) -> Tensor:
@@ -118,7 +118,7 @@ def see(state: State, pixels: Tensor) -> Tensor:
     for index in (1, 2, 3):
         x = cbn(x, f"visual.conv{index}", f"visual.bn{index}", stride=2 if index == 1 else 1).relu()
     x = F.avg_pool2d(x, 2)
-    for stage, blocks in enumerate((1, 2, 1, 1), 1):
+    for stage, blocks in enumerate(BLOCKS, 1):
         for block in range(blocks):
             base, stride = f"visual.layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
             y = cbn(x, f"{base}.conv1", f"{base}.bn1").relu()
@@ -182,7 +182,7 @@ def recompute(state: State, images: Tensor) -> Tensor:
 @pytest.fixture(scope="module")
 def checkpoint() -> State:
     torch.set_num_threads(1)
-    return plain_checkpoint()
+    return PlainWeights().state
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -224,8 +224,15 @@ def test_sizes_of_openais_towers_are_told_from_their_weights(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["visual.layer1.0.conv1.weight", "visual.layer2.1.bn3.running_var", "token_embedding.weight", "logit_scale"]
-    + ["visual.attnpool.positional_embedding", "ln_final.weight", "transformer.resblocks.1.ln_2.bias"],
+    [
+        "visual.layer1.0.conv1.weight",
+        "visual.layer2.1.bn3.running_var",
+        "visual.attnpool.positional_embedding",
+        "token_embedding.weight",
+        "transformer.resblocks.1.ln_2.bias",
+        "ln_final.weight",
+        "logit_scale",
+    ],
 )
 def test_a_missing_weight_is_named(checkpoint: State, tmp_path: Path, name: str) -> None:
     torch.save({key: value for key, value in checkpoint.items() if key != name}, tmp_path / "a.pth")
@@ -270,7 +277,7 @@ def test_code_in_a_checkpoint_is_never_run(checkpoint: State, tmp_path: Path) ->
     mark = tmp_path / "ran"
     torch.save({**checkpoint, "x": Trap(str(mark))}, tmp_path / "new.pth")
     torch.save({"x": Trap(str(mark))}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Trap(str(mark))))
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Trap(str(mark)), protocol=2))
     for name in ("new.pth", "old.pth", "bare.pth"):
         with pytest.raises(WeightsError, match=rf"{name} is not a file of weights.*state_dict\(\)"):
             load_released(tmp_path / name)

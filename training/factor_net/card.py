@@ -14,8 +14,8 @@ _LIMITS = """\
 - It was trained on face boxes and is used on faces aligned to the ArcFace template. Look at faces of your own before
   trusting it there.
 - {prior}
-- The validation faces fitted one temperature a head and nothing else: balanced accuracy and AUC are untouched by
-  that, the calibration errors are a little too good.
+- A training uses the validation faces for one temperature a head: balanced accuracy and AUC are untouched by that,
+  the calibration errors are a little too good. Whoever compares trainings by them makes all numbers too good.
 """
 
 _PRIORS = {

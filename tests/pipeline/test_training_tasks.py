@@ -1,0 +1,78 @@
+"""The training tasks end to end: what they make can be used, and they run again only when something changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import polars as pl
+import pytest
+
+from data_manifests.sample import draw_images
+from labelers.faces import decode
+from tests.pipeline.conftest import Factory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FACES = 12
+
+
+def write_wider(root: Path) -> Path:
+    """The sample's faces in WIDER FACE's layout, every second one covered by a box, with a manifest."""
+    faces = [decode(image.encoded) for image in draw_images() if not image.damages][:FACES]
+    (root / "wider_face_split").mkdir(parents=True)
+    for split in ("train", "val"):
+        lines = []
+        folder = root / f"WIDER_{split}" / "images" / "0--Sample"
+        folder.mkdir(parents=True)
+        for number, face in enumerate(faces):
+            covered = number % 2
+            image = np.pad(face, ((20, 20), (20, 20), (0, 0)))
+            if covered:
+                image[60:130, 30:122] = 255
+            cv2.imwrite(str(folder / f"{number}.jpg"), image[:, :, ::-1])
+            lines += [f"0--Sample/{number}.jpg", "1", f"28 24 96 104 0 {covered} {covered} 0 {2 * covered} 0 "]
+        (root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt").write_text("\n".join(lines) + "\n")
+    manifest = root.parent / "wider.toml"
+    manifest.write_text(f'name = "wider"\nformat = "wider_face"\nroot = "{root}"\n')
+    return manifest
+
+
+def test_a_factor_network_is_trained_and_labels_with_it(sample_copy: Factory, tmp_path: Path) -> None:
+    manifest = write_wider(tmp_path / "wider")
+    words = ("TrainFactorNet", "--dataset", str(manifest), "--epochs", "2", "--name", "factors_tiny")
+    sample_copy.luigi(*words)
+    folder = sample_copy.workspace / "wider" / "factor_net" / "current"
+    assert {"factors_tiny.onnx", "models.toml", "metrics.json"} <= {p.name for p in folder.iterdir()}
+    before = (folder / "factors_tiny.onnx").stat().st_mtime_ns
+    sample_copy.luigi(*words)
+    assert (folder / "factors_tiny.onnx").stat().st_mtime_ns == before
+    link = sample_copy.workspace / "sample" / "factors" / "current"
+    old = link.readlink()
+    sample_copy.luigi("FactorsAll", "--models-factors", "factors_tiny", FIQA_MODELS=str(folder))
+    assert link.readlink() != old
+    assert pl.read_parquet(link)["p_obstructed"].null_count() == 0
+
+
+def test_a_training_without_data_says_what_to_get(tmp_path: Path) -> None:
+    done = Factory(workspace=tmp_path / "workspace").luigi("TrainFactorNet", check=False, FIQA_DATA=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the data set wider_face")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_quality_model_is_trained_from_the_labels(sample_copy: Factory) -> None:
+    words = ["TrainQuality", "--tower", "test-vit", "--pretrained", "none"]
+    words += ["--options", "--epochs-one 1 --epochs-two 1 --batch 64 --threads 1"]
+    sample_copy.luigi(*words)
+    run = sample_copy.workspace / "sample" / "quality_model" / "current"
+    assert (run / "model.safetensors").is_file()
+    confidence = pl.read_parquet(sorted(run.rglob("*.parquet")))
+    assert confidence.columns == ["key", "js", "confidence", "status"]
+    assert confidence["confidence"].drop_nulls().is_between(0.5, 1.0).all()
+    before = (run / "model.safetensors").stat().st_mtime_ns
+    sample_copy.luigi(*words)
+    assert (run / "model.safetensors").stat().st_mtime_ns == before
