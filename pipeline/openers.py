@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from data_manifests.network import AnglesOutput, BinsOutput, Entry, Kind
+from data_manifests.network import AnglesOutput, BinsOutput, Entry, Kind, ProbabilitiesOutput
 from data_manifests.weights import find
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ def _open_factors(entry: Entry, paths: tuple[Path, ...], device: str) -> Labeler
     """The network of occlusion, expression and lighting."""
     from labelers.factors import FactorsLabeler  # noqa: PLC0415
 
-    return FactorsLabeler(_networks(entry, paths, device)[0])
+    if not isinstance(entry.output, ProbabilitiesOutput):
+        raise ValueError(f"{entry.name} gives {entry.output.kind}, from which no factor labeler reads probabilities")
+    return FactorsLabeler(_networks(entry, paths, device)[0], columns=entry.output.columns)
 
 
 def _open_recognition(entry: Entry, paths: tuple[Path, ...], device: str) -> Labeler:
