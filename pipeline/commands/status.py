@@ -34,7 +34,9 @@ def status() -> None:
 
 def stage_table(folder: Path) -> Table:
     """The stages of one data set."""
-    table = Table("stage", "current", "rows not ok", "images/s", "finished", "size", title=str(folder))
+    table = Table(title=str(folder))
+    for name in ("stage", "current", "rows not ok", "images/s", "finished", "size"):
+        table.add_column(name, no_wrap=name in {"stage", "finished", "size"})
     for stage in sorted(p.name for p in (folder / RECEIPTS).iterdir() if p.is_dir()):
         link = folder / stage / CURRENT
         name = link.readlink().name if link.is_symlink() else ""
@@ -45,7 +47,7 @@ def stage_table(folder: Path) -> Table:
             (name or "not finished") + (f" (+{len(made) - 1} older)" if len(made) > 1 else ""),
             _not_ok(receipt.get("status", {})),
             f"{receipt['images_per_second']:,.0f}" if receipt.get("images_per_second") else "",
-            receipt.get("finished", ""),
+            receipt.get("finished", "")[:16].replace("T", " "),
             human_bytes(sum(f.stat().st_size for p in made for f in p.iterdir())),
         )
     return table

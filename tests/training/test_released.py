@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import pickle
+import warnings
 import zipfile
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - as PyTorch's own documentation names it
 
@@ -309,6 +313,42 @@ def test_files_that_are_no_weights_are_refused_by_name(tmp_path: Path, kind: str
     path.write_bytes(hostile_files()[kind])
     with pytest.raises(WeightsError, match=rf"{kind}\{suffix}.*state"):
         read_state_dict(path)
+
+
+@functools.cache
+def whole_files() -> list[tuple[str, bytes]]:
+    """The same weights by every way of saving: suffix and content."""
+    state = {"a.weight": torch.ones(3, 4), "b": torch.ones(2, dtype=torch.half)}
+    new, old, script = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    torch.save(state, new)
+    torch.save(state, old, _use_new_zipfile_serialization=False)
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), script)
+    parts = [(".pth", new.getvalue()), (".pth", old.getvalue()), (".pt", script.getvalue())]
+    return [*parts, (".safetensors", save(state))]
+
+
+@pytest.mark.parametrize("which", range(4))
+@given(
+    cut=st.floats(0.0, 1.0),
+    flips=st.lists(st.tuples(st.floats(0.0, 1.0, exclude_max=True), st.integers(0, 255)), max_size=8),
+)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_damaged_file_is_read_or_refused_by_name(
+    tmp_path: Path, which: int, cut: float, flips: list[tuple[float, int]]
+) -> None:
+    suffix, content = whole_files()[which]
+    damaged = bytearray(content[: round(len(content) * max(cut, 0.5))] if cut < 0.9 else content)
+    for place, value in flips:
+        damaged[int(place * len(damaged))] = value
+    path = tmp_path / f"damaged{suffix}"
+    path.write_bytes(damaged)
+    try:
+        found = read_state_dict(path)
+    except WeightsError as error:
+        assert str(path) in str(error)  # noqa: PT017 - either outcome is right
+    else:
+        assert all(isinstance(value, Tensor) for value in found.values())
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

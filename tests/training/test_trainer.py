@@ -93,6 +93,9 @@ SMALL = (
     "--pretrained", "", "--tower", "test-resnet", "--batch", "8", "--epochs-one", "2", "--epochs-two", "2",
     "--learning-rate", "1e-3", "--checkpoint-every", "3", "--threads", "1", "--log-every", "4",
 )  # fmt: skip
+WORDS = {1: (), 2: ("--recipe", "released")}
+"""Two processes use the released recipe, whose weights also depend on the losses of the epochs before."""
+
 IMAGES = 47
 STEPS = 6
 """Batches in an epoch of 46 images; one of the 47 rows says that its image does not decode."""
@@ -106,6 +109,9 @@ def launcher(labelled_faces: LabelledSample) -> Iterator[Launcher]:
     labels = labelled_faces.write_labels("trainer-labels", rows=IMAGES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
+        # What is compiled for the first process is there for the three that torchrun starts.
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        patch.setenv("PYTHONPYCACHEPREFIX", str(labelled_faces.folder / "bytecode"))
         made = Launcher(context=context, labels=labels, images=labelled_faces.record_file)
         yield made
     for process in made.started:
@@ -118,7 +124,7 @@ def undisturbed(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) ->
     """Finished runs that nobody disturbed, by the number of processes."""
     folder = tmp_path_factory.mktemp("undisturbed")
     for ranks in (1, 2):
-        launcher.run(folder / str(ranks), ranks)
+        launcher.run(folder / str(ranks), ranks, *WORDS[ranks])
     return {ranks: folder / str(ranks) for ranks in (1, 2)}
 
 
@@ -163,7 +169,7 @@ def test_killed_five_times_it_ends_with_the_same_bits(
     run, chance = tmp_path / "killed", random.Random(ranks)
     kills = sorted(chance.sample(range(4 * STEPS - 2), 5))
     for number, step in enumerate(kills):
-        processes = launcher.start(run, ranks, [])
+        processes = launcher.start(run, ranks, WORDS[ranks])
         wait_for_step(run, step - step % 3, processes)
         time.sleep(chance.uniform(0.0, 0.1))
         os.kill(processes[number % ranks].pid, signal.SIGKILL)
@@ -173,10 +179,10 @@ def test_killed_five_times_it_ends_with_the_same_bits(
             process.kill()
             process.join(PATIENCE)
         assert not (run / "model.safetensors").exists()
-    text = launcher.run(run, ranks)
+    text = launcher.run(run, ranks, *WORDS[ranks])
     assert text.count("going on from step") >= 3
     assert_same_result(run, undisturbed[ranks])
-    assert "finished already" in launcher.run(run, ranks)
+    assert "finished already" in launcher.run(run, ranks, *WORDS[ranks])
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -184,7 +190,7 @@ def test_told_to_stop_it_saves_and_says_so(
     launcher: Launcher, undisturbed: dict[int, Path], tmp_path: Path, ranks: int
 ) -> None:
     run = tmp_path / "stopped"
-    processes = launcher.start(run, ranks, [])
+    processes = launcher.start(run, ranks, WORDS[ranks])
     wait_for_step(run, 3, processes)
     os.kill(processes[-1].pid, signal.SIGTERM)  # the others learn of it
     for process in processes:
@@ -192,7 +198,7 @@ def test_told_to_stop_it_saves_and_says_so(
     assert [process.exitcode for process in processes] == [75] * ranks
     assert 3 <= last_step(run) < 4 * STEPS
     assert not (run / "model.safetensors").exists()
-    launcher.run(run, ranks)
+    launcher.run(run, ranks, *WORDS[ranks])
     assert_same_result(run, undisturbed[ranks])
 
 
@@ -215,14 +221,24 @@ def test_two_processes_or_parts_have_the_loss_of_one(launcher: Launcher, tmp_pat
             np.testing.assert_allclose(step_sums(tmp_path / name, step), expected, rtol=1e-5)
 
 
+def test_reduced_precision_trains_too(launcher: Launcher, tmp_path: Path) -> None:
+    words = ("--tower", "test-vit", "--limit-steps", "2", "--checkpoint-every", "1")
+    launcher.run(tmp_path / "full", 1, *words)
+    launcher.run(tmp_path / "half", 1, *words, "--bf16", "--no-channels-last")
+    full, half = step_sums(tmp_path / "full", 2), step_sums(tmp_path / "half", 2)
+    assert not np.array_equal(full, half)
+    np.testing.assert_allclose(half, full, rtol=0.05)
+
+
+@pytest.mark.slow
 def test_torchrun_gives_the_same_bits(launcher: Launcher, undisturbed: dict[int, Path], tmp_path: Path) -> None:
     run = tmp_path / "torchrun"
     torchrun = Path(sys.executable).with_name("torchrun")
     command = [torchrun, "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     command += ["-m", "training.train_quality", "--labels", launcher.labels, "--images", launcher.images]
     done = subprocess.run(
-        [*map(str, command), "--output", str(run), *SMALL], cwd=ROOT, capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=PATIENCE,
+        [*map(str, command), "--output", str(run), *SMALL, *WORDS[2]], cwd=ROOT, capture_output=True, text=True, check=False,
+        timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert_same_result(run, undisturbed[2])
