@@ -126,13 +126,20 @@ def pose(job: Job, frame: pl.DataFrame) -> str:
         keys.append(rows["key"].to_numpy())
     other = pl.DataFrame({"key": np.concatenate(keys), "other_yaw": np.concatenate(yaw)})
     pair = frame.join(other, on="key").drop_nulls("yaw_deg")
+    return f"Yaw of {job.settings.pose_model} against FSA-Net's, which knows nothing of it:\n\n" + "\n".join([
+        "| images | mean absolute difference | correlation | same of the three classes |",
+        "|---|---|---|---|",
+        _agreement("all", pair),
+        _agreement("undamaged", pair.filter(pl.col("kinds") == "")),
+    ])  # fmt: skip
+
+
+def _agreement(name: str, pair: pl.DataFrame) -> str:
+    """One row of the comparison of two yaws."""
     ours, theirs = pair["yaw_deg"].to_numpy(), pair["other_yaw"].to_numpy()
-    agree = (np.digitize(np.abs(ours), [10, 25]) == np.digitize(np.abs(theirs), [10, 25])).mean()
-    return (
-        f"Yaw of {job.settings.pose_model} against FSA-Net on {len(pair):,} images: mean absolute difference "
-        f"{np.abs(ours - theirs).mean():.2f} degrees, correlation {np.corrcoef(ours, theirs)[0, 1]:+.3f}, the same of "
-        f"the three classes in {agree:.1%}."
-    )
+    same = (np.digitize(np.abs(ours), [10, 25]) == np.digitize(np.abs(theirs), [10, 25])).mean()
+    difference, correlated = np.abs(ours - theirs).mean(), np.corrcoef(ours, theirs)[0, 1]
+    return f"| {name}, {len(pair):,} | {difference:.2f} degrees | {correlated:+.3f} | {same:.1%} |"
 
 
 def replace_section(page: Path, text: str) -> None:

@@ -26,7 +26,6 @@ class FactorsLabeler:
     Source: CLIB-FIQA section 4.1 (classifiers trained on WIDER FACE).
     """
 
-
     def __init__(self, network: Network, *, columns: Sequence[str] = COLUMNS) -> None:
         """Check that the network is one of factors.
 

@@ -52,7 +52,7 @@ VERSIONS: dict[str, Version] = {
     "factors": Version(
         number=1,
         modules=("faces.py", "onnx.py", "batch_axis.py", "factors.py"),
-        code="128cf417408969cba054ff626af752a8b4acd683b7811a8640c7ba9d3ae03dff",
+        code="4119148253d2bf7ff3cc64a7bda15d9f8b60a9cff7c2ce9ea182782d37f328b1",
     ),
     "embeddings": Version(
         number=1,

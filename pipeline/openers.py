@@ -95,9 +95,12 @@ def _open_factors(entry: Entry, paths: tuple[Path, ...], device: str) -> Labeler
     """The network of occlusion, expression and lighting."""
     from labelers.factors import FactorsLabeler  # noqa: PLC0415
 
-    if not isinstance(entry.output, ProbabilitiesOutput):
-        raise ValueError(f"{entry.name} gives {entry.output.kind}, from which no factor labeler reads probabilities")
-    return FactorsLabeler(_networks(entry, paths, device)[0], columns=entry.output.columns)
+    if isinstance(entry.output, ProbabilitiesOutput) and entry.output.activation == "none":
+        return FactorsLabeler(_networks(entry, paths, device)[0], columns=entry.output.columns)
+    raise ValueError(
+        f"{entry.name}: a factor network has to give probabilities itself (`activation` = none), so that they are "
+        "read the same everywhere: export it with its sigmoid"
+    )
 
 
 def _open_recognition(entry: Entry, paths: tuple[Path, ...], device: str) -> Labeler:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT = "fiqa-quality-model-1"
 _MODEL, _MERGED = "model.", "merged."
+_KEYS = {"tower", "merged_hidden", "prompts_sha256", "notes"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path} is not a model of this project ({error})") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise WeightsError(f"{path} is not a model of this project: it does not say {FORMAT}")
+    if missing := sorted(_KEYS - config.keys()):
+        raise WeightsError(f"{path} does not say its {', '.join(missing)}: it was not written whole, make it again")
     if config["prompts_sha256"] != _prompts_sha256():
         raise WeightsError(f"{path} was made with other prompts than this version has: score with the version of then")
     return config

@@ -140,6 +140,7 @@ class TestModelFile:
             (lambda state, _: state.update({"other": torch.zeros(1)}), "not of this model: other"),
             (lambda state, _: state.update({"model.other": torch.zeros(1)}), "not of this model: other"),
             (lambda _, config: config.update(prompts_sha256="0"), "other prompts"),
+            (lambda _, config: (config.pop("tower"), config.pop("notes")), "does not say its notes, tower"),
             (lambda _, config: config.update(format="fiqa-quality-model-0"), "does not say fiqa-quality-model-1"),
         ],
     )

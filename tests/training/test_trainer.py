@@ -237,8 +237,8 @@ def test_torchrun_gives_the_same_bits(launcher: Launcher, undisturbed: dict[int,
     command = [torchrun, "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     command += ["-m", "training.train_quality", "--labels", launcher.labels, "--images", launcher.images]
     done = subprocess.run(
-        [*map(str, command), "--output", str(run), *SMALL, *WORDS[2]], cwd=ROOT, capture_output=True, text=True, check=False,
-        timeout=PATIENCE,
+        [*map(str, command), "--output", str(run), *SMALL, *WORDS[2]], cwd=ROOT, capture_output=True, text=True,
+        check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert_same_result(run, undisturbed[2])
