@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from data_manifests.models import load_registry
 from labelers.faces import decode_batch
 from pipeline.job import Job, resolve, workspace_root
 from pipeline.openers import for_model
+from pipeline.report import label_command
 from pipeline.store import read_columns
 
 OCCLUDING = ("box", "mask", "glasses")
@@ -35,6 +37,8 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="Markdown page whose marked section is replaced")
     options = parser.parse_args()
     job = resolve(options.dataset, workspace=workspace_root())
+    if not job.store.is_complete(job.stages["labels"]):
+        sys.exit(f"{job.name} is not labelled in {job.store.root}: run `{label_command(job)}` first")
     frame = join_sources(job, options.sources)
     text = "\n\n".join([by_kind(frame), factors(frame), pose(job, frame)])
     print(text)
