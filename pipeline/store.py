@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_manifests.files import sync_folder, write_atomically
+from data_manifests.tables import IDENTITIES, INDEX
 from pipeline.shards import Part
 
 if TYPE_CHECKING:
@@ -111,11 +112,17 @@ class Store:
         return link.readlink().name if link.is_symlink() else None
 
     def point_current(self, spec: StageSpec) -> None:
-        """Make `current` name this fingerprint, in one step."""
-        folder = self.root / spec.name
+        """Make `current` name this fingerprint, in one step; an index takes the names of its people along."""
+        self._point(spec.name, spec.fingerprint)
+        if spec.name == INDEX.name and (self.root / IDENTITIES.name / spec.fingerprint).is_dir():
+            self._point(IDENTITIES.name, spec.fingerprint)
+
+    def _point(self, stage: str, fingerprint: str) -> None:
+        """Switch a stage's link."""
+        folder = self.root / stage
         temporary = folder / f".{CURRENT}.{os.getpid()}"
         temporary.unlink(missing_ok=True)
-        temporary.symlink_to(spec.fingerprint, target_is_directory=True)
+        temporary.symlink_to(fingerprint, target_is_directory=True)
         temporary.replace(folder / CURRENT)
         sync_folder(folder)
 

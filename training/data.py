@@ -292,6 +292,8 @@ def _find_images(place: Path, table: Labels, rows: NDArray[np.int64]) -> Images:
 
 def _match(place: Path, table: Labels, keys: NDArray[np.int32], identities: NDArray[np.int32]) -> NDArray[np.int64]:
     """Int64 [N]: where every row of the labels lies. That the people agree tells that both belong together."""
+    if not len(keys):
+        raise TrainingDataError(f"{place}: holds no image; name the images that were labelled")
     found = np.minimum(np.searchsorted(keys, table.keys), len(keys) - 1)
     other = np.flatnonzero((keys[found] != table.keys) | (identities[found] != table.identities))
     if len(other):

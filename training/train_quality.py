@@ -1,7 +1,8 @@
 """Trains the quality model: python -m training.train_quality --labels FOLDER --images REC_OR_FOLDER --output RUN.
 
 Started again with the same words, it goes on from the last checkpoint in RUN. SIGTERM or Ctrl-C saves and ends with the
-exit code 75. On several GPUs: torchrun --nproc-per-node N -m training.train_quality ...
+exit code 75. On several GPUs: torchrun --nproc-per-node N -m training.train_quality ... (RUN must be visible to all
+processes; torchrun itself then ends with 1 when it is told to stop).
 """
 
 from __future__ import annotations

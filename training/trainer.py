@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from training.calibration import ConfidenceError
-from training.checkpoint import Checkpoint, CheckpointFolder
+from training.checkpoint import Checkpoint, CheckpointError, CheckpointFolder
 from training.confidence_file import read_made_from, write_aside
 from training.learner import Learner, MicroBatch
 from training.loader import Batch, Loader
@@ -96,6 +96,9 @@ class Trainer:
         torch.manual_seed(config.seed + ranks.rank)
         if found is not None:
             self._restore(found)
+        steps = ranks.gather(self._step)
+        if len(set(steps)) > 1:
+            raise CheckpointError(f"{folder.root}: the processes see other checkpoints there (steps {steps}); share it")
 
     @property
     def step(self) -> int:

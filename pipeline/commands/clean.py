@@ -30,7 +30,7 @@ def clean(
     for folder in sorted(p.parent for p in root.glob(f"{dataset or '*'}/{RECEIPTS}")):
         lock = RunLock(folder)
         lock.acquire("python -m pipeline clean")
-        for old in old_outputs(folder, keep):
+        for old in [*old_outputs(folder, keep), *old_staging(folder)]:
             size = folder_bytes(old)
             freed += size
             console.print(f"{'would remove' if dry_run else 'removed'} {old} ({human_bytes(size)})", soft_wrap=True)
@@ -49,6 +49,15 @@ def old_outputs(folder: Path, keep: int) -> list[Path]:
         others = [p for p in stage.iterdir() if p.is_dir() and not p.is_symlink() and p.name != current]
         others.sort(key=lambda p: p.stat().st_mtime, reverse=True)
         found += others[keep:]
+    return found
+
+
+def old_staging(folder: Path) -> list[Path]:
+    """Parts of unfinished outputs, but for the newest of each stage, which its next run would use."""
+    found = []
+    for stage in (folder / STAGING).glob("*"):
+        waiting = sorted(stage.iterdir(), key=lambda p: p.stat().st_mtime, reverse=True)
+        found += waiting[1:]
     return found
 
 

@@ -1,0 +1,92 @@
+"""Other ways in: image folders, class centres from a file, the released recipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import pytest
+
+from data_manifests.sample import draw_images
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.pipeline.conftest import Factory
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample's people as folders, one photo of nobody, and a file that is no image."""
+    root = tmp_path_factory.mktemp("people")
+    for number, image in enumerate(draw_images()):
+        if number % 32 < 4:
+            folder = root / "photos" / f"person {image.identity}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{number:03d}.jpg").write_bytes(image.encoded)
+    (root / "photos" / "nobody.jpg").write_bytes(next(draw_images()).encoded)
+    (root / "photos" / "person 0" / "broken.png").write_bytes(b"no image")
+    (root / "people.toml").write_text(
+        'name = "people"\nformat = "image_folder"\nroot = "photos"\npose_model = "fr_pose"\nidentities = 8\n'
+    )
+    return root / "people.toml"
+
+
+def test_an_image_folder_is_labelled(labelled_sample: Factory, people: Path, tmp_path: Path) -> None:
+    factory = type(labelled_sample)(workspace=tmp_path / "workspace")
+    factory.luigi("LabelAll", "--dataset", str(people))
+    root = factory.workspace / "people"
+    labels = pl.read_parquet(root / "labels" / "current")
+    index = pl.read_parquet(root / "index" / "current")
+    assert index["path"].to_list() == sorted(index["path"].to_list(), key=str.encode)
+    status = dict(zip(index["path"], labels["status"].cast(pl.String), strict=True))
+    assert status.pop("nobody.jpg") == "no_identity"
+    assert status.pop("person 0/broken.png") == "decode_error"
+    assert set(status.values()) == {"ok"}
+    names = pl.read_parquet(root / "identities" / "current")
+    assert names.sort("identity")["name"].to_list() == [f"person {i}" for i in range(8)]
+    nobody = labels.filter(labels["identity"] == -1)
+    assert nobody["quality"].to_list() == [None]
+    assert nobody["norm"].null_count() == 0
+
+
+def test_labels_are_the_same_from_a_folder_and_from_records(
+    labelled_sample: Factory, people: Path, tmp_path: Path
+) -> None:
+    factory = type(labelled_sample)(workspace=tmp_path / "workspace")
+    factory.luigi("BlurAll", "--dataset", str(people))
+    index = pl.read_parquet(factory.workspace / "people" / "index" / "current")
+    blur = pl.read_parquet(factory.workspace / "people" / "blur" / "current")
+    records = pl.read_parquet(labelled_sample.workspace / "sample" / "blur" / "current")
+    joined = blur.with_columns(path=index["path"]).filter(pl.col("path").str.contains(r"person \d/\d"))
+    keys = joined["path"].str.extract(r"/(\d+)\.jpg").cast(pl.Int32) + 1
+    same = records.filter(pl.col("key").is_in(keys.to_list())).sort("key")
+    assert joined.with_columns(key=keys).sort("key")["cpbd"].to_list() == same["cpbd"].to_list()
+
+
+def test_centres_of_a_head(sample_copy: Factory, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "head.npy", rng.normal(size=(8, 512)).astype(np.float32))
+    words = ("--anchors-centres", "head", "--anchors-head", str(tmp_path / "head.npy"))
+    before = (sample_copy.workspace / "sample" / "embeddings" / "current").readlink()
+    sample_copy.luigi("LabelAll", *words)
+    anchors = pl.read_parquet(sample_copy.workspace / "sample" / "anchors" / "current")
+    assert anchors["ccs"].null_count() == 0
+    assert abs(anchors["ccs"].mean()) < 0.1  # type: ignore[arg-type, operator]
+    assert (sample_copy.workspace / "sample" / "embeddings" / "current").readlink() == before
+    np.save(tmp_path / "head.npy", rng.normal(size=(7, 512)).astype(np.float32))
+    done = sample_copy.luigi("LabelAll", *words, check=False)
+    assert done.returncode == 30
+    assert "identity 7 has no class centre" in done.stderr
+
+
+def test_the_released_recipe(sample_copy: Factory) -> None:
+    sample_copy.luigi("LabelAll", "--labels-recipe", "released")
+    labels = pl.read_parquet(sample_copy.workspace / "sample" / "labels" / "current")
+    sobel, blur = labels["sobel"].to_numpy(), labels["blur"].to_list()
+    expected = np.where(sobel >= np.float32(0.7), "clear", np.where(sobel >= np.float32(0.35), "blurry", "hazy"))
+    assert blur == expected.tolist()
+    plain = labels["ccs"].to_numpy().astype(float) / np.maximum(labels["nnccs"].to_numpy().astype(float), -1e-12)
+    order = np.argsort(plain)
+    assert (np.diff(labels["quality"].to_numpy()[order]) >= 0).all()
