@@ -16,7 +16,6 @@ from rich.text import Text
 from data_manifests.tables import LABELS, TABLES, Status
 from labelers.faces import DecodeError, decode
 from pipeline.commands.common import Dataset, Limit, console, job_of
-from pipeline.fingerprint import StageSpec
 from pipeline.job import Job, JobError
 from pipeline.labels import MEASURED
 from pipeline.store import read_columns
@@ -69,6 +68,7 @@ def explain(
             console.print(f"written to {save}")
         _print_picture(stored)
     console.print(measures_table(job, row))
+    console.print(stages_table(job))
 
 
 def find_row(job: Job, key: int) -> Row:
@@ -95,43 +95,38 @@ def find_row(job: Job, key: int) -> Row:
 def measures_table(job: Job, row: Row) -> Table:
     """Every column of the labels with its value and what made it."""
     labels = _record(job, "labels", row)
-    origins = _origins(job)
-    table = Table("column", "value", "made by", "source", title=f"labels {job.stages['labels'].fingerprint}")
+    origins = {name: stage for stage in (*MEASURED, "index") for name in TABLES[stage].names}
+    table = Table("column", "value", "made by", "source")
     for column in LABELS.columns:
         value = labels[column.name]
         shown = "null" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-        table.add_row(column.name, shown, origins.get(column.name, _threshold_text(job, column.name)), column.source)
+        rule = _rule(job, column.name)
+        table.add_row(column.name, shown, rule or origins[column.name], column.source)
     return table
 
 
-def _origins(job: Job) -> dict[str, str]:
-    """Column -> the stage that measured it, its fingerprint, version and weights."""
-    found: dict[str, str] = {}
-    for stage in ("index", *MEASURED):
-        spec = job.stages[stage]
-        for name in TABLES[stage].names:
-            if name not in {"key", "status"}:
-                found.setdefault(name, _origin(spec))
-    return found
+def stages_table(job: Job) -> Table:
+    """What each stage rests on: its fingerprint, version and weights."""
+    table = Table("stage", "fingerprint", "version", "weights")
+    for spec in job.stages.values():
+        weights = "\n".join(f"{model} {hashes[0][:12]}" for model, hashes in spec.weights.items())
+        table.add_row(spec.name, spec.fingerprint, str(spec.version), weights)
+    return table
 
 
-def _origin(spec: StageSpec) -> str:
-    """One stage in a line."""
-    weights = "".join(f", {model} {hashes[0][:12]}" for model, hashes in spec.weights.items())
-    return f"{spec.name} {spec.fingerprint}, version {spec.version}{weights}"
-
-
-def _threshold_text(job: Job, column: str) -> str:
-    """The rule by which the labels stage makes a class or the quality."""
+def _rule(job: Job, column: str) -> str:
+    """The rule by which the labels stage makes a class or the quality; empty for what is measured."""
     rules = job.settings.labels
     texts = {
         "blur": f"{rules.blur_source.value}: hazy below {rules.blur_hazy}, clear above {rules.blur_clear}",
         "pose": f"|yaw|: frontal below {rules.yaw_frontal}, profile above {rules.yaw_profile} degrees",
         "quality": f"{rules.anchor.value}, {rules.normalise.value} over the data set",
         "status": "causes of all stages",
-        "key": "index",
+        "occlusion": f"worse from p = {rules.worse_probability}",
+        "expression": f"worse from p = {rules.worse_probability}",
+        "lighting": f"worse from p = {rules.worse_probability}",
     }
-    return texts.get(column, f"worse class from p = {rules.worse_probability}")
+    return texts.get(column, "")
 
 
 def _record(job: Job, stage: str, row: Row) -> dict[str, Any]:
