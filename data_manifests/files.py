@@ -94,9 +94,14 @@ class RunLock:
     """A lock on a folder that dies with its process, however that ends.
 
     The holder's process number, machine, command and start stand beside the lock, so that who waits knows on whom.
+
+    Args:
+        folder: what is locked.
+        otherwise: what else the user can do than wait for the holder, or stop it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, otherwise: str = "name another folder") -> None:
+        self._otherwise = otherwise
         self._holder = folder / ".lock.json"
         self._lock = FileLock(folder / ".lock")
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,4 +136,4 @@ class RunLock:
             who = "process {process} on {machine}, since {since}, with `{command}`".format(**holder)
         except (OSError, ValueError, KeyError):
             who = "another process"
-        return f"{folder} is in use by {who}: wait for it, or stop it, or set FIQA_WORKSPACE to another folder"
+        return f"{folder} is in use by {who}: wait for it, or stop it, or {self._otherwise}"

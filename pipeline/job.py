@@ -172,7 +172,7 @@ def lock_workspace(job: Job) -> None:
     """
     if os.environ.get(_LOCK_VARIABLE) == str(job.store.root):
         return
-    lock = RunLock(job.store.root)
+    lock = RunLock(job.store.root, f"set {WORKSPACE_VARIABLE} to another folder")
     lock.acquire(" ".join(sys.argv))
     os.environ[_LOCK_VARIABLE] = str(job.store.root)
     _held.append(lock)

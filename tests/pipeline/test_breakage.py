@@ -97,6 +97,7 @@ def test_a_second_run_is_told_who_holds_the_folder(large: Path, tmp_path: Path) 
         os.killpg(first.pid, signal.SIGKILL)
     assert second.returncode != 0
     assert f"process {first.pid}" in second.stderr
+    assert "set FIQA_WORKSPACE to another folder" in second.stderr
     assert "Traceback" not in second.stderr
 
 

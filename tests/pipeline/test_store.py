@@ -157,7 +157,7 @@ def test_the_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        with pytest.raises(LockedError, match=rf"process {process.pid} on .*`luigi LabelAll`.*FIQA_WORKSPACE"):
+        with pytest.raises(LockedError, match=rf"process {process.pid} on .*`luigi LabelAll`.*name another folder"):
             RunLock(tmp_path).acquire("second")
         process.send_signal(signal.SIGKILL)
     RunLock(tmp_path).acquire("third")

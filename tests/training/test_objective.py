@@ -87,7 +87,7 @@ def test_rows_without_a_label_take_no_part_and_still_teach_the_others() -> None:
     assert (factors[6:] == 0).all()
     half = Targets(quality=targets.quality[6:], classes=targets.classes[6:], rho=targets.rho[6:])
     alone = objective.shares(log_joint[6:], merged[6:], half, counted(objective, half))
-    assert float(shares[0]) == pytest.approx(float(alone[0]))
+    assert shares[0].item() == pytest.approx(alone[0].item())
 
 
 def test_a_batch_without_any_label_gives_zeros_that_propagate() -> None:
