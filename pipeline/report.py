@@ -11,11 +11,13 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from data_manifests.tables import CLASSES, Factor
+from data_manifests.tables import CLASSES, Factor, Status
 from pipeline.receipts import sum_notes
 from pipeline.settings import BlurSource, LabelSettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.job import Job
 
 RARE = 0.01
@@ -23,6 +25,12 @@ RARE = 0.01
 
 DISAGREEING = 0.2
 """Under this Spearman correlation, cpbd and sobel order the images against each other."""
+
+UNREAD = [Status.MISSING.value, Status.RECORD_ERROR.value, Status.DECODE_ERROR.value, Status.WRONG_SIZE.value]
+"""The causes that lie in the stored image, not in the face."""
+
+SHOWN = 12
+"""Keys that one line names."""
 
 MISALIGNED = 0.1
 """A data set with a larger share of faces far from the template is probably not aligned."""
@@ -137,8 +145,28 @@ def print_summary(job: Job) -> None:
     console.print(_share_table(labels))
     for line in warnings_of(labels, job.settings.labels, label_command(job)) + image_warnings(job, labels, rows):
         console.print(f"[yellow]warning:[/] {line}", highlight=False, soft_wrap=True)
+    print_unread(folder)
     console.print(f"{rows:,} labels lie in {folder}", highlight=False, soft_wrap=True)
     console.print(f'open them: polars.scan_parquet("{folder}")', highlight=False, soft_wrap=True)
+
+
+def unread_images(table: pl.LazyFrame) -> str:
+    """One line on the images that could not be read: how many, why, and the first of them; empty where all could."""
+    causes = pl.col("status").cast(pl.String).str.split("+")
+    unread = table.filter(causes.list.set_intersection(UNREAD).list.len() > 0).select("key", "status").collect()
+    if unread.is_empty():
+        return ""
+    counts = unread["status"].cast(pl.String).value_counts(sort=True).iter_rows()
+    why = ", ".join(f"{count:,} {name}" for name, count in counts)
+    keys = ", ".join(map(str, unread["key"].head(SHOWN)))
+    more = ", …" if len(unread) > SHOWN else ""
+    return f"{len(unread):,} images could not be read ({why}): keys {keys}{more}"
+
+
+def print_unread(folder: Path) -> None:
+    """Say which images of a stage could not be read."""
+    if line := unread_images(pl.scan_parquet(folder)):
+        Console().print(f"[yellow]warning:[/] {line}", highlight=False, soft_wrap=True)
 
 
 def _status_table(labels: pl.LazyFrame, rows: int) -> Table:

@@ -110,9 +110,16 @@ class Goal(luigi.Task):
             jobs.check_space(self.job, self.stages())
 
     def run(self) -> None:
-        """Point `current` at the stages that were asked for."""
+        """Point `current` at the stages that were asked for, and say what they hold."""
         for spec in self.stages():
             self.job.store.point_current(spec)
+        self.tell()
+
+    def tell(self) -> None:
+        """Say which images could not be read."""
+        from pipeline.report import print_unread  # noqa: PLC0415 - Polars is loaded by who needs it
+
+        print_unread(self.job.store.folder(self.stages()[-1]))
 
 
 class BlurAll(Goal):
@@ -150,9 +157,8 @@ class LabelAll(Goal):
 
     last = Labels
 
-    def run(self) -> None:
-        """Point `current` at the labels, and say what is in them."""
+    def tell(self) -> None:
+        """Say what the labels hold, and where they lie."""
         from pipeline.report import print_summary  # noqa: PLC0415 - Polars is loaded by who needs it
 
-        super().run()
         print_summary(self.job)

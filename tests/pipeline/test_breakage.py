@@ -119,7 +119,10 @@ def test_torn_records_become_rows_with_their_status(undisturbed: Factory, large:
     lines[at] = f"200\t{len(content) + 4096}"
     (folder / "train.idx").write_text("\n".join(lines) + "\n")
     factory = Factory(workspace=tmp_path / "workspace")
-    factory.luigi("BlurAll", "--dataset", str(write_manifest(folder)), "--workers", "2")
+    said = factory.luigi("BlurAll", "--dataset", str(write_manifest(folder)), "--workers", "2").stdout
+    assert "4 images could not be read" in said
+    assert "2 record_error" in said
+    assert "keys 5, 17, 101, 200" in said
     torn = pl.read_parquet(factory.workspace / "torn" / "blur" / "current")
     whole = pl.read_parquet(undisturbed.workspace / "large" / "blur" / "current")
     status = dict(torn.filter(pl.col("status") != "ok").select("key", pl.col("status").cast(pl.String)).iter_rows())

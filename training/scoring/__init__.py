@@ -1,0 +1,1 @@
+"""Scores images with a trained model: where the images lie, which model it is, and the table that comes out."""

@@ -1,0 +1,140 @@
+"""Scores of images, and the Parquet file that holds them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_manifests.files import write_atomically
+from data_manifests.score_tables import SCORES, name_class, name_level
+from data_manifests.tables import CLASSES, QUALITY_CLASSES, SCHEMA_VERSION, Factor, Status
+from training.export import OUTPUT_SIZES
+from training.scoring.inputs import decode_ahead
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from training.scoring.inputs import StoredImages
+    from training.scoring.models import ScoringModel
+
+NUMBERS = ("quality", *map(name_level, QUALITY_CLASSES), *(name_class(c) for f in Factor for c in CLASSES[f]))
+"""The column of every number that a model gives, in the model's order."""
+
+_ROW_GROUP = 1 << 18
+
+
+class ScoreError(RuntimeError):
+    """A model gives no score for an image that can be read; names both and says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What a model says of N images.
+
+    Attributes:
+        images: which images.
+        values: float32 [N, 18], columns as in `NUMBERS`; NaN where the status is not ok.
+        status: N of them.
+    """
+
+    images: StoredImages
+    values: NDArray[np.float32]
+    status: list[Status]
+
+    def to_table(self) -> pa.Table:
+        """The table `scores`, without file metadata."""
+        unread = np.isnan(self.values[:, 0])
+        columns: dict[str, Any] = {
+            "key": pa.array(self.images.keys),
+            "path": pa.array(self.images.paths or [None] * len(self.status), pa.string()),
+            "status": pa.array([each.value for each in self.status]).dictionary_encode(),
+        }
+        for name, values in zip(NUMBERS, self.values.T, strict=True):
+            columns[name] = pa.array(values, mask=unread)
+        for factor, classes in CLASSES.items():
+            first = NUMBERS.index(name_class(classes[0]))
+            codes = self.values[:, first : first + len(classes)].argmax(axis=1).astype(np.int8)
+            columns[factor.value] = pa.DictionaryArray.from_arrays(
+                pa.array(codes, mask=unread), list(classes), ordered=True
+            )
+        return pa.table([columns[name] for name in SCORES.names], schema=SCORES.schema())
+
+
+def score_images(
+    images: StoredImages,
+    model: ScoringModel,
+    *,
+    batch: int,
+    threads: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Scores:
+    """Score images; every one is a row, also those that cannot be read.
+
+    Args:
+        images: N of them.
+        model: which scores them.
+        batch: images in a run of the model; it changes the last bits of the scores.
+        threads: which read and decode while the model runs.
+        advance: is told after every run how many images it brought.
+
+    Raises:
+        ScoreError: if the model gives something that is not a number.
+    """
+    values = np.full((len(images), sum(OUTPUT_SIZES)), np.nan, np.float32)  # [N, 18]
+    status: list[Status] = []
+    for piece in decode_ahead(images, batch=batch, threads=threads):
+        readable = np.array([each is Status.OK for each in piece.status])
+        if readable.any():
+            rows = piece.start + np.flatnonzero(readable)
+            values[rows] = model.run(piece.pixels[readable])
+            if not (finite := np.isfinite(values[rows]).all(axis=1)).all():
+                raise ScoreError(
+                    f"{model.path}: gives no number for key {images.keys[rows[~finite][0]]} of {images.place}: its "
+                    "training has diverged, or the file is damaged; score with an earlier checkpoint"
+                )
+        status += piece.status
+        advance(len(piece))
+    return Scores(images=images, values=values, status=status)
+
+
+def write_scores(path: Path, scores: Scores, model: ScoringModel) -> None:
+    """Write the table with what it was made from, whole or not at all; the same scores give the same bytes.
+
+    Raises:
+        DiskFullError: if no space is left; nothing stays behind.
+    """
+    table = scores.to_table().replace_schema_metadata(describe(scores.images, model))
+
+    def check(written: Path) -> None:
+        rows = pq.read_metadata(written).num_rows
+        if rows != table.num_rows:
+            raise OSError(f"{path.name}: {table.num_rows} rows were written but {rows} came back")
+
+    write_atomically(
+        path,
+        lambda file: pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP, store_schema=True),
+        check=check,
+    )
+
+
+def describe(images: StoredImages, model: ScoringModel) -> dict[str, str]:
+    """The file metadata: what decides the scores, and a fingerprint of it. It holds no path of this machine."""
+    decisive = {
+        "checkpoint_sha256": model.sha256,
+        "score": model.score,
+        "input": images.identity.kind.value,
+        "input_identity": images.identity.digest,
+    }
+    content = json.dumps([SCHEMA_VERSION, decisive], sort_keys=True)
+    fingerprint = hashlib.sha256(content.encode()).hexdigest()[:12]
+    receipt = {"checkpoint": model.path.name, "device": model.device.value}
+    return {"stage": SCORES.name, "fingerprint": fingerprint, **decisive, **receipt}
