@@ -178,11 +178,12 @@ def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
 
 
 def quieten_process() -> None:
-    """Hold the libraries of this process to one thread."""
+    """Hold the libraries of this process to one thread, and OpenCV's remarks on broken images back."""
     import cv2  # noqa: PLC0415 - only processes that compute load it
     from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
     cv2.setNumThreads(1)
+    cv2.setLogLevel(0)  # an image that does not decode is a row with its status, not a line on the terminal
     threadpool_limits(1)
 
 
