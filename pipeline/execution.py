@@ -183,7 +183,9 @@ def quieten_process() -> None:
     from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
     cv2.setNumThreads(1)
-    cv2.setLogLevel(0)  # an image that does not decode is a row with its status, not a line on the terminal
+    cv2.utils.logging.setLogLevel(
+        cv2.utils.logging.LOG_LEVEL_SILENT
+    )  # an image that does not decode is a row with its status, not a line on the terminal
     threadpool_limits(1)
 
 
