@@ -6,13 +6,26 @@ they need. Processes are spawned, never forked, because CUDA and threads do not 
 
 import multiprocessing
 import os
+from pathlib import Path
 
 multiprocessing.set_start_method("spawn", force=True)
 
 WORKER_VARIABLE = "FIQA_WORKER"
 """Set for processes that compute parts: they need no tasks, and without Luigi they start in a third of the time."""
 
+
+def _find_settings() -> None:
+    """Take this project's luigi.cfg where the current folder has none, so that commands work from any folder."""
+    import luigi.configuration  # noqa: PLC0415 - workers do without Luigi
+
+    shipped = Path(__file__).resolve().parent.parent / "luigi.cfg"
+    if not os.environ.get("LUIGI_CONFIG_PATH") and not Path("luigi.cfg").exists() and shipped.exists():
+        luigi.configuration.add_config_path(str(shipped))
+
+
 if WORKER_VARIABLE not in os.environ:
+    _find_settings()
+
     from pipeline.tasks.derived import AnchorRange, Anchors, Centres, Labels
     from pipeline.tasks.goals import AnchorsAll, BlurAll, EmbeddingsAll, FactorsAll, LabelAll, PoseAll
     from pipeline.tasks.measures import Blur, Embeddings, Factors, Index, Pose

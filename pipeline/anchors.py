@@ -17,7 +17,7 @@ from labelers.centres import Centres, accumulate, head_centres
 from labelers.heads import load_head
 from pipeline.columns import embeddings_of, make_table
 from pipeline.measure import Stopwatch
-from pipeline.store import Store, read_columns
+from pipeline.store import Store, read_columns, recall_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,9 +78,9 @@ class CompareCentres:
         with Stopwatch(figures, "open_seconds"):
             centres = read_centres(self.store.shard(self.centres, 0))
         with Stopwatch(figures, "read_seconds"):
-            rows = read_columns(self.store.folder(self.index), part.shard, ["key", "identity"])
+            rows = recall_columns(self.store.folder(self.index), part.shard, ("key", "identity"))
             rows = rows.slice(part.start, part.rows)
-            stored = read_columns(self.store.folder(self.embeddings), part.shard, ["embedding", "status"])
+            stored = recall_columns(self.store.folder(self.embeddings), part.shard, ("embedding", "status"))
             stored = stored.slice(part.start, part.rows)
             embeddings = embeddings_of(stored["embedding"])
         with Stopwatch(figures, "compute_seconds"):

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from data_manifests.tables import TABLES, Status
+from data_manifests.tables import INDEX, TABLES, Status
 from pipeline.columns import make_table
 from pipeline.receipts import NOTE
-from pipeline.store import Store, read_columns
+from pipeline.store import Store, recall_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ class MeasureImages:
         figures: Counter[str] = Counter()
         with Stopwatch(figures, "open_seconds"):
             labeler = _labeler(self.opener)
-        rows = read_columns(self.store.folder(self.index), part.shard).slice(part.start, part.rows)
+        rows = recall_columns(self.store.folder(self.index), part.shard, INDEX.names).slice(part.start, part.rows)
         pieces = []
         for start in range(0, part.rows, SLICE_ROWS):
             piece = rows.slice(start, SLICE_ROWS)

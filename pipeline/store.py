@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -176,6 +177,15 @@ def read_metadata(path: Path) -> dict[str, str]:
 def read_columns(folder: Path, number: int, columns: list[str] | None = None) -> pa.Table:
     """Read columns of one shard."""
     return pq.read_table(folder / f"shard-{number:05d}.parquet", columns=columns, use_threads=False, memory_map=True)
+
+
+@lru_cache(maxsize=2)
+def recall_columns(folder: Path, number: int, columns: tuple[str, ...]) -> pa.Table:
+    """Read columns of one shard, and keep them: the parts of a shard follow each other, and each would read it anew.
+
+    What a fingerprint's shard holds never changes, so what is kept never grows old.
+    """
+    return read_columns(folder, number, list(columns))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -119,6 +119,8 @@ def _report(scores: Scores, output: Path) -> None:
     if counts[Status.OK]:
         low, middle, high = np.nanquantile(scores.values[:, 0], (0.05, 0.5, 0.95))
         log.info("quality: median %.3f, nine in ten within %.3f and %.3f", middle, low, high)
+    else:
+        log.warning("none of the images could be scored: check that %s is the right input", scores.images.place)
     if counts[Status.WRONG_SIZE]:
         log.warning("images of another size than %d x %d are not scored: align the faces first", SIDE, SIDE)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -112,8 +115,8 @@ def test_explain_names_the_origin_of_each_number(labelled_sample: Factory) -> No
     assert "no image with the key 999" in unknown.stderr
 
 
-def test_export_csv_holds_every_row(labelled_sample: Factory, tmp_path: pytest.TempPathFactory) -> None:
-    target = tmp_path / "labels.csv"  # type: ignore[operator]
+def test_export_csv_holds_every_row(labelled_sample: Factory, tmp_path: Path) -> None:
+    target = tmp_path / "labels.csv"
     labelled_sample.command("export", "--output", str(target))
     with target.open() as file:
         rows = list(csv.DictReader(file))
@@ -121,8 +124,8 @@ def test_export_csv_holds_every_row(labelled_sample: Factory, tmp_path: pytest.T
     assert set(rows[0]) == set(LABELS.names)
 
 
-def test_export_for_the_authors_loader(labelled_sample: Factory, tmp_path: pytest.TempPathFactory) -> None:
-    target, images = tmp_path / "labels.txt", tmp_path / "images"  # type: ignore[operator]
+def test_export_for_the_authors_loader(labelled_sample: Factory, tmp_path: Path) -> None:
+    target, images = tmp_path / "labels.txt", tmp_path / "images"
     labelled_sample.command("export", "--format", "clib", "--output", str(target), "--images", str(images))
     rows = [line.split() for line in target.read_text().splitlines()]
     labels = labels_of(labelled_sample)
@@ -159,6 +162,15 @@ def test_limit_has_a_folder_of_its_own(sample_copy: Factory) -> None:
     blur = pl.read_parquet(sample_copy.workspace / "sample-first-10" / "blur" / "current")
     assert blur["key"].to_list() == list(range(1, 11))
     assert len(labels_of(sample_copy)) == 256
+
+
+def test_commands_work_from_any_folder(labelled_sample: Factory, tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("luigi")), "--module", "pipeline", "LabelAll"]
+    environment = labelled_sample.environment()
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_doctor_status_describe_speak(labelled_sample: Factory) -> None:
