@@ -65,7 +65,7 @@ def disturb(workspace: Path, options: argparse.Namespace, seconds: float) -> int
     hits = 0
     for _ in range(options.kills):
         process = start(workspace, options.dataset, options.workers)
-        wait = chance.uniform(2.0, max(5.0, 2.5 * seconds / options.kills))
+        wait = chance.uniform(2.0, max(5.0, 1.8 * seconds / options.kills))
         try:
             process.wait(wait)
         except subprocess.TimeoutExpired:
