@@ -34,9 +34,9 @@ def _probability(name: str, text: str) -> Column:
 
 def _factor_columns(factor: Factor) -> tuple[Column, ...]:
     """The probabilities of a factor's classes, worst first, and the likeliest class."""
-    schema = pa.dictionary(pa.int8(), pa.string(), ordered=True)
+    kind = pa.dictionary(pa.int8(), pa.string(), ordered=True)
     likeliest = Column(
-        name=factor.value, type=schema, text="the likeliest class; of equal ones the worse", categories=CLASSES[factor]
+        name=factor.value, type=kind, text="the likeliest class; of equal ones the worse", categories=CLASSES[factor]
     )
     return (*(_probability(name_class(c), f"probability of {factor}: {c}") for c in CLASSES[factor]), likeliest)
 

@@ -77,7 +77,7 @@ def run(given: argparse.Namespace) -> None:
     check_output(given.output)
     images = open_images(given.input)
     model = open_model(given.checkpoint, given.device)
-    log.info("%s: %d images, score from %s of %s", images.place, len(images), model.score, model.path)
+    log.info("%s: %d images, scored by %s (%s)", images.place, len(images), model.path, model.score)
     scores = _score(images, model, batch=given.batch or BATCH[given.device], threads=given.threads)
     write_scores(given.output, scores, model)
     _report(scores, given.output)

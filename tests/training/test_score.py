@@ -410,7 +410,7 @@ class TestMistakes:
             tmp_path / "gone.rec": "no such file or folder",
             tmp_path / "empty": "no image in it",
             tmp_path / "a.jpg": "a single image goes into a folder",
-            tmp_path / "a.bin": "verification file",
+            tmp_path / "a.bin": "nothing of it was run",
             tmp_path / "a.rec": "not an index",
             faces.rec.parent: "name the file",
         }

@@ -67,7 +67,7 @@ class StoredImages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedImages:
-    """Decoded images in a row of their own order.
+    """N images that lie side by side, decoded.
 
     Attributes:
         start: the row of the first.
