@@ -1,4 +1,4 @@
-"""The table of scores: what a trained quality model says of every image, whatever the image was stored in."""
+"""The tables that a quality model makes: the confidence of its training images, and the scores of any images."""
 
 from __future__ import annotations
 
@@ -54,3 +54,23 @@ SCORES = Table(
         STATUS,
     ),
 )  # fmt: skip
+
+CONFIDENCE = Table(
+    name="confidence",
+    text="How far the factors of every training image justify its quality, after the first phase of a training.",
+    columns=(
+        KEY,
+        Column(
+            name="js", type=pa.float32(), limits=(0.0, float("inf")), source="CLIB-FIQA Eq. 9",
+            text="divergence of the quality told by the factors from the quality told by the image, in nats",
+        ),
+        Column(
+            name="confidence", type=pa.float32(), limits=(0.5, 1.0), source="CLIB-FIQA Eq. 8",
+            text="1 / (1 + exp(beta js)) + 0.5, which multiplies beta in the second phase",
+        ),
+        STATUS,
+    ),
+)  # fmt: skip
+
+MODEL_TABLES = {table.name: table for table in (CONFIDENCE, SCORES)}
+"""The tables that a trained quality model makes."""

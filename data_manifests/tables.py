@@ -84,6 +84,15 @@ class Column:
     categories: tuple[str, ...] = ()
     limits: tuple[float, float] | None = None
 
+    @property
+    def kind(self) -> str:
+        """The type as a person reads it; an ordered class shows its names from worst to best."""
+        if self.categories:
+            return " < ".join(self.categories)
+        if pa.types.is_dictionary(self.type):
+            return "text"
+        return "float16 x D" if self.type == EMBEDDING else str(self.type)
+
     def to_field(self) -> pa.Field:
         """The Arrow field; ordered classes carry the text by which Polars opens them as an Enum."""
         if not self.categories:

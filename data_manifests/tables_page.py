@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_manifests.files import write_atomically
+from data_manifests.score_tables import MODEL_TABLES
 from data_manifests.tables import STATUS_TEXT, TABLES, Column, Table
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "labels.md"
@@ -18,7 +19,7 @@ END = "<!-- end of tables -->"
 
 def render_tables() -> str:
     """The Markdown of all tables and statuses."""
-    sections = [render_table(table) for table in TABLES.values()]
+    sections = [render_table(table) for table in (TABLES | MODEL_TABLES).values()]
     rows = "\n".join(f"| `{status.value}` | {text} |" for status, text in STATUS_TEXT.items())
     statuses = f"## Status\n\n| value | meaning |\n| --- | --- |\n{rows}"
     return "\n\n".join([*sections, statuses])
@@ -34,10 +35,8 @@ def render_table(table: Table) -> str:
 
 def _row(column: Column) -> str:
     """One column as a row."""
-    kind = f"ordered: {' < '.join(column.categories)}" if column.categories else str(column.type)
-    kind = kind.replace("dictionary<values=string, indices=int32, ordered=0>", "string, as a dictionary")
     text = column.text.replace("|", "\\|")
-    return f"| `{column.name}` | {kind} | {text} | {column.source} |"
+    return f"| `{column.name}` | {column.kind} | {text} | {column.source} |"
 
 
 def renew(page: str) -> str:

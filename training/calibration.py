@@ -13,7 +13,8 @@ import torch
 
 from data_manifests.files import write_atomically
 from data_manifests.recipes import Recipe
-from data_manifests.tables import KEY, STATUS, Column, Status, Table
+from data_manifests.score_tables import CONFIDENCE
+from data_manifests.tables import Status
 from training.losses import BETA, confidence, js_divergence
 from training.model import log_factors, log_marginals
 
@@ -25,23 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from training.model import MergedFactors
-
-CONFIDENCE = Table(
-    name="confidence",
-    text="How far the factors of every training image justify its quality, after the first phase of a training.",
-    columns=(
-        KEY,
-        Column(
-            name="js", type=pa.float32(), limits=(0.0, float("inf")), source="CLIB-FIQA Eq. 9",
-            text="divergence of the quality told by the factors from the quality told by the image, in nats",
-        ),
-        Column(
-            name="confidence", type=pa.float32(), limits=(0.5, 1.0), source="CLIB-FIQA Eq. 8",
-            text="1 / (1 + exp(beta js)) + 0.5, which multiplies beta in the second phase",
-        ),
-        STATUS,
-    ),
-)  # fmt: skip
 
 
 class ConfidenceError(ValueError):

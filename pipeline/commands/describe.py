@@ -7,8 +7,11 @@ from typing import Annotated
 import typer
 from rich.table import Table as Grid
 
+from data_manifests.score_tables import MODEL_TABLES
 from data_manifests.tables import TABLES
 from pipeline.commands.common import console
+
+ALL_TABLES = TABLES | MODEL_TABLES
 
 
 def register(app: typer.Typer) -> None:
@@ -17,14 +20,13 @@ def register(app: typer.Typer) -> None:
 
 
 def describe(
-    table: Annotated[str, typer.Argument(help=f"One of: {', '.join(TABLES)}.")] = "labels",
+    table: Annotated[str, typer.Argument(help=f"One of: {', '.join(ALL_TABLES)}.")] = "labels",
 ) -> None:
     """Show the columns of a table. Example: python -m pipeline describe labels."""
-    if table not in TABLES:
-        raise typer.BadParameter(f"there is no table {table!r}: choose one of {', '.join(TABLES)}")
-    found = TABLES[table]
+    if table not in ALL_TABLES:
+        raise typer.BadParameter(f"there is no table {table!r}: choose one of {', '.join(ALL_TABLES)}")
+    found = ALL_TABLES[table]
     grid = Grid("column", "type", "what it holds", "source", title=f"{table}: {found.text}")
     for column in found.columns:
-        kind = " < ".join(column.categories) if column.categories else str(column.type)
-        grid.add_row(column.name, kind, column.text, column.source)
+        grid.add_row(column.name, column.kind, column.text, column.source)
     console.print(grid)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from data_manifests.recipes import Recipe
-from training.calibration import CONFIDENCE, ConfidenceError, calibrate, read_confidence, write_confidence
+from data_manifests.score_tables import CONFIDENCE
+from training.calibration import ConfidenceError, calibrate, read_confidence, write_confidence
 from training.losses import confidence, js_divergence
 from training.model import MergedFactors
 
