@@ -14,6 +14,8 @@ import mediapipe
 import numpy as np
 from mediapipe.tasks.python import BaseOptions, vision
 
+from data_manifests.environment import environment
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -127,16 +129,8 @@ def no_way_out() -> Iterator[None]:
     HTTP client obeys the environment, so for that moment the proxy is a port where nobody listens.
     """
     blocked = {"https_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
-    before = {name: os.environ.get(name) for name in blocked}
-    os.environ.update(blocked)
-    try:
+    with environment(blocked):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

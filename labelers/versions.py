@@ -47,7 +47,7 @@ VERSIONS: dict[str, Version] = {
     "pose": Version(
         number=1,
         modules=("faces.py", "onnx.py", "batch_axis.py", "pose.py", "landmarker.py"),
-        code="09601347d745aa48794acf95699767d35662612cde0d82d3d226128c48e446f5",
+        code="0e6a6953fd7902c9593cf7371d54af299572397d982140280e957faac1a0b76a",
     ),
     "factors": Version(
         number=1,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import multiprocessing
-import os
 import signal
 import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from data_manifests.environment import environment
 from pipeline import WORKER_VARIABLE
 
 if TYPE_CHECKING:
@@ -137,27 +137,12 @@ def _run_alone(future: Future[PartOutcome], part: Part, poll: Callable[[], None]
 @contextmanager
 def _pool(context: Any, processes: int, counter: Any) -> Iterator[ProcessPoolExecutor]:
     """Worker processes that end with this block, and with this process."""
-    with _environment((*THREAD_VARIABLES, WORKER_VARIABLE)):
+    with environment(dict.fromkeys((*THREAD_VARIABLES, WORKER_VARIABLE), "1")):
         pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker, initargs=(counter,))
         try:
             yield pool
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-@contextmanager
-def _environment(names: Sequence[str]) -> Iterator[None]:
-    """Set variables to 1 for the processes that are started meanwhile."""
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 _counter: Any = None

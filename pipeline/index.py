@@ -10,14 +10,15 @@ import pyarrow as pa
 
 from data_manifests.image_folder import ImageFolder
 from data_manifests.manifest import Format, Manifest, ManifestError, check_counts
+from data_manifests.parquet import write_table
 from data_manifests.recordio import RecordFile
 from data_manifests.tables import IDENTITIES, INDEX, Status
 from pipeline.columns import check_table
 from pipeline.shards import plan_shards
-from pipeline.store import Store, write_table
 
 if TYPE_CHECKING:
     from pipeline.fingerprint import StageSpec
+    from pipeline.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

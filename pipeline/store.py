@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_manifests.files import sync_folder, write_atomically
+from data_manifests.parquet import write_table
 from data_manifests.tables import IDENTITIES, INDEX
 from pipeline.shards import Part
 
@@ -34,7 +35,6 @@ RECEIPTS = "_receipts"
 CURRENT = "current"
 _SHARD = re.compile(r"shard-(\d{5})\.parquet")
 _PART = re.compile(r"shard-(\d{5})-rows-(\d+)-(\d+)\.parquet")
-_ROW_GROUP = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,21 +148,6 @@ def _listing(folder: Path, pattern: re.Pattern[str]) -> list[re.Match[str]]:
             return [match for entry in entries if (match := pattern.fullmatch(entry.name))]
     except FileNotFoundError:
         return []
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file atomically, and read its footer back before it is shown."""
-
-    def check(written: Path) -> None:
-        rows = pq.read_metadata(written).num_rows
-        if rows != table.num_rows:
-            raise OSError(f"{path.name}: {table.num_rows} rows were written but {rows} came back")
-
-    write_atomically(
-        path,
-        lambda file: pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP, store_schema=True),
-        check=check,
-    )
 
 
 def read_metadata(path: Path) -> dict[str, str]:

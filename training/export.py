@@ -6,7 +6,6 @@ import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from data_manifests.tables import QUALITY_CLASSES, Factor
 from labelers.faces import SIDE
 from training.config import Score
 from training.model import log_factors, log_marginals, quality_score
+from training.onnx_file import INPUT, TOLERANCE, ExportError, encode_onnx
 from training.prompts import FACTOR_SIZES
 
 if TYPE_CHECKING:
@@ -22,20 +22,11 @@ if TYPE_CHECKING:
 
     from training.model import MergedFactors, QualityModel
 
-INPUT = "images"
 OUTPUTS = ("quality", "p_quality", *(f"p_{factor}" for factor in Factor))
 """The outputs in their order; `quality` [N], the others [N, classes] from worst to best."""
 
 OUTPUT_SIZES = (1, len(QUALITY_CLASSES), *FACTOR_SIZES)
 """Numbers an image in every output."""
-
-OPSET = 18
-TOLERANCE = 1e-4
-"""How far an output may lie from PyTorch's."""
-
-
-class ExportError(RuntimeError):
-    """The ONNX file does not give what the model gives."""
 
 
 class Scorer(nn.Module):
@@ -86,23 +77,7 @@ def to_onnx(scorer: Scorer) -> bytes:
     """
     frozen = copy.deepcopy(scorer).cpu().float().eval()
     example = torch.from_numpy(_pictures(2))
-    with torch.no_grad():
-        program = torch.onnx.export(
-            frozen,
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            verbose=False,
-        )
-    if program is None:
-        raise ExportError("PyTorch's exporter gave nothing: check that onnxscript is installed")
-    proto = program.model_proto
-    _strip(proto)
-    onnx.checker.check_model(proto, full_check=True)
-    encoded: bytes = proto.SerializeToString(deterministic=True)
+    encoded = encode_onnx(frozen, example, OUTPUTS, "quality_model")
     check_equal(encoded, frozen)
     return encoded
 
@@ -139,13 +114,3 @@ def _pictures(count: int) -> NDArray[np.uint8]:
     noise = random.normal(0.0, 30.0, (count, SIDE, SIDE, 3))
     coarse = np.kron(random.normal(0.0, 60.0, (count, 7, 7, 3)), np.ones((1, 16, 16, 1)))
     return np.clip(level + noise + coarse, 0, 255).astype(np.uint8)
-
-
-def _strip(proto: onnx.ModelProto) -> None:
-    """Remove what the exporter notes about where the code lies: it differs from machine to machine."""
-    graph = proto.graph
-    holders = [proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
-    for holder in holders:
-        holder.ClearField("metadata_props")
-        holder.ClearField("doc_string")
-    graph.name = "quality_model"

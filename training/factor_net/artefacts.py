@@ -16,7 +16,8 @@ from data_manifests.models import read_entries
 from labelers.faces import SIDE
 from training.factor_net.card import write_card
 from training.factor_net.config import LEVEL, Head
-from training.factor_net.export import INPUT, OUTPUT, TOLERANCE
+from training.factor_net.export import OUTPUT
+from training.onnx_file import INPUT, TOLERANCE
 
 if TYPE_CHECKING:
     from data_manifests.wider_face import Split

@@ -6,26 +6,19 @@ import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 
 from labelers.faces import SIDE
 from training.factor_net.network import folded, normalise
+from training.onnx_file import INPUT, TOLERANCE, ExportError, encode_onnx
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from training.factor_net.network import CalibratedNet
 
-INPUT, OUTPUT = "images", "probabilities"
-OPSET = 18
-TOLERANCE = 1e-4
-"""How far a probability may lie from PyTorch's."""
-
-
-class ExportError(RuntimeError):
-    """The ONNX file does not give what the network gives."""
+OUTPUT = "probabilities"
 
 
 def to_onnx(model: CalibratedNet) -> bytes:
@@ -41,24 +34,7 @@ def to_onnx(model: CalibratedNet) -> bytes:
     Raises:
         ExportError: if a probability differs from the network's by more than 1e-4.
     """
-    example = torch.zeros(2, 3, SIDE, SIDE)
-    with torch.inference_mode():
-        program = torch.onnx.export(
-            folded(model),
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            verbose=False,
-        )
-    if program is None:
-        raise ExportError("PyTorch's exporter gave nothing: check that onnxscript is installed")
-    proto = program.model_proto
-    _strip(proto)
-    onnx.checker.check_model(proto, full_check=True)
-    encoded: bytes = proto.SerializeToString(deterministic=True)
+    encoded = encode_onnx(folded(model), torch.zeros(2, 3, SIDE, SIDE), [OUTPUT], "factor_net")
     check_equal(encoded, model)
     return encoded
 
@@ -92,13 +68,3 @@ def _pictures(count: int) -> NDArray[np.uint8]:
     noise = random.normal(0.0, 40.0, (count, 3, SIDE, SIDE))
     coarse = np.kron(random.normal(0.0, 60.0, (count, 3, 7, 7)), np.ones((16, 16)))
     return np.clip(level + noise + coarse, 0, 255).astype(np.uint8)
-
-
-def _strip(proto: onnx.ModelProto) -> None:
-    """Remove what the exporter notes about where the code lies: it differs from machine to machine."""
-    graph = proto.graph
-    holders = [proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
-    for holder in holders:
-        holder.ClearField("metadata_props")
-        holder.ClearField("doc_string")
-    graph.name = "factor_net"

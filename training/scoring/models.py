@@ -12,8 +12,9 @@ import torch
 
 from data_manifests.files import sha256_of
 from training.config import Device, Score
-from training.export import INPUT, OUTPUTS, Scorer
+from training.export import OUTPUTS, Scorer
 from training.model_file import load_model
+from training.onnx_file import INPUT
 from training.ranks import DeviceError
 from training.released import load_released
 from training.run_folder import CHECKPOINTS, MODEL

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from data_manifests.files import write_atomically
+from data_manifests.parquet import write_table
 from data_manifests.score_tables import SCORES, name_class, name_level
 from data_manifests.tables import CLASSES, QUALITY_CLASSES, SCHEMA_VERSION, Factor, Status
 from training.export import OUTPUT_SIZES
@@ -112,18 +111,7 @@ def write_scores(path: Path, scores: Scores, model: ScoringModel) -> None:
     Raises:
         DiskFullError: if no space is left; nothing stays behind.
     """
-    table = scores.to_table().replace_schema_metadata(describe(scores.images, model))
-
-    def check(written: Path) -> None:
-        rows = pq.read_metadata(written).num_rows
-        if rows != table.num_rows:
-            raise OSError(f"{path.name}: {table.num_rows} rows were written but {rows} came back")
-
-    write_atomically(
-        path,
-        lambda file: pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP, store_schema=True),
-        check=check,
-    )
+    write_table(path, scores.to_table().replace_schema_metadata(describe(scores.images, model)))
 
 
 def describe(images: StoredImages, model: ScoringModel) -> dict[str, str]:

@@ -1,0 +1,36 @@
+"""Parquet files that are whole or absent; the same rows give the same bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+
+from data_manifests.files import write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+ROW_GROUP = 65_536
+"""Rows of a row group: what is read at the least."""
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file atomically, and read its footer back before it is shown.
+
+    Raises:
+        DiskFullError: if no space is left; nothing stays behind.
+    """
+
+    def check(written: Path) -> None:
+        rows = pq.read_metadata(written).num_rows
+        if rows != table.num_rows:
+            raise OSError(f"{path.name}: {table.num_rows} rows were written but {rows} came back")
+
+    write_atomically(
+        path,
+        lambda file: pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP, store_schema=True),
+        check=check,
+    )
