@@ -46,7 +46,20 @@ class Format(StrEnum):
 
 
 LABELLED_FORMATS = (Format.RECORDIO, Format.IMAGE_FOLDER)
-"""The formats whose images can be labelled."""
+"""The formats whose images can be labelled: an anchor compares an image with the others of its person."""
+
+MEASURED_FORMATS = (*LABELLED_FORMATS, Format.VERIFICATION, Format.TEMPLATES)
+"""The formats whose images are aligned faces, so that they can be measured."""
+
+ALIGNED_FOLDER = "aligned_112"
+"""Where the aligned images of templates lie, below the root."""
+
+TEMPLATE_LISTS = (
+    "meta/*_face_tid_mid.txt",
+    "meta/*_name_5pts_score.txt",
+    "meta/*_template_pair_label.txt",
+)
+"""The lists of InsightFace's IJB test suite, below the root: of owners, of faces, and of pairs."""
 
 
 class Centres(StrEnum):
@@ -87,6 +100,8 @@ class Manifest(BaseModel):
         root: its folder.
         record_file: the file in it that holds the images, for recordio (.rec) and verification (.bin).
         pairs_file: the list of pairs, for a verification set that is a folder of images.
+        images_folder: the folder below the root that holds the images, for sets with lists beside them: by default the
+            root itself with `pairs_file`, and `aligned_112` for templates.
         images: how many images it should hold; checked where given, like the next three.
         identities: how many people.
         pairs: how many verification pairs.
@@ -111,6 +126,7 @@ class Manifest(BaseModel):
     root: Path
     record_file: PathText = "train.rec"
     pairs_file: PathText | None = None
+    images_folder: PathText | None = None
     images: Count | None = None
     identities: Count | None = None
     pairs: Count | None = None
@@ -144,6 +160,8 @@ class Manifest(BaseModel):
                 raise ValueError("a verification set needs either `record_file` (a .bin) or `pairs_file`: give one")
         elif "pairs_file" in given:
             raise ValueError(f"`pairs_file` belongs to verification sets, not to {self.format}: remove it")
+        if "images_folder" in given and self.pairs_file is None and self.format is not Format.TEMPLATES:
+            raise ValueError("`images_folder` belongs to sets with `pairs_file` or templates: set `root` instead")
         if "record_file" in given and self.format not in (Format.RECORDIO, Format.VERIFICATION):
             raise ValueError(f"`record_file` belongs to recordio and verification, not to {self.format}: remove it")
         return self
@@ -157,6 +175,15 @@ class Manifest(BaseModel):
             return self.root / self.record_file
         return self.root
 
+    @property
+    def image_root(self) -> Path | None:
+        """The folder that holds the images as files; None where one file holds them all."""
+        if self.format is Format.TEMPLATES:
+            return self.root / (self.images_folder or ALIGNED_FOLDER)
+        if self.pairs_file is not None:
+            return self.root / (self.images_folder or "")
+        return None if self.format in (Format.RECORDIO, Format.VERIFICATION) else self.root
+
     def overrides(self) -> dict[str, str]:
         """The settings that this data set chooses itself, by name, as text."""
         names = ("recognition_model", "pose_model", "factors_model", "centres", "head", "anchor")
@@ -168,22 +195,46 @@ class Manifest(BaseModel):
         Raises:
             ManifestError: if they are not; says where they should be and how to get them.
         """
-        there = self.data_path.is_dir() if self.data_path == self.root else self.data_path.is_file()
-        if not there:
-            how = self.download.strip() or "put it there, or correct `root`"
-            raise ManifestError(f"the data set {self.name} ({self.file}) is not at {self.data_path}: {how}")
+        if not (self.data_path.is_dir() if self.data_path == self.root else self.data_path.is_file()):
+            missing = self.data_path
+        elif self.image_root is not None and not self.image_root.is_dir():
+            missing = self.image_root
+        else:
+            return
+        how = self.download.strip() or "put it there, or correct `root`"
+        raise ManifestError(f"the data set {self.name} ({self.file}) is not at {missing}: {how}")
+
+    def require_images(self) -> None:
+        """Make sure that this is a set whose images can be measured.
+
+        Raises:
+            ManifestError: if it is a set for training a network.
+        """
+        if self.format not in MEASURED_FORMATS:
+            raise ManifestError(
+                f"the data set {self.name} ({self.file}) has the format {self.format}, whose photos are not aligned "
+                f"faces: images of {_join(MEASURED_FORMATS)} can be measured"
+            )
 
     def require_labelled(self) -> None:
         """Make sure that this is a set whose images can be labelled.
 
         Raises:
-            ManifestError: if it is a benchmark or a set for training a network.
+            ManifestError: if it is a benchmark or a set for training a network; says what can be made of it.
         """
-        if self.format not in LABELLED_FORMATS:
-            raise ManifestError(
-                f"the data set {self.name} ({self.file}) has the format {self.format}, which cannot be labelled: "
-                f"labelling works with {' and '.join(LABELLED_FORMATS)}"
-            )
+        if self.format in LABELLED_FORMATS:
+            return
+        measured = self.format in MEASURED_FORMATS
+        raise ManifestError(
+            f"the data set {self.name} ({self.file}) has the format {self.format}, which cannot be labelled: "
+            f"labelling works with {_join(LABELLED_FORMATS)}"
+            + ("; of this set, BlurAll, PoseAll, FactorsAll and EmbeddingsAll can be made" if measured else "")
+        )
+
+
+def _join(formats: tuple[Format, ...]) -> str:
+    """Formats as one says them."""
+    return f"{', '.join(formats[:-1])} and {formats[-1]}"
 
 
 def shipped_names() -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from data_manifests.models import load_registry
 from data_manifests.network import POSE_KINDS, Kind
 from data_manifests.sample import make_sample
 from data_manifests.weights import WeightsMissingError, fetch, sha256_of_entry
-from pipeline.catalogue import Inputs, build_stages
+from pipeline.catalogue import PER_IMAGE, Inputs, build_stages
 from pipeline.images import ImageSource
 from pipeline.recheck import data_token
 from pipeline.settings import Settings, dataset, read_settings
@@ -33,15 +33,20 @@ logger = logging.getLogger(__name__)
 
 WORKSPACE_VARIABLE = "FIQA_WORKSPACE"
 _LOCK_VARIABLE = "FIQA_RUN"
-"""Set by the process that holds the lock, so that the processes it starts do not ask for it."""
+"""Set by the process that holds locks to their folders, so that the processes it starts do not ask for them."""
 
 BYTES_A_ROW = {"index": 8, "blur": 9, "pose": 14, "factors": 14, "embeddings": 1030, "anchors": 14, "labels": 48}
 """Measured size of a row in Parquet; an embedding of 512 float16 does not compress."""
+
+MEASURED_STAGES = ("index", *PER_IMAGE)
+"""The stages that need no person, so that benchmarks can have them too."""
 
 _SAFETY = 1.2
 _WORTH_SAYING = 10**9
 _BYTES_A_LINE = 12
 """An .idx has at least so many bytes a record once it is large."""
+_BYTES_AN_IMAGE = 500
+"""An encoded face of 112x112 hardly has fewer bytes."""
 
 
 class JobError(ValueError):
@@ -91,12 +96,14 @@ class Job:
     @property
     def source(self) -> ImageSource:
         """Where workers read the images."""
-        if self.manifest.format is Format.RECORDIO:
-            return ImageSource(record_file=self.manifest.data_path)
-        return ImageSource(folder=self.manifest.data_path)
+        if self.manifest.image_root is not None:
+            return ImageSource(folder=self.manifest.image_root)
+        if self.manifest.format is Format.VERIFICATION:
+            return ImageSource(bin_file=self.manifest.data_path)
+        return ImageSource(record_file=self.manifest.data_path)
 
 
-def resolve(name_or_path: str, *, workspace: Path, limit: int = 0, recheck: bool = False) -> Job:
+def resolve(name_or_path: str, *, workspace: Path, limit: int = 0, recheck: bool = False, stage: str = "") -> Job:
     """Resolve a data set to a job.
 
     Args:
@@ -104,6 +111,7 @@ def resolve(name_or_path: str, *, workspace: Path, limit: int = 0, recheck: bool
         workspace: the folder that holds all outputs.
         limit: label the first images only; 0 for all.
         recheck: read all content and compare it with what was seen before.
+        stage: the last stage that is wanted, where that is known: not every data set can have every stage.
 
     Raises:
         ManifestError, SettingsError, ModelsError, JobError: each names the file, the field and the remedy.
@@ -112,7 +120,9 @@ def resolve(name_or_path: str, *, workspace: Path, limit: int = 0, recheck: bool
         raise JobError(f"--limit {limit}: give a number of images, or leave it out to label all")
     asked = name_or_path or dataset().name
     manifest = load_manifest(asked, workspace=workspace)
-    manifest.require_labelled()
+    manifest.require_images()
+    if stage and stage not in MEASURED_STAGES:
+        manifest.require_labelled()
     if manifest.name == "sample":
         make_sample(manifest.root)
     settings = read_settings(manifest.overrides())
@@ -124,16 +134,7 @@ def resolve(name_or_path: str, *, workspace: Path, limit: int = 0, recheck: bool
     }
     folder = f"{manifest.name}-first-{limit}" if limit else manifest.name
     store = Store(root=workspace / folder)
-    inputs = Inputs(
-        data=data_token(manifest, store.root / RECEIPTS, recheck=recheck),
-        layout=manifest.format.value,
-        limit=limit,
-        settings=settings,
-        models=models,
-        hashes={entry.name: _hash_weights(entry) for entry in models.values()},
-        head=_hash_head(settings),
-    )
-    stages = build_stages(inputs)
+    data = data_token(manifest, store.root / RECEIPTS, recheck=recheck)
     return Job(
         asked=asked,
         name=folder,
@@ -141,8 +142,37 @@ def resolve(name_or_path: str, *, workspace: Path, limit: int = 0, recheck: bool
         limit=limit,
         settings=settings,
         models=models,
-        stages=stages,
+        stages=build_stages(_gather(manifest, data, limit, settings, models)),
         store=store,
+    )
+
+
+def change_recogniser(job: Job, name: str) -> Job:
+    """The same data set with another recogniser; everything that does not rest on its embeddings stays as it is.
+
+    Class centres are then means, for a last layer that the settings name belongs to the recogniser that they name.
+
+    Raises:
+        RegistryError: if there is no recogniser of that name.
+    """
+    if name == job.models["recognition"].name:
+        return job
+    models = {**job.models, "recognition": load_registry().get(name, Kind.RECOGNITION)}
+    settings = job.settings.model_copy(update={"recognition_model": name, "centres": Centres.MEAN, "head": None})
+    inputs = _gather(job.manifest, job.stages["index"].data, job.limit, settings, models)
+    return replace(job, settings=settings, models=models, stages=build_stages(inputs))
+
+
+def _gather(manifest: Manifest, data: str, limit: int, settings: Settings, models: Mapping[str, Entry]) -> Inputs:
+    """What the stages are made from; `data` stands for the data set."""
+    return Inputs(
+        data=data,
+        layout=manifest.format.value,
+        limit=limit,
+        settings=settings,
+        models=models,
+        hashes={entry.name: _hash_weights(entry) for entry in models.values()},
+        head=_hash_head(settings),
     )
 
 
@@ -170,11 +200,21 @@ def lock_workspace(job: Job) -> None:
     Raises:
         LockedError: if another run holds it; says which.
     """
-    if os.environ.get(_LOCK_VARIABLE) == str(job.store.root):
+    lock_folder(job.store.root)
+
+
+def lock_folder(folder: Path) -> None:
+    """Hold a folder of the workspace until this process ends.
+
+    Raises:
+        LockedError: if another run holds it; says which.
+    """
+    held = [name for name in os.environ.get(_LOCK_VARIABLE, "").split(os.pathsep) if name]
+    if str(folder) in held:
         return
-    lock = RunLock(job.store.root, f"set {WORKSPACE_VARIABLE} to another folder")
+    lock = RunLock(folder, f"set {WORKSPACE_VARIABLE} to another folder")
     lock.acquire(" ".join(sys.argv))
-    os.environ[_LOCK_VARIABLE] = str(job.store.root)
+    os.environ[_LOCK_VARIABLE] = os.pathsep.join([*held, str(folder)])
     _held.append(lock)
 
 
@@ -183,15 +223,16 @@ _held: list[RunLock] = []
 
 
 def estimate_images(job: Job) -> int:
-    """How many images a job has, before its index is read: what the manifest says, or what the .idx can hold."""
-    if job.limit:
-        return job.limit
-    if job.manifest.images:
-        return job.manifest.images
-    if job.manifest.format is Format.RECORDIO:
-        index = job.manifest.data_path.with_suffix(".idx")
-        return index.stat().st_size // _BYTES_A_LINE if index.is_file() else 0
-    return len(ImageFolder(job.manifest.root))
+    """How many images a job has, before its index is read: what the manifest says, or what the data can hold."""
+    manifest = job.manifest
+    if known := job.limit or manifest.images:
+        return known
+    if manifest.image_root is not None:
+        return len(ImageFolder(manifest.image_root))
+    if manifest.format is Format.VERIFICATION:
+        return 2 * manifest.pairs if manifest.pairs else manifest.data_path.stat().st_size // _BYTES_AN_IMAGE
+    index = manifest.data_path.with_suffix(".idx")
+    return index.stat().st_size // _BYTES_A_LINE if index.is_file() else 0
 
 
 def check_space(job: Job, specs: Iterable[StageSpec]) -> None:

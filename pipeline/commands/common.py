@@ -20,9 +20,9 @@ Dataset = Annotated[
 Limit = Annotated[int, typer.Option("--limit", help="The label set of the first N images only.")]
 
 
-def job_of(dataset: str, limit: int = 0) -> Job:
-    """The job of a data set in the workspace of the environment."""
-    return resolve(dataset, workspace=workspace_root(), limit=limit)
+def job_of(dataset: str, limit: int = 0, stage: str = "") -> Job:
+    """The job of a data set in the workspace of the environment, for a stage that it must be able to have."""
+    return resolve(dataset, workspace=workspace_root(), limit=limit, stage=stage)
 
 
 def human_bytes(count: float) -> str:

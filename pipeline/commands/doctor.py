@@ -14,6 +14,7 @@ import luigi
 import typer
 from rich.table import Table
 
+from data_manifests.recordio import UNKNOWN_IDENTITY
 from data_manifests.weights import WeightsError, find
 from pipeline.commands.common import Dataset, console, human_bytes, job_of
 from pipeline.index import index_images
@@ -121,7 +122,8 @@ def check_weights(job: Job) -> Iterator[Finding]:
 def check_data(job: Job) -> Iterator[Finding]:
     """The data set's counts against its manifest."""
     indexed = index_images(job.manifest).table
-    people = len(set(indexed["identity"].to_pylist()))
+    people = len(set(indexed["identity"].to_pylist()) - {UNKNOWN_IDENTITY})
     promised = " as its manifest promises" if job.manifest.images else ""
-    text = f"{job.manifest.name}: {indexed.num_rows:,} images of {people:,} people{promised}"
+    whom = f" of {people:,} people" if people else ""
+    text = f"{job.manifest.name}: {indexed.num_rows:,} images{whom}{promised}"
     yield Finding(verdict=Verdict.OK, subject="data", text=text)

@@ -55,7 +55,7 @@ def explain(
     save: Annotated[Path | None, typer.Option("--save", help="Write the stored image to this file.")] = None,
 ) -> None:
     """Show an image, its measures and where each comes from. Example: python -m pipeline explain 42."""
-    job = job_of(dataset, limit)
+    job = job_of(dataset, limit, "labels")
     row = find_row(job, key)
     stored = job.source.read(row.index)[0]
     person = row.index["identity"][0].as_py()

@@ -50,7 +50,7 @@ def export(
     ] = None,
 ) -> None:
     """Write labels for other programs. Example: python -m pipeline export --output labels.csv."""
-    job = job_of(dataset, limit)
+    job = job_of(dataset, limit, "labels")
     if not job.store.is_complete(job.stages["labels"]):
         raise JobError(f"{job.name} has no labels under these settings yet: run luigi --module pipeline LabelAll")
     labels = pl.scan_parquet(job.store.folder(job.stages["labels"]))

@@ -24,8 +24,8 @@ def plan(
     limit: Limit = 0,
 ) -> None:
     """Show what a goal would run and why. Example: python -m pipeline plan LabelAll --dataset ms1mv2."""
-    job = job_of(dataset, limit)
     last = goal_class(goal).last.stage
+    job = job_of(dataset, limit, last)
     table = Table("stage", "fingerprint", "state", "why", title=f"{goal} of {job.name}")
     runs = 0
     for spec in job.stages[last].closure():

@@ -87,7 +87,13 @@ class Goal(luigi.Task):
         """Resolve the data set."""
         set_up_logs()
         with one_message():
-            return jobs.resolve(self.dataset, workspace=Path(self.workspace), limit=self.limit, recheck=self.recheck)
+            return jobs.resolve(
+                self.dataset,
+                workspace=Path(self.workspace),
+                limit=self.limit,
+                recheck=self.recheck,
+                stage=self.last.stage,
+            )
 
     def stages(self) -> tuple[StageSpec, ...]:
         """The last stage and all it rests on."""

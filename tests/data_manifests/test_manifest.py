@@ -166,6 +166,10 @@ def test_all_choices(tmp_path: Path) -> None:
         (MINIMAL + 'head = "h.npy"\n', "`centres` = head only"),
         (MINIMAL + 'centres = "head"\nhead = "h.onnx"\n', "`head` must end in .npy or .safetensors or .pt, not h.onnx"),
         (MINIMAL + 'pairs_file = "p.txt"\n', "`pairs_file` belongs to verification sets, not to image_folder"),
+        (
+            MINIMAL + 'images_folder = "p"\n',
+            "`images_folder` belongs to sets with `pairs_file` or templates: set `root`",
+        ),
         (MINIMAL + 'record_file = "p.rec"\n', "`record_file` belongs to recordio and verification"),
         (MINIMAL.replace("image_folder", "verification"), "either `record_file` (a .bin) or `pairs_file`"),
         (MINIMAL + 'recognition_model = "w600k"\n', "field `recognition_model`: no network is called 'w600k' (did you"),
@@ -234,11 +238,52 @@ def test_missing_data_say_where_and_how(tmp_path: Path, monkeypatch: pytest.Monk
     load_manifest(path).require_data()
 
 
-def test_benchmarks_are_not_labelled() -> None:
-    load_manifest("ms1mv2").require_labelled()
-    load_manifest("adience").require_labelled()
-    with pytest.raises(ManifestError, match=r"lfw .*verification, which cannot be labelled.*recordio and image_folder"):
-        load_manifest("lfw").require_labelled()
+def test_a_set_with_lists_needs_its_lists_and_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIQA_DATA", str(tmp_path))
+    manifest = load_manifest("xqlfw")
+    with pytest.raises(ManifestError, match=r"not at .*xqlfw/xqlfw_pairs\.txt: get xqlfw_aligned_112\.zip"):
+        manifest.require_data()
+    (tmp_path / "xqlfw").mkdir()
+    (tmp_path / "xqlfw" / "xqlfw_pairs.txt").touch()
+    with pytest.raises(ManifestError, match=r"not at .*xqlfw/xqlfw_aligned_112: get xqlfw_aligned_112\.zip"):
+        manifest.require_data()
+    (tmp_path / "xqlfw" / "xqlfw_aligned_112").mkdir()
+    manifest.require_data()
+    (tmp_path / "IJBC").mkdir()
+    with pytest.raises(ManifestError, match=r"(?s)not at .*IJBC/aligned_112: ask NIST.*align loose_crop/"):
+        load_manifest("ijbc").require_data()
+
+
+def test_where_the_images_lie(tmp_path: Path) -> None:
+    base = 'name = "mine"\nformat = "{}"\nroot = "r"\n{}'
+    for form, more, expected in (
+        ("recordio", "", None),
+        ("verification", 'record_file = "p.bin"\n', None),
+        ("image_folder", "", "r"),
+        ("verification", 'pairs_file = "p.txt"\n', "r"),
+        ("verification", 'pairs_file = "p.txt"\nimages_folder = "photos/112"\n', "r/photos/112"),
+        ("templates", "", "r/aligned_112"),
+        ("templates", 'images_folder = "crops"\n', "r/crops"),
+    ):
+        found = load_manifest(write_manifest(tmp_path, base.format(form, more))).image_root
+        assert found == (None if expected is None else tmp_path / expected)
+
+
+def test_benchmarks_are_measured_and_not_labelled() -> None:
+    for name in ("ms1mv2", "adience", "tinyface"):
+        load_manifest(name).require_labelled()
+    for name in ("lfw", "xqlfw", "ijbc"):
+        manifest = load_manifest(name)
+        manifest.require_images()
+        with pytest.raises(
+            ManifestError, match=rf"{name} .*{manifest.format}, which cannot be labelled.*EmbeddingsAll"
+        ):
+            manifest.require_labelled()
+    wider = load_manifest("wider_face")
+    with pytest.raises(ManifestError, match=r"labelling works with recordio and image_folder$"):
+        wider.require_labelled()
+    with pytest.raises(ManifestError, match="recordio, image_folder, verification and templates can be measured"):
+        wider.require_images()
 
 
 def test_real_data_set_has_the_counts_of_its_manifest(real_data: Path, tmp_path: Path) -> None:
@@ -316,12 +361,47 @@ def test_identity_of_benchmarks(tmp_path: Path) -> None:
     (tmp_path / "v" / "lfw.bin").write_bytes(b"PAIRS")
     assert read_identity(manifest).digest != first.digest
 
-    manifest = load_manifest(write_manifest(tmp_path, text.format("templates", "v", "")))
-    with pytest.raises(ManifestError, match=r"has no meta/\*\.txt in"):
-        read_identity(manifest)
-    (tmp_path / "v" / "meta").mkdir()
-    (tmp_path / "v" / "meta" / "a.txt").write_text("1")
-    assert read_identity(manifest).kind is Format.TEMPLATES
+
+@pytest.mark.parametrize("form", ["verification", "templates"])
+def test_identity_of_sets_with_lists(tmp_path: Path, form: str) -> None:
+    photos, more = (tmp_path / "v" / "aligned_112" / "a"), ""
+    if form == "verification":
+        more = 'pairs_file = "pairs.txt"\nimages_folder = "aligned_112"\n'
+    photos.mkdir(parents=True)
+    (photos / "1.jpg").write_bytes(b"one")
+    os.utime(photos / "1.jpg", ns=(7, 7))
+    manifest = load_manifest(write_manifest(tmp_path, f'name = "mine"\nformat = "{form}"\nroot = "v"\n{more}'))
+    if form == "verification":
+        (tmp_path / "v" / "pairs.txt").write_text("1")
+        lists = [tmp_path / "v" / "pairs.txt"]
+    else:
+        with pytest.raises(ManifestError, match=r"has no meta/\*_face_tid_mid\.txt in"):
+            read_identity(manifest)
+        (tmp_path / "v" / "meta").mkdir()
+        kinds = ("face_tid_mid", "name_5pts_score", "template_pair_label")
+        lists = [tmp_path / "v" / "meta" / f"x_{kind}.txt" for kind in kinds]
+        for path in lists:
+            path.write_text("1")
+    first = read_identity(manifest, recheck=True)
+    assert (first.kind, first.size) == (Format(form), 3)
+    (tmp_path / "v" / "archive.zip").write_bytes(b"what the images came in")
+    os.utime(lists[0], ns=(8, 8))
+    assert read_identity(manifest, recheck=True) == first
+    digests, contents = {first.digest}, {first.content_sha256}
+    for path in lists:
+        path.write_text("2")
+        changed = read_identity(manifest, recheck=True)
+        digests.add(changed.digest)
+        contents.add(changed.content_sha256)
+    (photos / "1.jpg").write_bytes(b"ONE")
+    os.utime(photos / "1.jpg", ns=(7, 7))
+    hidden = read_identity(manifest, recheck=True)
+    assert hidden.digest == changed.digest
+    assert hidden.content_sha256 not in contents
+    (photos / "2.jpg").write_bytes(b"two")
+    digests.add(read_identity(manifest).digest)
+    assert len(digests) == len(lists) + 2
+    assert len(contents) == len(lists) + 1
 
 
 def test_identity_of_wider_face(real_data: Path, tmp_path: Path) -> None:
