@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from data_manifests.tables import CLASSES, KEY, QUALITY_CLASSES, STATUS, Column, Factor, Table
+from data_manifests.tables import CLASSES, KEY, QUALITY_CLASSES, STATUS, TABLES, Column, Factor, Table
 
 SCORE_LIMITS = (0.1, 0.9)
 """Smallest and largest score that Eq. 2 can give: the anchors of the worst and of the best level."""
@@ -57,7 +57,8 @@ SCORES = Table(
 
 CONFIDENCE = Table(
     name="confidence",
-    text="How far the factors of every training image justify its quality, after the first phase of a training.",
+    text="How far the factors of an image justify its quality, after the first phase of a training. One row for every "
+    "record of the labels; what was not learned from has nulls, and `status` says why.",
     columns=(
         KEY,
         Column(
@@ -72,5 +73,19 @@ CONFIDENCE = Table(
     ),
 )  # fmt: skip
 
-MODEL_TABLES = {table.name: table for table in (CONFIDENCE, SCORES)}
+QUALITY = Table(
+    name="quality",
+    text="The quality of every image of a benchmark by one network, for an evaluation.",
+    columns=(
+        KEY,
+        Column(name="quality", type=pa.float32(), limits=(-float("inf"), float("inf")),
+               text="larger is better; the scale is the network's own"),
+        STATUS,
+    ),
+)  # fmt: skip
+
+MODEL_TABLES = {table.name: table for table in (CONFIDENCE, SCORES, QUALITY)}
 """The tables that a trained quality model makes."""
+
+STAGE_TABLES = TABLES | {QUALITY.name: QUALITY}
+"""The table of every stage that is made shard by shard, by the stage's name."""

@@ -26,6 +26,8 @@ class Status(StrEnum):
     NO_IDENTITY = "no_identity"
     SINGLE_IMAGE = "single_image"
     NO_OTHER_IDENTITY = "no_other_identity"
+    NO_LABEL = "no_label"
+    HELD_OUT = "held_out"
 
 
 STATUS_TEXT = {
@@ -38,6 +40,8 @@ STATUS_TEXT = {
     Status.NO_IDENTITY: "the image names no person, so there is no class centre to compare it with",
     Status.SINGLE_IMAGE: "the person has one image only, so no other image can be compared with it",
     Status.NO_OTHER_IDENTITY: "the data set has one person only, so there is no negative centre",
+    Status.NO_LABEL: "the image has none of the labels that a training uses, so it was not learned from",
+    Status.HELD_OUT: "the person was held out of a training, so the image was not learned from",
 }
 
 
@@ -155,7 +159,11 @@ _CLASS = pa.dictionary(pa.int8(), pa.string(), ordered=True)
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _F32 = pa.float32()
 
-KEY = Column(name="key", type=pa.int32(), text="the record's key; in a folder, 1 … N over the sorted paths")
+KEY = Column(
+    name="key",
+    type=pa.int32(),
+    text="the record's key; in a folder, 1 … N over the sorted paths; in a .bin and for templates, over its list",
+)
 STATUS = Column(name="status", type=_TEXT, text="`ok`, or why a measure is null")
 IDENTITY = Column(name="identity", type=pa.int32(), text="the person's number")
 
@@ -202,9 +210,10 @@ INDEX = Table(
     columns=(
         KEY,
         IDENTITY,
-        Column(name="offset", type=pa.int64(), text="where the record's first part starts in the .rec, in bytes"),
-        Column(name="length", type=pa.int32(), text="stored bytes of the record with its framing, or of the file"),
-        Column(name="path", type=pa.string(), text="the image file below the root; null for RecordIO"),
+        Column(name="offset", type=pa.int64(),
+               text="where the record's first part starts in the .rec, in bytes; in a .bin, the image's number from 0"),
+        Column(name="length", type=pa.int32(), text="stored bytes of the record with its framing, or of the image"),
+        Column(name="path", type=pa.string(), text="the image file below its folder; null for RecordIO and .bin"),
         STATUS,
     ),
 )  # fmt: skip

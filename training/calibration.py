@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 import torch
 
-from data_manifests.files import write_atomically
+from data_manifests.parquet import write_table
 from data_manifests.recipes import Recipe
 from data_manifests.score_tables import CONFIDENCE
 from data_manifests.tables import Status
@@ -63,33 +63,47 @@ def calibrate(
     return Calibration(js=js, confidence=confidence(js, beta))
 
 
-def write_confidence(
-    path: Path, keys: NDArray[np.int32], js: NDArray[np.float32], rho: NDArray[np.float32], notes: Mapping[str, str]
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confidences:
+    """The content of the table: N rows in key order.
+
+    Attributes:
+        keys: int32 [N], ascending.
+        js: float32 [N]; null where the status is not ok, whatever stands there.
+        rho: float32 [N], confidence; likewise.
+        status: text [N], `ok` or why an image was not measured.
+    """
+
+    keys: NDArray[np.int32]
+    js: NDArray[np.float32]
+    rho: NDArray[np.float32]
+    status: pa.Array
+
+
+def write_confidence(path: Path, found: Confidences, notes: Mapping[str, str]) -> None:
     """Write the table, whole or not at all.
 
     Args:
         path: the Parquet file.
-        keys: int32 [N], in any order, none twice; the rows are written in their order.
-        js: float32 [N].
-        rho: float32 [N], confidence.
+        found: its content.
         notes: file metadata, such as the run.
 
     Raises:
-        ConfidenceError: if a key stands twice, or if a value is not a number.
+        ConfidenceError: if the keys do not ascend, or if a value of an image that was measured is not a number.
         DiskFullError: if no space is left; nothing stays behind.
     """
-    order = np.argsort(keys, kind="stable")
-    keys, js, rho = keys[order], js[order], rho[order]
-    if len(keys) > 1 and not (np.diff(keys) > 0).all():
-        raise ConfidenceError(f"{path}: a key stands twice: every image is measured once")
-    if not (np.isfinite(js).all() and np.isfinite(rho).all()):
-        worst = keys[~(np.isfinite(js) & np.isfinite(rho))][0]
+    if not (np.diff(found.keys) > 0).all():
+        raise ConfidenceError(f"{path}: the keys do not ascend: every record is one row, in their order")
+    status = found.status.cast(pa.string())
+    unmeasured = pc.not_equal(status, Status.OK.value).to_numpy(zero_copy_only=False)  # [N]
+    sound = unmeasured | (np.isfinite(found.js) & np.isfinite(found.rho))
+    if not sound.all():
+        worst = found.keys[~sound][0]
         raise ConfidenceError(f"{path}: the confidence of key {worst} is not a number: the training has diverged")
-    status = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(keys), np.int32)), pa.array([Status.OK.value]))
+    values = [pa.array(column, mask=unmeasured) for column in (found.js, found.rho)]
+    columns = [pa.array(found.keys), *values, status.dictionary_encode()]
     schema = CONFIDENCE.schema().with_metadata({"stage": CONFIDENCE.name, **notes})
-    table = pa.table([pa.array(keys), pa.array(js), pa.array(rho), status], schema=schema)
-    write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"), check=pq.read_metadata)
+    write_table(path, pa.table(columns, schema=schema))
 
 
 def read_confidence(path: Path, keys: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -103,7 +117,7 @@ def read_confidence(path: Path, keys: NDArray[np.int32]) -> NDArray[np.float32]:
         float32 [N], in the order of `keys`.
 
     Raises:
-        ConfidenceError: if the file is not that table, or if an image is not in it.
+        ConfidenceError: if the file is not that table, or if an image is not in it, or was not measured.
     """
     try:
         frame = pl.read_parquet(path, columns=["key", "confidence"]).sort("key")
@@ -112,7 +126,7 @@ def read_confidence(path: Path, keys: NDArray[np.int32]) -> NDArray[np.float32]:
     known, rho = frame["key"].to_numpy(), frame["confidence"].to_numpy()
     place = np.searchsorted(known, keys)
     found = place < len(known)
-    found[found] = known[place[found]] == keys[found]
+    found[found] = (known[place[found]] == keys[found]) & np.isfinite(rho[place[found]])
     if not found.all():
         raise ConfidenceError(
             f"{path} lacks {int((~found).sum())} of {len(keys)} images, such as key {keys[~found][0]}: "

@@ -6,11 +6,14 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from data_manifests.recipes import Recipe
 from data_manifests.tables import Factor
 from training.model import ModelConfig
+
+if TYPE_CHECKING:
+    from data_manifests.folds import Fold
 
 
 class Score(StrEnum):
@@ -97,12 +100,14 @@ class TrainingConfig:
         model: the tower and the weights that it starts from.
         rules: paper or released code.
         terms: what is learned.
+        held_out: the people who are not learned from, on whom the model is measured; None: all are learned from.
         epochs_one: passes over the images in the first phase.
         epochs_two: passes in the second, after the confidence is known.
         batch: images in a step, over all processes.
         accumulation: parts in which a process takes its share of a step, where memory is short.
         learning_rate: of image tower and temperature (released code).
         merged_learning_rate: of the merged-factor network (released code).
+        warm_up: share of all steps in which the learning rate first rises to its highest; for random weights.
         weight_decay: of AdamW.
         clip: largest norm of the gradient, of tower and merged-factor network each (released code).
         balance: weight of quality fitting, lambda in Eq. 7.
@@ -123,12 +128,14 @@ class TrainingConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     rules: Rules = field(default_factory=Rules)
     terms: Terms = field(default_factory=Terms)
+    held_out: Fold | None = None
     epochs_one: int = 5
     epochs_two: int = 20
     batch: int = 256
     accumulation: int = 1
     learning_rate: float = 1e-5
     merged_learning_rate: float = 1e-3
+    warm_up: float = 0.0
     weight_decay: float = 1e-3
     clip: float = 5.0
     balance: float = 10.0
@@ -155,6 +162,10 @@ class TrainingConfig:
         not_negative = ("epochs_two", "weight_decay", "gamma", "seed")
         if wrong := [name for name in not_negative if not getattr(self, name) >= 0]:
             raise ValueError(f"{' and '.join(wrong)} must be 0 or more")
+        if not 0 <= self.warm_up < 1:
+            raise ValueError(f"warm_up is a share of all steps, from 0 to below 1, not {self.warm_up}")
+        if self.warm_up and self.rules.schedule is Recipe.RELEASED:
+            raise ValueError("the released schedule has no warm_up: leave it out, or take the rule schedule=paper")
 
     @property
     def epochs(self) -> int:

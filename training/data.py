@@ -1,126 +1,40 @@
-"""What a training learns from: the `labels` table as arrays, and the images where they lie."""
+"""What a training learns from, and what it is held against: labels as arrays, and the images where they lie."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_manifests.image_folder import ImageFolder
 from data_manifests.recordio import RecordFile, RecordReader
 from data_manifests.tables import CLASSES, Factor, Status
 from labelers.faces import DecodeError, decode
+from training.labels import Labels, TrainingDataError, read_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
-UNREADABLE = (Status.MISSING, Status.RECORD_ERROR, Status.DECODE_ERROR, Status.WRONG_SIZE)
-"""Causes for which there is no picture to learn from."""
+    from data_manifests.folds import Fold
 
-_COLUMNS = ("key", "identity", "quality", *(factor.value for factor in Factor), "status")
-
-
-class TrainingDataError(ValueError):
-    """The labels or the images cannot be used, or do not belong together; names the place and the remedy."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Labels:
-    """The columns of the `labels` table that a training uses; N rows, keys ascending.
-
-    Attributes:
-        keys: int32 [N].
-        identities: int32 [N].
-        quality: float32 [N] in [0, 1], NaN for null.
-        classes: int8 [N, 5] in the order of `Factor`, indices into CLASSES, -1 for null.
-        readable: bool [N], whether there is a picture to learn from.
-        fingerprint: of the stage that wrote the table, as its file metadata says; empty where that says nothing.
-        content: 12 hexadecimal digits of a SHA-256 over keys, quality and classes: what a training depends on.
-    """
-
-    keys: NDArray[np.int32]
-    identities: NDArray[np.int32]
-    quality: NDArray[np.float32]
-    classes: NDArray[np.int8]
-    readable: NDArray[np.bool_]
-    fingerprint: str
-    content: str
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
-def read_labels(folder: Path) -> Labels:
-    """Read a folder of Parquet files, or one file, that holds the `labels` table.
-
-    Raises:
-        TrainingDataError: if there is none, if it is not that table, or if two runs wrote into it.
-    """
-    files = sorted(folder.glob("*.parquet")) if folder.is_dir() else [folder]
-    if not files or not files[0].is_file():
-        raise TrainingDataError(f"{folder}: no Parquet file there; name the folder that `labels/current` points to")
-    try:
-        fingerprint = _fingerprint(files, folder)
-        frame = pl.scan_parquet(files).select(_COLUMNS).with_columns(*map(_codes, Factor)).collect().sort("key")
-    except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
-        raise TrainingDataError(f"{folder}: does not hold the table `labels` ({error})") from error
-    keys = frame["key"].cast(pl.Int32).to_numpy()
-    quality = frame["quality"].cast(pl.Float32).fill_null(float("nan")).to_numpy()
-    _check(keys, quality, folder)
-    classes = np.stack([frame[factor.value].to_numpy() for factor in Factor], axis=1)
-    return Labels(
-        keys=keys,
-        identities=frame["identity"].cast(pl.Int32).fill_null(-1).to_numpy(),
-        quality=quality,
-        classes=classes,
-        readable=_readable(frame["status"]),
-        fingerprint=fingerprint,
-        content=_digest(keys, quality, classes),
-    )
-
-
-def _fingerprint(files: list[Path], folder: Path) -> str:
-    """The fingerprint in the metadata of the files; all must have the same."""
-    metadata = [pq.read_schema(file).metadata or {} for file in files]
-    found: set[str] = {entry.get(b"fingerprint", b"").decode() for entry in metadata}
-    if len(found) > 1:
-        raise TrainingDataError(f"{folder}: its files are of different runs ({', '.join(sorted(found))}); label anew")
-    return found.pop()
-
-
-def _codes(factor: Factor) -> pl.Expr:
-    """A factor's classes, whatever kind of text column they are, as int8 with -1 for null."""
-    names = pl.Enum(CLASSES[factor])
-    return pl.col(factor.value).cast(pl.String).cast(names).to_physical().cast(pl.Int8).fill_null(-1)
-
-
-def _check(keys: NDArray[np.int32], quality: NDArray[np.float32], folder: Path) -> None:
-    """Raise unless every key stands there once and every quality lies within [0, 1]."""
-    if not len(keys):
-        raise TrainingDataError(f"{folder}: the labels have no row")
-    twice = np.flatnonzero(keys[1:] == keys[:-1])
-    if len(twice):
-        raise TrainingDataError(f"{folder}: the key {keys[twice[0]]} stands there twice; label anew")
-    outside = np.flatnonzero((quality < 0) | (quality > 1))
-    if len(outside):
-        row = outside[0]
-        raise TrainingDataError(f"{folder}: the quality of key {keys[row]} is {quality[row]}, not within [0, 1]")
-
-
-def _digest(*arrays: NDArray[np.generic]) -> str:
-    state = hashlib.sha256()
-    for array in arrays:
-        state.update(np.ascontiguousarray(array).data)
-    return state.hexdigest()[:12]
+__all__ = [
+    "FileImages",
+    "Images",
+    "LabelledImages",
+    "Labels",
+    "RecordImages",
+    "TrainingDataError",
+    "TrainingSet",
+    "load_training_set",
+    "read_labels",
+]
 
 
 class Images(Protocol):
@@ -176,16 +90,15 @@ class FileImages:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSet:
+class LabelledImages:
     """M images with their labels; it holds no open file and no pixel, so it travels to another process as it is.
 
     Attributes:
         labels: all N rows of the table.
-        rows: int64 [M], the rows of the labels that are learned from, ascending.
+        rows: int64 [M], the rows of the labels whose images these are, ascending.
         quality: float32 [M], NaN for null.
         classes: int8 [M, 5], -1 for null.
         images: where the M images lie.
-        left_out: cause -> number of rows that are not learned from.
     """
 
     labels: Labels
@@ -193,10 +106,15 @@ class TrainingSet:
     quality: NDArray[np.float32]
     classes: NDArray[np.int8]
     images: Images
-    left_out: dict[str, int]
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def people(self) -> int:
+        """How many people the images show, as far as it is known whom they show."""
+        found = np.unique(self.labels.identities[self.rows])
+        return int((found >= 0).sum())
 
     def decode_into(self, target: NDArray[np.uint8], row: int) -> None:
         """Decode one image.
@@ -231,63 +149,114 @@ class TrainingSet:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet(LabelledImages):
+    """The M images that are learned from.
+
+    Attributes:
+        left_out: cause -> number of rows that are not learned from.
+        held_out: the images of people who were held out, with labels to hold a model against; None where nobody was.
+    """
+
+    left_out: dict[str, int]
+    held_out: LabelledImages | None = None
+
+    def status(self) -> pa.Array:
+        """Why each of the N rows of the labels is learned from or not, as text [N].
+
+        It is `ok`, or `held_out`, or what the labels say of an image that cannot be read, or `no_label`.
+        """
+        learned, held = np.zeros((2, len(self.labels)), np.bool_)
+        learned[self.rows] = True
+        if self.held_out is not None:
+            held[self.held_out.rows] = True
+        told = (
+            pl.when(pl.Series(learned))
+            .then(pl.lit(Status.OK.value))
+            .when(pl.Series(held))
+            .then(pl.lit(Status.HELD_OUT.value))
+            .when(pl.Series(self.labels.readable))
+            .then(pl.lit(Status.NO_LABEL.value))
+            .otherwise(self.labels.status.cast(pl.String))
+        )
+        return pl.select(told).to_series().to_arrow()
+
+
 def load_training_set(
-    labels: Path, images: Path, *, quality: bool = True, factors: Collection[Factor] = tuple(Factor)
+    labels: Path,
+    images: Path,
+    *,
+    quality: bool = True,
+    factors: Collection[Factor] = tuple(Factor),
+    held_out: Fold | None = None,
 ) -> TrainingSet:
     """Join labels and images.
 
-    Left out, and counted, is what cannot be read, and what lacks every label that the training uses.
+    Left out, and counted, is what cannot be read, what lacks every label that the training uses, and of the rest the
+    images of the people who are held out. An image of nobody known is never held out.
 
     Args:
         labels: a folder of the `labels` table.
         images: a .rec file (its .idx beside it), or an image folder.
         quality: whether the training uses the quality.
         factors: the factors that it uses.
+        held_out: the people who are left out.
 
     Raises:
-        TrainingDataError: if labels and images do not belong together, or nothing is left to learn from.
+        TrainingDataError: if labels and images do not belong together, nothing is left to learn from, or nobody is
+            there to be held out.
         RecordError, ImageFolderError: if the images' index is damaged.
     """
     table = read_labels(labels)
-    readable = table.readable
     used = [place for place, factor in enumerate(Factor) if factor in factors]
     labelled = (table.classes[:, used] >= 0).any(axis=1)
     if quality:
         labelled |= np.isfinite(table.quality)
-    rows = np.flatnonzero(readable & labelled)
+    usable = table.readable & labelled
+    held = np.zeros(len(table), np.bool_) if held_out is None else usable & held_out.holds(table.identities)
+    rows = np.flatnonzero(usable & ~held)
     if not len(rows):
         raise TrainingDataError(f"{labels}: no row has an image that can be read and a label to learn from")
+    if held_out is not None and not held.any():
+        raise TrainingDataError(
+            f"{labels}: nobody of fold {held_out} has an image to learn from; hold out another fold"
+        )
+    choose = _find_images(images, table)
     return TrainingSet(
         labels=table,
         rows=rows,
         quality=table.quality[rows],
         classes=table.classes[rows],
-        images=_find_images(images, table, rows),
-        left_out={"unreadable": int((~readable).sum()), "unlabelled": int((readable & ~labelled).sum())},
+        images=choose(rows),
+        left_out={
+            "unreadable": int((~table.readable).sum()),
+            "unlabelled": int((table.readable & ~labelled).sum()),
+            "held out": int(held.sum()),
+        },
+        held_out=None if held_out is None else _take(table, np.flatnonzero(held), choose),
     )
 
 
-def _readable(status: pl.Series) -> NDArray[np.bool_]:
-    """Bool [N]: whether none of the causes, which stand joined by `+`, is that there is no picture."""
-    # Millions of rows have a handful of different texts.
-    texts = status.cast(pl.String).unique().drop_nulls().to_list()
-    without = [text for text in texts if set(text.split("+")) & set(UNREADABLE)]
-    return ~status.cast(pl.String).is_in(without).fill_null(value=False).to_numpy()
+def _take(table: Labels, rows: NDArray[np.int64], choose: Callable[[NDArray[np.int64]], Images]) -> LabelledImages:
+    """The images of some rows of the labels."""
+    return LabelledImages(
+        labels=table, rows=rows, quality=table.quality[rows], classes=table.classes[rows], images=choose(rows)
+    )
 
 
-def _find_images(place: Path, table: Labels, rows: NDArray[np.int64]) -> Images:
-    """Where the images of the given rows of the labels lie."""
+def _find_images(place: Path, table: Labels) -> Callable[[NDArray[np.int64]], Images]:
+    """What tells where the images of given rows of the labels lie."""
     if place.is_dir():
         if records := sorted(place.glob("*.rec")):
             raise TrainingDataError(f"{place}: is a folder of records; name the file, {records[0]}")
         folder = ImageFolder(place)
-        found = _match(place, table, folder.keys, folder.identities)[rows]
-        return FileImages(root=place, paths=tuple(folder.paths[i] for i in found))
+        files = _match(place, table, folder.keys, folder.identities)
+        return lambda rows: FileImages(root=place, paths=tuple(folder.paths[i] for i in files[rows]))
     if not place.is_file():
         raise TrainingDataError(f"{place}: no such file or folder; name the .rec file or the folder of images")
     index = RecordFile(place).index()
-    found = _match(place, table, index.keys, index.identities)[rows]
-    return RecordImages(rec=place, offsets=index.offsets[found], lengths=index.lengths[found])
+    found = _match(place, table, index.keys, index.identities)
+    return lambda rows: RecordImages(rec=place, offsets=index.offsets[found[rows]], lengths=index.lengths[found[rows]])
 
 
 def _match(place: Path, table: Labels, keys: NDArray[np.int32], identities: NDArray[np.int32]) -> NDArray[np.int64]:

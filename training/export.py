@@ -1,85 +1,95 @@
-"""The trained model for scoring: one module from pixels to every probability, and the same as an ONNX file."""
+"""Writes a trained model as ONNX: python -m training.export --checkpoint RUN_OR_FILE --output model.onnx.
+
+The file takes pixels and gives every number of a score. Its metadata tells what the score is taken from, the tower, the
+run, and the SHA-256 of the model.
+"""
 
 from __future__ import annotations
 
+import argparse
 import copy
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
 import torch
-from torch import Tensor, nn
 
-from data_manifests.tables import QUALITY_CLASSES, Factor
+from data_manifests.files import sha256_of, write_atomically
 from labelers.faces import SIDE
-from training.config import Score
-from training.model import log_factors, log_marginals, quality_score
-from training.onnx_file import INPUT, TOLERANCE, ExportError, encode_onnx
-from training.prompts import FACTOR_SIZES
+from training.onnx_file import INPUT, TOLERANCE, ExportError, Note, encode_onnx
+from training.scorer import OUTPUT_SIZES, OUTPUTS, Scorer
+from training.scoring.models import find_model, load_scorer
+from training.tower import TowerError
+from training.weights import WeightsError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from training.model import MergedFactors, QualityModel
-
-OUTPUTS = ("quality", "p_quality", *(f"p_{factor}" for factor in Factor))
-"""The outputs in their order; `quality` [N], the others [N, classes] from worst to best."""
-
-OUTPUT_SIZES = (1, len(QUALITY_CLASSES), *FACTOR_SIZES)
-"""Numbers an image in every output."""
+__all__ = ["INPUT", "OUTPUTS", "OUTPUT_SIZES", "ExportError", "Scorer", "check_equal", "export", "main", "to_onnx"]
 
 
-class Scorer(nn.Module):
-    """Quality and the probabilities of every class, so that one sees why an image is poor.
-
-    Attributes:
-        model: the trained model.
-        merged: the merged-factor network, where the score is taken from it.
-        score: which distribution `quality` and `p_quality` are taken from.
-    """
-
-    def __init__(
-        self, model: QualityModel, merged: MergedFactors | None = None, score: Score | str = Score.QUALITY
-    ) -> None:
-        super().__init__()
-        self.score = Score(score)
-        if self.score is Score.MERGED and merged is None:
-            raise ValueError("a score from the merged factors needs the merged-factor network, which was not saved")
-        self.model = model
-        self.merged = merged if self.score is Score.MERGED else None
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Score faces.
-
-        Args:
-            images: uint8 [N, 112, 112, 3], RGB, aligned.
-
-        Returns:
-            float32, in the order of `OUTPUTS`.
-        """
-        log_joint = self.model(images)  # [N, 360]
-        marginals = log_marginals(log_joint)
-        p_quality = marginals.quality.exp() if self.merged is None else self.merged(log_factors(log_joint).exp())
-        return quality_score(p_quality), p_quality, *(marginals.of(factor).exp() for factor in Factor)
-
-
-def to_onnx(scorer: Scorer) -> bytes:
+def to_onnx(scorer: Scorer, *, run: str = "", sha256: str = "") -> bytes:
     """Export a model and check the result against it.
 
     Args:
         scorer: any mode; it stays as it is.
+        run: fingerprint of the training, for the file's metadata; empty where it is not known.
+        sha256: of the model's file, likewise.
 
     Returns:
-        An ONNX model: `images` uint8 [N, 112, 112, 3] to `OUTPUTS`, for any N. The same weights give the same bytes.
+        An ONNX model: `images` uint8 [N, 112, 112, 3] to `OUTPUTS`, for any N. The same weights and origin give the
+        same bytes.
 
     Raises:
-        ExportError: if an output differs from PyTorch's by more than 1e-4.
+        ExportError: if an output differs by more than 1e-4 from what PyTorch gives.
     """
     frozen = copy.deepcopy(scorer).cpu().float().eval()
     example = torch.from_numpy(_pictures(2))
-    encoded = encode_onnx(frozen, example, OUTPUTS, "quality_model")
+    notes = {Note.SCORE: scorer.score.value, Note.TOWER: scorer.model.tower.name, Note.RUN: run, Note.MODEL: sha256}
+    encoded = encode_onnx(
+        frozen, example, OUTPUTS, "quality_model", {n.value: text for n, text in notes.items() if text}
+    )
     check_equal(encoded, frozen)
     return encoded
+
+
+def export(checkpoint: Path, output: Path) -> None:
+    """Write the model of a run's folder, or of a file, as an ONNX file, whole or not at all.
+
+    Raises:
+        ExportError: if the output is not to be an .onnx file, or does not give what PyTorch gives.
+        WeightsError: if there is no model, or if it cannot be read whole.
+        DiskFullError: if no space is left; nothing stays behind.
+    """
+    if output.suffix != ".onnx":
+        raise ExportError(f"{output}: give the file a name that ends in .onnx")
+    path = find_model(checkpoint)
+    saved = load_scorer(path)
+    encoded = to_onnx(saved.scorer, run=saved.run, sha256=sha256_of(path))
+    write_atomically(output, lambda file: file.write(encoded))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export; 0 when the file is there, 1 with one message on stderr when it cannot be made."""
+    result = argparse.ArgumentParser(prog="python -m training.export", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    result.add_argument("--checkpoint", type=Path, required=True,
+                        help="folder of a finished training, its model.safetensors, or a released .pt")  # fmt: skip
+    result.add_argument("--output", type=Path, required=True, help="the .onnx file to write; an older one is replaced")
+    given = result.parse_args(arguments)
+    try:
+        export(given.checkpoint, given.output)
+    except (ExportError, OSError, TowerError, WeightsError) as error:
+        if os.environ.get("FIQA_TRACE"):
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
 
 
 def check_equal(encoded: bytes, scorer: Scorer) -> None:
@@ -114,3 +124,7 @@ def _pictures(count: int) -> NDArray[np.uint8]:
     noise = random.normal(0.0, 30.0, (count, SIDE, SIDE, 3))
     coarse = np.kron(random.normal(0.0, 60.0, (count, 7, 7, 3)), np.ones((1, 16, 16, 1)))
     return np.clip(level + noise + coarse, 0, 255).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

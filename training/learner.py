@@ -14,11 +14,12 @@ from training.calibration import Calibration, calibrate
 from training.heads import Heads
 from training.model import QualityModel, build_merged, build_model
 from training.objective import Objective, Targets
+from training.scorer import Scorer
 from training.tower import Tower, build_image_tower
 from training.weights import load_strictly
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from training.checkpoint import Checkpoint
     from training.config import TrainingConfig
@@ -122,13 +123,28 @@ class Learner:
         Returns:
             Divergence and confidence [n], on the CPU.
         """
-        heads, config = self.heads.eval(), self._config
-        assert heads.merged is not None
-        with self._autocast():
-            log_joint = heads.model(images.to(self._ranks.device, non_blocking=True))
-        found = calibrate(log_joint, heads.merged, config.beta, config.rules.divergence)
-        heads.train()
+        config, merged = self._config, self.heads.merged
+        assert merged is not None
+        with self._evaluating():
+            with self._autocast():
+                log_joint = self.heads.model(images.to(self._ranks.device, non_blocking=True))
+            found = calibrate(log_joint, merged, config.beta, config.rules.divergence)
         return Calibration(js=found.js.cpu(), confidence=found.confidence.cpu())
+
+    @torch.no_grad()
+    def score(self, images: Tensor) -> Tensor:
+        """What the model says of images now: in evaluation mode and float32, without mirroring, as it is used later.
+
+        Args:
+            images: uint8 [n, 112, 112, 3], on the CPU.
+
+        Returns:
+            float32 [n, 18], the numbers of `training.scorer.OUTPUTS` side by side, on the CPU.
+        """
+        scorer = Scorer(self.heads.model, self.heads.merged, self._config.terms.score)
+        with self._evaluating():
+            outputs = scorer(images.to(self._ranks.device, non_blocking=True))
+        return torch.cat([output.reshape(len(images), -1) for output in outputs], dim=1).cpu()
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of both networks by name."""
@@ -143,6 +159,15 @@ class Learner:
         if self._sent is None or self._sent[0] != weights:
             self._sent = weights, torch.tensor(weights, device=self._ranks.device)
         return self._sent[1]
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Evaluation mode for a while."""
+        self.heads.eval()
+        try:
+            yield
+        finally:
+            self.heads.train()
 
     def _hold_gradients(self) -> contextlib.AbstractContextManager[None]:
         """Keep the processes from adding up their gradients yet."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from training.data import TrainingSet
+    from training.data import LabelledImages
 
 _PIECE = 32
 """Images that one thread decodes in one go: small enough to share a batch out, large enough to be worth a hand-over."""
@@ -26,10 +26,10 @@ _PIECE = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Images of a training set.
+    """Some of the images of a set.
 
     Attributes:
-        rows: int64 [N], their rows in the training set.
+        rows: int64 [N], their rows in the set.
         images: uint8 [N, 112, 112, 3], RGB, in page-locked memory where the loader was told so.
     """
 
@@ -50,7 +50,7 @@ class Loader:
         pinned: whether to use page-locked memory, from which a GPU copies while it computes.
     """
 
-    def __init__(self, data: TrainingSet, *, threads: int, ahead: int = 4, pinned: bool = False) -> None:
+    def __init__(self, data: LabelledImages, *, threads: int, ahead: int = 4, pinned: bool = False) -> None:
         if threads < 1 or ahead < 1:
             raise ValueError(f"a loader needs at least one thread and one batch ahead, not {threads} and {ahead}")
         self._data = data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,18 +31,30 @@ MERGED_HIDDEN = (72, 128, 64)
 """Hidden layers of the merged-factor network (CLIB-FIQA section 4.1: FC(72)-PReLU-FC(128)-PReLU-FC(64)-PReLU-FC(5))."""
 
 
+class Prompts(StrEnum):
+    """What stands for the prompts."""
+
+    ENCODED = "encoded"
+    """The text tower's embeddings as they are: what the paper does."""
+    SPREAD = "spread"
+    """What the words contribute to them, spread out evenly. A text tower of random weights embeds all prompts in nearly
+    one direction, in which levels of quality cannot be told apart; it knows nothing of words that this could lose."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """What decides the model before training.
 
     Attributes:
-        tower: one of open_clip's towers by name, or one of ours (test-resnet, test-vit, small-resnet).
+        tower: one of open_clip's towers by name, or one of ours (the files in training/towers).
         pretrained: one of open_clip's tags for it, a file, or nothing for random weights from the seed.
+        prompts: what stands for the prompts.
         merged_hidden: widths of the hidden layers of the merged-factor network.
     """
 
     tower: str = "RN50-quickgelu"
     pretrained: str = "openai"
+    prompts: Prompts = Prompts.ENCODED
     merged_hidden: tuple[int, ...] = MERGED_HIDDEN
 
     def __post_init__(self) -> None:
@@ -213,14 +226,39 @@ def build_model(config: ModelConfig, seed: int) -> QualityModel:
     clip = build_clip(tower, seed)
     if config.pretrained:
         tower = load_pretrained(clip, tower, config.pretrained)
-    return from_clip(clip, tower)
+    return from_clip(clip, tower, config.prompts)
 
 
-def from_clip(clip: nn.Module, tower: Tower) -> QualityModel:
+def from_clip(clip: nn.Module, tower: Tower, prompts: Prompts = Prompts.ENCODED) -> QualityModel:
     """The model of a CLIP whose weights are in place; in training mode."""
     features = encode_prompts(clip, tower)
+    if prompts is Prompts.SPREAD:
+        features = spread(features)
     model = QualityModel(tower, clip.get_submodule("visual"), features, clip.get_parameter("logit_scale"))
     return model.train()
+
+
+def spread(features: Tensor) -> Tensor:
+    """Keep of the prompts' embeddings what each word contributes, and give all contributions the same size.
+
+    A prompt becomes the sum of what its six words contribute (the mean over all prompts that have the word, less the
+    mean over all prompts); these contributions are turned and stretched until words of different factors are at right
+    angles and all words of a factor are equally far apart.
+
+    Args:
+        features: [360, K], K at least 11.
+
+    Returns:
+        [360, K], of unit length.
+    """
+    words = torch.cartesian_prod(*(torch.arange(size) for size in JOINT_SIZES))  # [360, 6]
+    has = [functional.one_hot(words[:, place], size) for place, size in enumerate(JOINT_SIZES)]
+    design = torch.cat(has, dim=1).double()  # [360, 17]
+    design = design - design.mean(0)
+    contributions = design @ torch.linalg.lstsq(design, features.double(), driver="gelsd").solution  # [360, K]
+    left, _, right = torch.linalg.svd(contributions, full_matrices=False)
+    kept = sum(size - 1 for size in JOINT_SIZES)
+    return functional.normalize(left[:, :kept] @ right[:kept], dim=-1).to(features.dtype)
 
 
 def build_merged(config: ModelConfig, seed: int) -> MergedFactors:

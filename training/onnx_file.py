@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import onnx
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -18,11 +19,25 @@ TOLERANCE = 1e-4
 """How far an output may lie from PyTorch's."""
 
 
+class Note(StrEnum):
+    """What an exported quality model tells of itself in its metadata."""
+
+    SCORE = "score"
+    """The `Score` that it gives."""
+    TOWER = "tower"
+    RUN = "run"
+    """The fingerprint of the training."""
+    MODEL = "model_sha256"
+    """The SHA-256 of the file that was exported."""
+
+
 class ExportError(RuntimeError):
     """The ONNX file does not give what the network gives."""
 
 
-def encode_onnx(module: nn.Module, example: Tensor, outputs: Sequence[str], name: str) -> bytes:
+def encode_onnx(
+    module: nn.Module, example: Tensor, outputs: Sequence[str], name: str, notes: Mapping[str, str] | None = None
+) -> bytes:
     """Export a module with one input, `images`, whose first dimension stays free.
 
     Args:
@@ -30,9 +45,10 @@ def encode_onnx(module: nn.Module, example: Tensor, outputs: Sequence[str], name
         example: an input of two rows or more.
         outputs: names of the outputs.
         name: of the graph.
+        notes: what the file's metadata tells of it.
 
     Returns:
-        The ONNX model; the same weights give the same bytes.
+        The ONNX model; the same weights and notes give the same bytes.
 
     Raises:
         ExportError: if the exporter gives nothing.
@@ -52,6 +68,7 @@ def encode_onnx(module: nn.Module, example: Tensor, outputs: Sequence[str], name
         raise ExportError("PyTorch's exporter gave nothing: check that onnxscript is installed")
     proto = program.model_proto
     _strip(proto, name)
+    onnx.helper.set_model_props(proto, dict(sorted((notes or {}).items())))
     onnx.checker.check_model(proto, full_check=True)
     encoded: bytes = proto.SerializeToString(deterministic=True)
     return encoded

@@ -4,6 +4,7 @@
 <run>/checkpoints/         the last few, to go on from
 <run>/events/              curves for TensorBoard
 <run>/confidence/          the table `confidence`, Parquet and nothing else
+<run>/metrics.json         how the model does on people held out, where there are any
 <run>/README.md            the model's card
 <run>/model.safetensors    the result; written last, so a run that has it is done
 """
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
     from training.config import TrainingConfig
     from training.data import TrainingSet
     from training.heads import Heads
+    from training.held_out import Agreement, Moment
 
 logger = logging.getLogger(__name__)
 
-CONFIG, CARD, MODEL = "config.json", "README.md", "model.safetensors"
+CONFIG, METRICS, CARD, MODEL = "config.json", "metrics.json", "README.md", "model.safetensors"
 EVENTS, CHECKPOINTS, CONFIDENCE = "events", "checkpoints", "confidence"
 _PACKAGES = ("torch", "open_clip_torch", "numpy", "polars", "simplejpeg", "safetensors")
 
@@ -78,8 +80,7 @@ class RunFolder:
         if not path.is_file():
             if self.checkpoints.exists() or self.finished:
                 raise RunFolderError(f"{self.root}: holds a run without its {CONFIG}; name another output folder")
-            text = json.dumps(new, indent=1) + "\n"
-            write_atomically(path, lambda file: file.write(text.encode()))
+            _write_json(path, new)
             return
         old = self._read(path)
         if old.get("run") != self.fingerprint:
@@ -90,10 +91,17 @@ class RunFolder:
         if old.get("versions") != new["versions"]:
             logger.warning("%s: begun with other versions of packages; the last bits may differ", self.root)
 
+    def add_metrics(self, moment: Moment, found: Agreement) -> None:
+        """Write down how the model does on people held out, beside what was written at other moments."""
+        path = self.root / METRICS
+        before = self._read(path) if path.is_file() else {}
+        _write_json(path, before | {moment.value: found.to_json()})
+
     def finish(self, config: TrainingConfig, heads: Heads, losses: Mapping[str, float]) -> None:
         """Write card and result."""
         facts = self._read(self.root / CONFIG)
-        card = write_card(facts, losses)
+        metrics = self._read(self.root / METRICS) if config.held_out is not None else {}
+        card = write_card(facts, losses, metrics)
         write_atomically(self.root / CARD, lambda file: file.write(card.encode()))
         save_model(self.root / MODEL, heads.model, heads.merged, {**facts, "score": config.terms.score.value})
 
@@ -118,6 +126,11 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise RunFolderError(f"{path}: cannot be read ({error}); name another output folder") from error
         return content
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=1) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def describe_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -27,8 +27,8 @@ from training.config import Device
 from training.progress import Meter, describe_duration
 from training.ranks import DeviceError
 from training.scoring.inputs import InputError, open_images
-from training.scoring.models import open_model
-from training.scoring.table import ScoreError, score_images, write_scores
+from training.scoring.models import average_flips, open_model
+from training.scoring.table import EXPORTED, ScoreError, score_images, write_scores
 from training.tower import TowerError
 from training.weights import WeightsError
 
@@ -77,7 +77,9 @@ def run(given: argparse.Namespace) -> None:
     check_output(given.output)
     images = open_images(given.input)
     model = open_model(given.checkpoint, given.device)
-    log.info("%s: %d images, scored by %s (%s)", images.place, len(images), model.path, model.score)
+    if given.flip_average:
+        model = average_flips(model)
+    log.info("%s: %d images, scored by %s (%s)", images.place, len(images), model.path, model.score or EXPORTED)
     scores = _score(images, model, batch=given.batch or BATCH[given.device], threads=given.threads)
     write_scores(given.output, scores, model)
     _report(scores, given.output)
@@ -138,6 +140,9 @@ def parser() -> argparse.ArgumentParser:
     add("--device", type=Device, choices=list(Device), default=Device.CPU)
     add("--batch", type=_positive, help="images in a run of the model (default: "
         f"{', '.join(f'{size} on {device}' for device, size in BATCH.items())})")  # fmt: skip
+    add(
+        "--flip-average", action="store_true", help="the mean over each image and its mirror image; takes twice as long"
+    )
     add("--threads", type=_positive, default=2, help="which read and decode (default: 2)")
     return result
 

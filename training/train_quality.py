@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_manifests.files import DiskFullError, LockedError, RunLock
+from data_manifests.folds import Fold
 from data_manifests.image_folder import ImageFolderError
 from data_manifests.recipes import Recipe
 from data_manifests.recordio import RecordError
@@ -24,7 +25,7 @@ from training.calibration import ConfidenceError
 from training.checkpoint import CheckpointError
 from training.config import Device, Rules, Score, Terms, TrainingConfig
 from training.data import TrainingDataError, load_training_set
-from training.model import ModelConfig
+from training.model import ModelConfig, Prompts
 from training.ranks import DeviceError, Ranks, join_ranks
 from training.run_folder import RunFolder, RunFolderError
 from training.stopping import EXIT_CODE
@@ -63,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(config: TrainingConfig, given: argparse.Namespace, ranks: Ranks) -> Outcome:
     """Train as the command line asks, in the processes that torchrun started, or in this one."""
     terms = config.terms
-    data = load_training_set(given.labels, given.images, quality=terms.quality, factors=terms.factors)
+    data = load_training_set(
+        given.labels, given.images, quality=terms.quality, factors=terms.factors, held_out=config.held_out
+    )
     folder = RunFolder(root=given.output, fingerprint=config.fingerprint(data.labels.content, len(data)))
     lock = RunLock(given.output) if ranks.first else None
     if lock is not None:
@@ -94,7 +97,7 @@ def make_config(given: argparse.Namespace) -> TrainingConfig:
     terms = Terms(
         quality=given.quality, factors=tuple(given.factors), score=given.score, confidence=given.confidence
     )  # fmt: skip
-    model = ModelConfig(tower=given.tower, pretrained=given.pretrained)
+    model = ModelConfig(tower=given.tower, pretrained=given.pretrained, prompts=given.prompts)
     same = {field.name for field in fields(TrainingConfig)} & vars(given).keys()
     settings = {name: getattr(given, name) for name in same}
     settings["bf16"] = given.device is Device.CUDA if given.bf16 is None else given.bf16
@@ -116,6 +119,8 @@ def _add_data(result: argparse.ArgumentParser) -> None:
     add("--labels", type=Path, required=True, help="folder of the table `labels`, such as .../labels/current")
     add("--images", type=Path, required=True, help="the .rec file (its .idx beside it), or the folder of images")
     add("--output", type=Path, required=True, help="folder of the run; if it holds this run, it goes on")
+    add("--held-out", type=_fold, metavar="K/N",
+        help="leave out all images of one in N people, and measure the model on them; K from 0 to N - 1")  # fmt: skip
     add("--limit-steps", type=_positive, help="stop, and save, after so many steps in all")
 
 
@@ -129,6 +134,8 @@ def _add_method(result: argparse.ArgumentParser) -> None:
         help=f"one rule of the other recipe: {', '.join(field.name for field in fields(Rules))}")  # fmt: skip
     add("--tower", default=default.model.tower, help="open_clip's name of the image tower, or one of training/towers")
     add("--pretrained", default=default.model.pretrained, help="open_clip's tag or a file; '' for random weights")
+    add("--prompts", type=Prompts, choices=list(Prompts), default=default.model.prompts,
+        help="spread: spread out the prompts' embeddings, for random weights")  # fmt: skip
     add("--quality", action=switch, default=True, help="fit the quality (NQF)")
     add("--factors", type=_factors, default=tuple(Factor), help="factors to learn, joined by commas; '' for none")
     add("--score", type=Score, choices=list(Score), default=Score.QUALITY, help="merged: the score is M-F's")
@@ -137,6 +144,8 @@ def _add_method(result: argparse.ArgumentParser) -> None:
         add(_option(name), type=int, default=getattr(default, name))
     for name in ("learning_rate", "merged_learning_rate", "weight_decay", "clip", "balance", "gamma", "beta"):
         add(_option(name), type=float, default=getattr(default, name))
+    add("--warm-up", type=float, default=default.warm_up, metavar="SHARE",
+        help="of all steps, in which the learning rate first rises; for random weights")  # fmt: skip
 
 
 def _add_machine(result: argparse.ArgumentParser) -> None:
@@ -159,6 +168,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def _fold(text: str) -> Fold:
+    try:
+        return Fold.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _factors(text: str) -> tuple[Factor, ...]:

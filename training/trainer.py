@@ -19,6 +19,7 @@ import torch
 from training.calibration import ConfidenceError
 from training.checkpoint import Checkpoint, CheckpointError, CheckpointFolder
 from training.confidence_file import read_made_from, write_aside
+from training.held_out import Moment, compare
 from training.learner import Learner, MicroBatch
 from training.loader import Batch, Loader
 from training.objective import MERGED, TOTAL, Targets
@@ -26,16 +27,19 @@ from training.plan import Plan, Work
 from training.progress import Meter
 from training.random_state import random_state, set_random_state
 from training.run_folder import Curves, RunFolder
-from training.sampler import Sampler, part_of
+from training.sampler import Sampler
 from training.schedule import rate_share
 from training.stopping import StopRequest, remember_signals
+from training.sweep import Sweep
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from torch import Tensor
 
     from training.config import TrainingConfig
-    from training.data import TrainingSet
+    from training.data import LabelledImages, TrainingSet
     from training.ranks import Ranks
 
 logger = logging.getLogger(__name__)
@@ -125,7 +129,7 @@ class Trainer:
         end_one, end = (epochs * self._sampler.steps for epochs in (config.epochs_one, config.epochs))
         with (
             remember_signals() as stop,
-            Loader(self._data, threads=config.threads, pinned=self._ranks.device.type == "cuda") as loader,
+            self._load(self._data) as loader,
             Meter(total=end, done=self._step, shown=first) as meter,
             Curves(self._folder, self._step, shown=first) as curves,
         ):
@@ -133,11 +137,15 @@ class Trainer:
                 loader=loader, meter=meter, curves=curves, stop=stop, limit=math.inf if limit is None else limit
             )
             ended = self._train(end_one, tools)
+            if ended is None and self._step == end_one < end:
+                ended = self._judge(Moment.PHASE_ONE, tools)
             if ended is None and config.calibrated:
                 ended = self._calibrate(end_one, tools)
             if ended is None:
                 ended = self._train(end, tools)
-        if ended is None and self._ranks.first:
+            if ended is None:
+                ended = self._judge(Moment.END, tools)
+        if ended is None and first:
             last = dict(zip(self._learner.objective.names, self._history[-1], strict=True))
             self._folder.finish(config, self._learner.heads, last)
         self._ranks.wait()
@@ -191,7 +199,13 @@ class Trainer:
     def _rate(self) -> float:
         """The share of the highest learning rate at this step."""
         steps, rules = self._sampler.steps, self._config.rules
-        return rate_share(self._step, steps=steps, epochs=self._config.epochs, recipe=rules.schedule)
+        return rate_share(
+            self._step,
+            steps=steps,
+            epochs=self._config.epochs,
+            recipe=rules.schedule,
+            warm_up=self._config.warm_up,
+        )
 
     def _after_step(self, until: int, weights: tuple[float, ...], tools: _Tools) -> Outcome | None:
         """Write what is due after a step, and say whether the run ends here."""
@@ -251,35 +265,57 @@ class Trainer:
                     f"{folder.confidence}: not the table with which phase two was begun; put it back, or train anew in "
                     "another folder"
                 )
-            found = self._measure(tools)
+            found = self._sweep(tools.loader, len(self._data), self._measure, tools, "confidence of the images")
             if found is None:
                 return Outcome.STOPPED
-            js, rho = found
+            js, rho = np.ascontiguousarray(found.T)
             if self._ranks.first:
-                write_aside(folder.confidence, keys, js, rho, notes)
+                write_aside(folder.confidence, self._data, js, rho, notes)
                 tools.curves.add(self._step, {"confidence/mean": float(rho.mean()), "confidence/js": float(js.mean())})
             self._ranks.wait()
         self._rho = rho
         return None
 
-    def _measure(self, tools: _Tools) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """Divergence and confidence of every image, float32 [M] each; None if the run was told to stop."""
+    def _measure(self, images: Tensor) -> Tensor:
+        """Divergence and confidence of some images, float32 [n, 2]."""
+        found = self._learner.calibrate(images)
+        return torch.stack([found.js, found.confidence], dim=1)
+
+    def _judge(self, moment: Moment, tools: _Tools) -> Outcome | None:
+        """Hold the model against the labels of the people who were held out, if there are any."""
+        data = self._data.held_out
+        if data is None:
+            return None
+        with self._load(data) as loader:
+            numbers = self._sweep(loader, len(data), self._learner.score, tools, "people held out")
+        if numbers is None:
+            return Outcome.STOPPED
+        if not np.isfinite(numbers).all():
+            raise LossError("the model gives no number for people held out: it has diverged; lower the learning rate")
+        if self._ranks.first:
+            found = compare(numbers, data, self._config.terms.factors)
+            self._folder.add_metrics(moment, found)
+            tools.curves.add(self._step, found.curves())
+            logger.info("%s: %s", moment.words, found)
+        self._ranks.wait()
+        return None
+
+    def _sweep(
+        self, loader: Loader, images: int, compute: Callable[[Tensor], Tensor], tools: _Tools, name: str
+    ) -> NDArray[np.float32] | None:
+        """A few numbers for every image, float32 [M, K]; None if the run was told to stop."""
         self._learner.level()
-        mine = part_of(np.arange(len(self._data)), self._ranks.rank, self._ranks.count)
-        size = max(1, self._config.batch // self._ranks.count)
-        # Every process goes through as many pieces as the first, the last of which may be empty.
-        longest = -(-len(self._data) // self._ranks.count)
-        pieces = [mine[start : start + size] for start in range(0, longest, size)]
-        own: list[NDArray[np.float32]] = []
-        for done, batch in enumerate(tools.loader.batches(pieces)):
-            if self._ranks.any(tools.stop.made):
-                return None
-            if len(batch.rows):
-                found = self._learner.calibrate(batch.images)
-                own.append(torch.stack([found.js, found.confidence]).numpy())
-            tools.meter.note(f"confidence of the images: {done / len(pieces):.0%}")
-        js, rho = np.concatenate(self._ranks.gather(np.concatenate(own, axis=1)), axis=1)
-        return js, rho
+        sweep = Sweep(
+            ranks=self._ranks,
+            batch=self._config.batch,
+            stopped=lambda: tools.stop.made,
+            advance=lambda share: tools.meter.note(f"{name}: {share:.0%}"),
+        )
+        return sweep.run(loader, images, compute)
+
+    def _load(self, data: LabelledImages) -> Loader:
+        """What decodes the images of a set."""
+        return Loader(data, threads=self._config.threads, pinned=self._ranks.device.type == "cuda")
 
     def _save(self) -> None:
         """Write a checkpoint, unless this step has one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from data_manifests.folds import fold_of
 from data_manifests.sample import draw_images
 from labelers.faces import decode
 from tests.pipeline.conftest import Factory
@@ -66,13 +68,18 @@ def test_a_training_without_data_says_what_to_get(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_quality_model_is_trained_from_the_labels(sample_copy: Factory) -> None:
     words = ["TrainQuality", "--tower", "test-vit", "--pretrained", "none"]
-    words += ["--options", "--epochs-one 1 --epochs-two 1 --batch 64 --threads 1"]
+    words += ["--options", "--epochs-one 1 --epochs-two 1 --batch 64 --threads 1 --held-out 0/2 --warm-up 0.2"]
     sample_copy.luigi(*words)
     run = sample_copy.workspace / "sample" / "quality_model" / "current"
     assert (run / "model.safetensors").is_file()
     confidence = pl.read_parquet(sorted(run.rglob("*.parquet")))
     assert confidence.columns == ["key", "js", "confidence", "status"]
     assert confidence["confidence"].drop_nulls().is_between(0.5, 1.0).all()
+    labels = pl.read_parquet(sample_copy.workspace / "sample" / "labels" / "current").sort("key")
+    assert confidence["key"].equals(labels["key"])
+    held = fold_of(labels["identity"].to_numpy(), 2) == 0
+    assert confidence["status"].to_list() == ["held_out" if away else "ok" for away in held]
+    assert json.loads((run / "metrics.json").read_text())["end"]["images"] == held.sum() == 128
     before = (run / "model.safetensors").stat().st_mtime_ns
     sample_copy.luigi(*words)
     assert (run / "model.safetensors").stat().st_mtime_ns == before

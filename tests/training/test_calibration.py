@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -13,16 +14,21 @@ from torch import Tensor, nn
 
 from data_manifests.recipes import Recipe
 from data_manifests.score_tables import CONFIDENCE
-from training.calibration import ConfidenceError, calibrate, read_confidence, write_confidence
+from training.calibration import ConfidenceError, Confidences, calibrate, read_confidence, write_confidence
 from training.losses import confidence, js_divergence
 from training.model import MergedFactors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-KEYS = np.array([7, 3, 12], np.int32)
-JS = np.array([0.0, 0.01, 0.5], np.float32)
-RHO = np.array([1.0, 0.92, 0.5], np.float32)
+KEYS = np.array([3, 7, 12, 15, 16], np.int32)
+JS = np.array([0.01, 0.0, np.nan, 0.5, np.nan], np.float32)
+RHO = np.array([0.92, 1.0, np.nan, 0.5, np.nan], np.float32)
+STATUS = ["ok", "ok", "decode_error", "ok", "held_out"]
+
+
+def table_of(keys: np.ndarray = KEYS, js: np.ndarray = JS, status: list[str] = STATUS) -> Confidences:
+    return Confidences(keys=keys, js=js, rho=RHO, status=pa.array(status))
 
 
 class Fixed(MergedFactors):
@@ -59,39 +65,52 @@ def test_full_agreement_gives_full_confidence() -> None:
 
 def test_table_is_read_by_polars_in_key_order(tmp_path: Path) -> None:
     path = tmp_path / "confidence" / "part.parquet"
-    write_confidence(path, KEYS, JS, RHO, notes={"run": "abc"})
+    write_confidence(path, table_of(), notes={"run": "abc"})
     frame = pl.read_parquet(path)
     assert frame.columns == list(CONFIDENCE.names) == ["key", "js", "confidence", "status"]
-    assert frame["key"].to_list() == [3, 7, 12]
-    assert frame["confidence"].to_list() == pytest.approx([0.92, 1.0, 0.5])
-    assert frame["status"].to_list() == ["ok"] * 3
+    assert frame["key"].to_list() == [3, 7, 12, 15, 16]
+    for name, values in (("js", JS), ("confidence", RHO)):
+        assert frame[name].null_count() == 2
+        np.testing.assert_array_equal(frame[name].to_numpy(), values)
+    assert frame["status"].to_list() == STATUS
+    assert pq.read_schema(path).remove_metadata() == CONFIDENCE.schema().remove_metadata()
     assert pq.read_schema(path).metadata[b"run"] == b"abc"
     assert [entry.name for entry in path.parent.iterdir()] == ["part.parquet"]
     content = path.read_bytes()
-    write_confidence(path, KEYS[::-1], JS[::-1], RHO[::-1], notes={"run": "abc"})
+    write_confidence(path, table_of(), notes={"run": "abc"})
     assert path.read_bytes() == content
+
+
+def test_what_was_not_measured_is_null_whatever_stands_there(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    write_confidence(path, table_of(status=["ok", "no_label", "decode_error", "ok", "held_out"]), notes={})
+    assert pl.read_parquet(path)["confidence"].is_null().to_list() == [False, True, True, False, True]
 
 
 def test_confidence_comes_back_in_the_order_of_the_keys_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "c.parquet"
-    write_confidence(path, KEYS, JS, RHO, notes={})
-    np.testing.assert_array_equal(read_confidence(path, np.array([12, 3, 3], np.int32)), RHO[[2, 1, 1]])
+    write_confidence(path, table_of(), notes={})
+    np.testing.assert_array_equal(read_confidence(path, np.array([15, 3, 3], np.int32)), RHO[[3, 0, 0]])
 
 
-@pytest.mark.parametrize("asked", [[4], [3, 99], [-1, 7]])
+@pytest.mark.parametrize("asked", [[4], [3, 99], [-1, 7], [3, 12], [7, 16, 15]])
 def test_an_image_that_was_not_measured_is_named(tmp_path: Path, asked: list[int]) -> None:
     path = tmp_path / "c.parquet"
-    write_confidence(path, KEYS, JS, RHO, notes={})
-    stranger = next(key for key in asked if key not in KEYS)
+    write_confidence(path, table_of(), notes={})
+    stranger = next(key for key in asked if key not in (3, 7, 15))
     with pytest.raises(ConfidenceError, match=rf"lacks 1 of {len(asked)} images, such as key {stranger}:.*phase again"):
         read_confidence(path, np.array(asked, np.int32))
 
 
 def test_wrong_values_are_never_written(tmp_path: Path) -> None:
-    with pytest.raises(ConfidenceError, match="a key stands twice"):
-        write_confidence(tmp_path / "c.parquet", KEYS[[0, 0]], JS[:2], RHO[:2], notes={})
-    with pytest.raises(ConfidenceError, match="key 3 is not a number"):
-        write_confidence(tmp_path / "c.parquet", KEYS, np.array([0, np.nan, 0], np.float32), RHO, notes={})
+    path = tmp_path / "c.parquet"
+    for wrong in ([3, 7, 7, 15, 16], [7, 3, 12, 15, 16]):
+        with pytest.raises(ConfidenceError, match="keys do not ascend"):
+            write_confidence(path, table_of(keys=np.array(wrong, np.int32)), notes={})
+    with pytest.raises(ConfidenceError, match="key 7 is not a number"):
+        write_confidence(path, table_of(js=np.array([0, np.inf, 0, 0, 0], np.float32)), notes={})
+    with pytest.raises(ConfidenceError, match="key 12 is not a number"):
+        write_confidence(path, table_of(status=["ok"] * 5), notes={})
     assert not list(tmp_path.iterdir())
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_manifests.folds import Fold, fold_of
 from data_manifests.recordio import RecordFile
 from data_manifests.tables import CLASSES, Factor
 from labelers.faces import decode
@@ -56,7 +57,8 @@ def test_classes_may_be_any_kind_of_text(faces_labels: Path, tmp_path: Path, kin
 
 def test_images_are_those_of_the_keys(labelled_faces: LabelledSample, faces_labels: Path) -> None:
     data = load_training_set(faces_labels, labelled_faces.record_file)
-    assert data.left_out == {"unreadable": 1, "unlabelled": 0}
+    assert data.left_out == {"unreadable": 1, "unlabelled": 0, "held out": 0}
+    assert data.held_out is None
     assert len(data) == 255
     assert 256 // 3 not in data.rows
     records = RecordFile(labelled_faces.record_file)
@@ -79,6 +81,89 @@ def test_rows_without_a_label_that_is_used_are_left_out(labelled_faces: Labelled
     assert quality.left_out["unlabelled"] == len(whole) - len(quality)
     assert len(pose) == (whole.classes[:, 2] >= 0).sum()
     assert (pose.classes[:, 2] >= 0).all()
+
+
+def test_people_held_out_are_in_the_other_set_whole(labelled_faces: LabelledSample, faces_labels: Path) -> None:
+    image, fold = labelled_faces.record_file, Fold(number=2, folds=5)
+    whole, data = load_training_set(faces_labels, image), load_training_set(faces_labels, image, held_out=fold)
+    held = data.held_out
+    assert held is not None
+    people = whole.labels.identities
+    away = fold_of(people, 5) == 2
+    assert 0 < away.sum() < len(people)
+    assert held.rows.tolist() == [row for row in whole.rows if away[row]]
+    assert data.rows.tolist() == [row for row in whole.rows if not away[row]]
+    assert held.people == len(set(people[away]))
+    assert not set(people[held.rows]) & set(people[data.rows])
+    assert data.left_out["held out"] == len(held)
+    records = RecordFile(image)
+    for part in (data, held):
+        np.testing.assert_array_equal(part.quality, whole.labels.quality[part.rows])
+        np.testing.assert_array_equal(part.classes, whole.labels.classes[part.rows])
+        target = np.zeros((112, 112, 3), np.uint8)
+        part.decode_into(target, 5)
+        assert (target == decode(records.read(int(whole.labels.keys[part.rows[5]]))[1])).all()
+
+
+def test_images_of_nobody_known_are_never_held_out(labelled_faces: LabelledSample, tmp_path: Path) -> None:
+    """In a folder, images that lie beside the people's folders are of nobody known."""
+    root, encoded = tmp_path / "images", [stored for _, _, stored in RecordFile(labelled_faces.record_file).images()]
+    for place in ("a/1.jpg", "b/1.jpg", "c/1.jpg", "x.jpg", "y.jpg"):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).write_bytes(encoded[0])
+    table = labelled_faces.draw(5, 3)
+    people = [0, 1, 2, -1, -1]
+    for name, values in (("key", range(1, 6)), ("identity", people)):
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.int32()))
+    status = ["ok"] * 5
+    table = table.set_column(table.column_names.index("status"), "status", pa.array(status))
+    table = table.set_column(table.column_names.index("quality"), "quality", pa.array([0.5] * 5, pa.float32()))
+    pq.write_table(table, tmp_path / "labels.parquet")
+    folds = fold_of(np.arange(3, dtype=np.int32), 5).tolist()
+    data = load_training_set(tmp_path / "labels.parquet", root, held_out=Fold(number=folds[0], folds=5))
+    assert data.held_out is not None
+    assert data.held_out.rows.tolist() == [row for row in range(3) if folds[row] == folds[0]]
+    assert {3, 4} <= set(data.rows)
+
+
+def test_every_row_says_why_it_is_not_learned_from(labelled_faces: LabelledSample, tmp_path: Path) -> None:
+    table = labelled_faces.draw(60, 4)
+    status = ["ok"] * 60
+    status[5], status[6], status[40] = "no_face", "decode_error", "wrong_size"
+    status[50] = "no_face+single_image"
+    table = table.set_column(table.column_names.index("status"), "status", pa.array(status))
+    quality = [None if row in (5, 10, 50) else 0.5 for row in range(60)]
+    table = table.set_column(table.column_names.index("quality"), "quality", pa.array(quality, pa.float32()))
+    pq.write_table(table, tmp_path / "labels.parquet")
+    place, image = tmp_path / "labels.parquet", labelled_faces.record_file
+    one, two = (fold_of(table["identity"].to_numpy()[[0, 59]], 4)).tolist()
+    assert one != two
+    data = load_training_set(place, image, factors=(), held_out=Fold(number=two, folds=4))
+    wanted = ["ok"] * 32 + ["held_out"] * 28
+    wanted[5] = wanted[10] = wanted[50] = "no_label"
+    wanted[6], wanted[40] = "decode_error", "wrong_size"
+    assert data.status().to_pylist() == wanted
+    assert data.left_out == {"unreadable": 2, "unlabelled": 3, "held out": 26}
+    assert data.status().to_pylist().count("ok") == len(data)
+    plain = load_training_set(place, image)
+    assert plain.status().to_pylist() == [text if text in ("decode_error", "wrong_size") else "ok" for text in status]
+
+
+def test_a_fold_without_anybody_is_an_error(labelled_faces: LabelledSample, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.parquet"
+    pq.write_table(labelled_faces.draw(20, 0), labels)  # one person
+    only = int(fold_of(np.zeros(1, np.int32), 3)[0])
+    with pytest.raises(TrainingDataError, match="no row has an image"):
+        load_training_set(labels, labelled_faces.record_file, held_out=Fold(number=only, folds=3))
+    with pytest.raises(TrainingDataError, match=r"nobody of fold ./3 has an image"):
+        load_training_set(labels, labelled_faces.record_file, held_out=Fold(number=(only + 1) % 3, folds=3))
+
+
+def test_whom_an_image_shows_is_part_of_the_content(labelled_faces: LabelledSample, tmp_path: Path) -> None:
+    table = labelled_faces.draw(40, 2)
+    pq.write_table(table, tmp_path / "a.parquet")
+    pq.write_table(_stranger(table), tmp_path / "b.parquet")
+    assert read_labels(tmp_path / "a.parquet").content != read_labels(tmp_path / "b.parquet").content
 
 
 def test_a_folder_of_images_gives_the_same_pixels(labelled_faces: LabelledSample, tmp_path: Path) -> None:

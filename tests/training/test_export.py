@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,15 +15,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from data_manifests.files import sha256_of
 from training.config import Score
-from training.export import INPUT, OUTPUT_SIZES, OUTPUTS, ExportError, Scorer, check_equal, to_onnx
+from training.export import INPUT, OUTPUT_SIZES, OUTPUTS, ExportError, Scorer, check_equal, main, to_onnx
 from training.model import ModelConfig, QualityModel, build_merged, log_factors, log_marginals, quality_score
 from training.model_file import is_model_file, load_model, save_model
+from training.scoring.models import open_model
 from training.weights import WeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     SmallModel = Callable[[str], QualityModel]
 
@@ -95,6 +97,58 @@ class TestOnnx:
         weight.raw_data = (values + 0.1 * np.arange(len(values)) / len(values)).astype(np.float32).tobytes()
         with pytest.raises(ExportError, match="differs from PyTorch's"):
             check_equal(proto.SerializeToString(), scorers[name])
+
+
+def notes_of(encoded: bytes) -> dict[str, str]:
+    return {entry.key: entry.value for entry in onnx.load_from_string(encoded).metadata_props}
+
+
+def test_the_onnx_file_tells_score_and_tower(files: dict[str, bytes]) -> None:
+    assert notes_of(files["test-resnet"]) == {"score": "quality", "tower": "test-resnet"}
+    assert notes_of(files["test-vit"]) == {"score": "merged", "tower": "test-vit"}
+    session = onnxruntime.InferenceSession(files["test-vit"], providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map == notes_of(files["test-vit"])
+
+
+def test_nothing_else_of_the_machine_is_in_the_onnx_file(files: dict[str, bytes]) -> None:
+    for encoded in files.values():
+        for word in (b"site-packages", b"/training/", str(Path.cwd()).encode()):
+            assert word not in encoded
+
+
+class TestCommand:
+    def test_exports_a_run(self, small_model: SmallModel, noisy_faces: Tensor, tmp_path: Path) -> None:
+        model, merged = small_model("test-vit"), build_merged(ModelConfig(), seed=2).eval()
+        save_model(tmp_path / "model.safetensors", model, merged, notes={"score": "merged", "run": "0123456789ab"})
+        output = tmp_path / "out" / "model.onnx"
+        assert main(["--checkpoint", str(tmp_path), "--output", str(output)]) == 0
+        told = {"score": "merged", "tower": "test-vit", "run": "0123456789ab"}
+        assert notes_of(output.read_bytes()) == told | {"model_sha256": sha256_of(tmp_path / "model.safetensors")}
+        opened, wanted = open_model(output), open_model(tmp_path)
+        assert opened.score is wanted.score is Score.MERGED
+        images = noisy_faces.numpy()
+        np.testing.assert_allclose(opened.run(images), wanted.run(images), atol=1e-4)
+
+    @pytest.mark.parametrize(
+        ("checkpoint", "output", "message"),
+        [
+            ("gone", "model.onnx", "no such checkpoint"),
+            ("text.safetensors", "model.onnx", "is not a model of this project"),
+            ("text.onnx", "model.onnx", "is not a kind of checkpoint"),
+            ("text.safetensors", "model.pth", "ends in .onnx"),
+        ],
+    )
+    def test_a_mistake_is_one_message(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], checkpoint: str, output: str, message: str
+    ) -> None:
+        for name in ("text.safetensors", "text.onnx"):
+            (tmp_path / name).write_text("no")
+        assert main(["--checkpoint", str(tmp_path / checkpoint), "--output", str(tmp_path / output)]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert message in error
+        assert error.count("\n") == 1
+        assert not (tmp_path / output).exists()
 
 
 def test_the_same_weights_give_the_same_onnx_bytes(scorers: dict[str, Scorer], files: dict[str, bytes]) -> None:

@@ -19,6 +19,7 @@ from training.model import (
     MERGED_HIDDEN,
     MergedFactors,
     ModelConfig,
+    Prompts,
     QualityModel,
     build_merged,
     build_model,
@@ -26,7 +27,7 @@ from training.model import (
     log_marginals,
     quality_score,
 )
-from training.prompts import PROMPTS, tokenize_prompts
+from training.prompts import JOINT_SIZES, PROMPTS, tokenize_prompts
 from training.tower import (
     CLIP_MEAN,
     CLIP_STD,
@@ -213,6 +214,16 @@ class TestBuild:
         similarity = features @ features.T - 2.0 * torch.eye(360)
         assert similarity.max() < 1.0 - 1e-6
 
+    def test_spread_prompts_differ_by_their_words_alone(self) -> None:
+        config = ModelConfig(tower="test-vit", pretrained="", prompts=Prompts.SPREAD)
+        features = build_model(config, seed=1).text_features.double()
+        words = torch.cartesian_prod(*(torch.arange(size) for size in JOINT_SIZES))  # [360, 6]
+        differs = words[:, None] != words[None]  # [360, 360, 6]
+        weight = torch.tensor([size / 11 for size in JOINT_SIZES], dtype=torch.float64)
+        wanted = 1.0 - differs.double() @ weight
+        # A word of a factor with n words is as far from every other one: the simplex of n corners in n - 1 directions.
+        assert torch.allclose(features @ features.T, wanted, atol=1e-5)
+
     def test_takes_weights_of_a_file(self, tmp_path: Path, noisy_faces: Tensor, small_model: SmallModel) -> None:
         file = tmp_path / "weights.pt"
         tower = find_tower("test-vit")
@@ -258,7 +269,9 @@ class TestBuild:
         assert (tower.mean, tower.std) == (tuple(source["mean"]), tuple(source["std"])) == (CLIP_MEAN, CLIP_STD)
 
     def test_refuses_unknown_towers_and_weights(self) -> None:
-        with pytest.raises(TowerError, match="there is no tower 'RN51': choose one of small-resnet, test-resnet"):
+        with pytest.raises(
+            TowerError, match="there is no tower 'RN51': choose one of resnet10t, small-resnet, test-resnet"
+        ):
             find_tower("RN51")
         with pytest.raises(TowerError, match=r"neither a file nor weights.*openai.*leave it empty"):
             load_pretrained(nn.Module(), find_tower("RN50-quickgelu"), "openia")

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_manifests.folds import Fold
 from data_manifests.recipes import Recipe
 from data_manifests.tables import Factor
 from training.config import Rules, Score, Terms, TrainingConfig
@@ -181,6 +182,27 @@ def test_the_papers_rate_is_one_cosine_over_all_steps() -> None:
     assert (np.diff(shares) < 0).all()
 
 
+@pytest.mark.parametrize("warm_up", [0.04, 0.2, 0.999])
+def test_a_warm_rate_rises_in_a_line_and_falls_in_a_cosine(warm_up: float) -> None:
+    shares = [rate_share(step, steps=10, epochs=25, recipe=Recipe.PAPER, warm_up=warm_up) for step in range(250)]
+    rising = round(250 * warm_up)
+    assert shares[:rising] == pytest.approx([(step + 1) / (rising + 1) for step in range(rising)])
+    if rising < 250:
+        falling = 250 - rising
+        assert shares[rising] == 1.0
+        wanted = [(1 + math.cos(math.pi * step / falling)) / 2 for step in range(falling)]
+        assert shares[rising:] == pytest.approx(wanted)
+    assert 0 < min(shares) <= max(shares) <= 1
+
+
+def test_the_released_rate_takes_no_warm_up() -> None:
+    with pytest.raises(ValueError, match="no warm-up"):
+        rate_share(0, steps=10, epochs=25, recipe=Recipe.RELEASED, warm_up=0.1)
+    with pytest.raises(ValueError, match="the released schedule has no warm_up"):
+        TrainingConfig(rules=Rules.of(Recipe.RELEASED), warm_up=0.1)
+    assert TrainingConfig(rules=replace(Rules.of(Recipe.RELEASED), schedule=Recipe.PAPER), warm_up=0.1).warm_up == 0.1
+
+
 def test_the_released_rate_is_pytorchs_with_a_period_of_five() -> None:
     """CosineAnnealingLR(T_max=5), stepped once an epoch for 25 epochs: it falls, rises, and ends high."""
     optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -211,13 +233,19 @@ def test_only_what_decides_the_weights_names_a_run() -> None:
     assert same.fingerprint("abc", 100) == name
     others = [replace(config, beta=25.0), replace(config, epochs_one=6), replace(config, terms=ROWS["all"])]
     names = {other.fingerprint("abc", 100) for other in others}
+    folds = [replace(config, held_out=Fold(number=number, folds=folds)) for number, folds in ((0, 5), (1, 5), (0, 6))]
+    names |= {other.fingerprint("abc", 100) for other in (*folds, replace(config, warm_up=0.1))}
     names |= {config.fingerprint("abd", 100), config.fingerprint("abc", 101), name}
-    assert len(names) == 6
+    assert len(names) == 10
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"batch": 0}, {"keep": 0}, {"epochs_one": 0}, {"epochs_two": -1}, {"beta": 0.0}, {"clip": math.nan}]
-)
+    "wrong",
+    [
+        {"batch": 0}, {"keep": 0}, {"epochs_one": 0}, {"epochs_two": -1}, {"beta": 0.0}, {"clip": math.nan},
+        {"warm_up": -0.1}, {"warm_up": 1.0}, {"warm_up": math.nan},
+    ],
+)  # fmt: skip
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         replace(TrainingConfig(), **wrong)

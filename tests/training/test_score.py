@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import onnx
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -29,6 +30,7 @@ from data_manifests.tables import CLASSES, Factor
 from labelers.faces import decode
 from training import score
 from training.export import Scorer, to_onnx
+from training.losses import ANCHORS
 from training.model import ModelConfig, build_merged, log_factors, quality_score
 from training.model_file import save_model
 from training.prompts import PROMPTS
@@ -301,7 +303,46 @@ class TestModels:
         found = run_score(tmp_path / "model.onnx", faces.pairs, tmp_path / "b.parquet")
         numbers = [name for name in MEASURES if name not in set(Factor)]
         np.testing.assert_allclose(found.select(numbers).to_numpy(), wanted.select(numbers).to_numpy(), atol=1e-4)
-        assert pq.read_schema(tmp_path / "b.parquet").metadata[b"score"] == b"exported"
+        assert pq.read_schema(tmp_path / "b.parquet").metadata[b"score"] == b"quality"
+
+    def test_an_onnx_file_that_does_not_tell_its_score_is_called_exported(
+        self, faces: StoredAlike, small_model: SmallModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        proto = onnx.load_from_string(to_onnx(Scorer(small_model("test-vit"))))
+        proto.ClearField("metadata_props")
+        onnx.save(proto, tmp_path / "model.onnx")
+        run_score(tmp_path / "model.onnx", faces.pairs, tmp_path / "a.parquet")
+        assert pq.read_schema(tmp_path / "a.parquet").metadata[b"score"] == b"exported"
+        onnx.helper.set_model_props(proto, {"score": "median"})
+        onnx.save(proto, tmp_path / "model.onnx")
+        message = fail_score(capsys, tmp_path / "model.onnx", faces.pairs, tmp_path / "b.parquet")
+        assert "model.onnx: 'median' is not a valid Score; export the run's model again" in message
+
+    def test_flips_are_averaged_when_asked_for(self, faces: StoredAlike, checkpoint: Path, tmp_path: Path) -> None:
+        folder, mirrored = tmp_path / "folder", tmp_path / "mirrored"
+        folder.mkdir()
+        mirrored.mkdir()
+        for row in range(6):
+            image = decode(faces.encoded[row])[:, :, ::-1]
+            cv2.imwrite(str(folder / f"{row}.png"), image)
+            cv2.imwrite(str(mirrored / f"{row}.png"), image[:, ::-1])
+        plain, other = (run_score(checkpoint, place, tmp_path / "a.parquet") for place in (folder, mirrored))
+        found, again = (
+            run_score(checkpoint, place, tmp_path / f"{place.name}.parquet", "--flip-average")
+            for place in (folder, mirrored)
+        )
+        numbers = [name for name in MEASURES if name not in set(Factor)]
+        assert (plain["quality"] - other["quality"]).abs().max() > 1e-3, (
+            "mirror images that score the same hide a mistake"
+        )
+        mean = (plain.select(numbers).to_numpy() + other.select(numbers).to_numpy()) / 2
+        np.testing.assert_allclose(found.select(numbers).to_numpy(), mean, atol=1e-6)
+        np.testing.assert_allclose(found["quality"], found.select(COLUMNS[3:8]).to_numpy() @ ANCHORS, atol=1e-6)
+        assert found.drop("path").equals(again.drop("path")), "an image and its mirror image score the same"
+        told = [pq.read_schema(tmp_path / name).metadata for name in ("a.parquet", "mirrored.parquet")]
+        assert [each[b"flip_average"] for each in told] == [b"no", b"yes"]
+        assert told[0][b"input_identity"] == told[1][b"input_identity"]
+        assert told[0][b"fingerprint"] != told[1][b"fingerprint"]
 
 
 class TestDamage:

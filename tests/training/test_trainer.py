@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.stats import spearmanr
 
+from data_manifests.tables import CLASSES
 from training.checkpoint import STATE
 
 if TYPE_CHECKING:
@@ -53,13 +56,15 @@ class Launcher:
 
     context: Any
     labels: Path
+    more_labels: Path
     images: Path
     started: list[BaseProcess] = field(default_factory=list)
 
     def start(self, run: Path, ranks: int, words: Sequence[str]) -> list[BaseProcess]:
-        """Start all processes of a training."""
-        command = ["--labels", str(self.labels), "--images", str(self.images), "--output", str(run), *SMALL, *words]
+        """Start all processes of a training; none sees a GPU."""
+        command = [*self.data(words), "--output", str(run), *SMALL, *words]
         common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        common["CUDA_VISIBLE_DEVICES"] = ""
         processes = []
         for rank in range(ranks):
             environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -71,6 +76,11 @@ class Launcher:
             process.start()
         self.started += processes
         return processes
+
+    def data(self, words: Sequence[str]) -> list[str]:
+        """The labels and images; with people held out there are more labels, so that as many are learned from."""
+        labels = self.more_labels if "--held-out" in words else self.labels
+        return ["--labels", str(labels), "--images", str(self.images)]
 
     def execute(self, code: str) -> None:
         """Run a piece of code to its end."""
@@ -93,10 +103,14 @@ SMALL = (
     "--pretrained", "", "--tower", "test-resnet", "--batch", "8", "--epochs-one", "2", "--epochs-two", "2",
     "--learning-rate", "1e-3", "--checkpoint-every", "3", "--threads", "1", "--log-every", "4",
 )  # fmt: skip
-WORDS = {1: (), 2: ("--recipe", "released")}
+HELD_OUT = ("--held-out", "1/4")
+"""The second person of the sample, with rows 32 to 63."""
+
+WORDS = {1: (), 2: ("--recipe", "released", *HELD_OUT)}
 """Two processes use the released recipe, whose weights also depend on the losses of the epochs before."""
 
 IMAGES = 47
+MORE_IMAGES = IMAGES + 32
 STEPS = 6
 """Batches in an epoch of 46 images; one of the 47 rows says that its image does not decode."""
 
@@ -112,7 +126,8 @@ def launcher(labelled_faces: LabelledSample) -> Iterator[Launcher]:
         # What is compiled for the first process is there for the three that torchrun starts.
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         patch.setenv("PYTHONPYCACHEPREFIX", str(labelled_faces.folder / "bytecode"))
-        made = Launcher(context=context, labels=labels, images=labelled_faces.record_file)
+        more = labelled_faces.write_labels("trainer-more-labels", rows=MORE_IMAGES)
+        made = Launcher(context=context, labels=labels, more_labels=more, images=labelled_faces.record_file)
         yield made
     for process in made.started:
         if process.is_alive():
@@ -157,9 +172,9 @@ def assert_same_result(run: Path, other: Path) -> None:
     assert found.keys() == expected.keys()
     different = [name for name in found if not torch.equal(found[name], expected[name])]
     assert not different
-    assert (run / "confidence/confidence.parquet").read_bytes() == (
-        other / "confidence/confidence.parquet"
-    ).read_bytes()
+    for name in ("confidence/confidence.parquet", "README.md", "metrics.json"):
+        assert (run / name).exists() == (other / name).exists()
+        assert not (run / name).exists() or (run / name).read_bytes() == (other / name).read_bytes()
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -235,7 +250,7 @@ def test_torchrun_gives_the_same_bits(launcher: Launcher, undisturbed: dict[int,
     run = tmp_path / "torchrun"
     torchrun = Path(sys.executable).with_name("torchrun")
     command = [torchrun, "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-    command += ["-m", "training.train_quality", "--labels", launcher.labels, "--images", launcher.images]
+    command += ["-m", "training.train_quality", *launcher.data(WORDS[2])]
     done = subprocess.run(
         [*map(str, command), "--output", str(run), *SMALL, *WORDS[2]], cwd=ROOT, capture_output=True, text=True,
         check=False, timeout=PATIENCE,
@@ -249,22 +264,29 @@ def test_the_run_folder_tells_what_it_is(launcher: Launcher, undisturbed: dict[i
     facts = json.loads((run / "config.json").read_text())
     assert facts["data"]["labels_fingerprint"] == "0123456789ab"
     assert facts["data"]["images"] == IMAGES - 1
-    assert facts["data"]["left_out"] == {"unreadable": 1, "unlabelled": 0}
+    assert facts["data"]["left_out"] == {"unreadable": 1, "unlabelled": 0, "held out": 0}
     assert facts["config"]["rules"]["distance"] == "paper"
     assert "torch" in facts["versions"]
     assert facts["run"] in (run / "README.md").read_text()
-    assert "46 of 47, 1 unreadable left out" in (run / "README.md").read_text()
+    assert "| 46 of 47, left out: 1 unreadable |" in (run / "README.md").read_text()
+    assert "nothing below was measured on such" in (run / "README.md").read_text()
+    assert not (run / "metrics.json").exists()
     assert list(run.glob("events/events.out.tfevents.*"))
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
         f"step-{step:09d}" for step in (18, 21, 24)
     ]
 
 
-def test_curves_hold_every_term(undisturbed: dict[int, Path]) -> None:
+def curves_of(run: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415 - slow
 
-    events = EventAccumulator(str(undisturbed[1] / "events"))
+    events = EventAccumulator(str(run / "events"))
     events.Reload()
+    return events
+
+
+def test_curves_hold_every_term(undisturbed: dict[int, Path]) -> None:
+    events = curves_of(undisturbed[1])
     terms = {"total", "quality", "blur", "occlusion", "pose", "expression", "lighting", "merged"}
     assert {f"loss/{term}" for term in terms} | {"rate/tower", "speed/images_per_second"} <= set(
         events.Tags()["scalars"]
@@ -275,6 +297,11 @@ def test_curves_hold_every_term(undisturbed: dict[int, Path]) -> None:
     rates = [point.value for point in events.Scalars("rate/tower")]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == pytest.approx(0.0, abs=1e-12)
+    held = curves_of(undisturbed[2])
+    metrics = json.loads((undisturbed[2] / "metrics.json").read_text())
+    points = {point.step: point.value for point in held.Scalars("held_out/spearman")}
+    assert points == pytest.approx({12: metrics["phase_one"]["spearman"], 24: metrics["end"]["spearman"]})
+    assert "held_out/spearman" not in events.Tags()["scalars"]
 
 
 _RECOMPUTE = """
@@ -316,13 +343,108 @@ def test_confidence_is_that_of_the_weights_after_phase_one(
     middle = (told + justified) / 2
     js = ((told * np.log(told / middle)).sum(1) + (justified * np.log(justified / middle)).sum(1)) / 2
     table = pq.read_table(undisturbed[1] / "confidence")
+    assert table["key"].to_numpy().tolist() == keys[:IMAGES, 0].tolist(), "one row for every record of the labels"
+    status = ["ok"] * IMAGES
+    status[IMAGES // 3] = "decode_error"
+    assert table["status"].to_pylist() == status
+    assert [value is None for value in table["js"].to_pylist()] == [text != "ok" for text in status]
+    table = table.drop_null()
     found = np.isin(keys[:, 0], table["key"].to_numpy())
-    assert found.sum() == len(table) == IMAGES - 1
+    assert found.sum() == IMAGES - 1
     np.testing.assert_allclose(table["js"].to_numpy(), js[found], rtol=1e-3, atol=1e-6)
     rho = 1 / (1 + np.exp(32 * table["js"].to_numpy())) + 0.5
     np.testing.assert_allclose(table["confidence"].to_numpy(), rho, atol=1e-6)
     launcher.run(run, 1)
     assert_same_result(run, undisturbed[1])
+
+
+def test_the_confidences_say_who_was_held_out(undisturbed: dict[int, Path]) -> None:
+    table = pq.read_table(undisturbed[2] / "confidence")
+    status = ["ok"] * 32 + ["held_out"] * 32 + ["ok"] * (MORE_IMAGES - 64)
+    status[MORE_IMAGES // 3] = "decode_error"
+    assert table["status"].to_pylist() == status
+    assert [value is None for value in table["confidence"].to_pylist()] == [text != "ok" for text in status]
+
+
+_SCORE = """
+import numpy as np
+from pathlib import Path
+from training.scoring.inputs import decode_ahead, open_images
+from training.scoring.models import open_model
+model = open_model(Path({run!r}))
+second = list(decode_ahead(open_images(Path({images!r})), batch=32, threads=1))[1]
+np.save({output!r}, model.run(second.pixels))
+"""
+
+
+def test_people_held_out_are_measured_with_the_model_that_is_kept(
+    launcher: Launcher, undisturbed: dict[int, Path], tmp_path: Path
+) -> None:
+    """Scored anew from the run's folder, with the formulas written out."""
+    run = undisturbed[2]
+    output = tmp_path / "numbers.npy"
+    launcher.execute(_SCORE.format(run=str(run), images=str(launcher.images), output=str(output)))
+    numbers, frame = np.load(output), pl.read_parquet(launcher.more_labels / "*.parquet")[32:64]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert list(metrics) == ["phase_one", "end"]
+    assert metrics["phase_one"] != metrics["end"]
+    end = metrics["end"]
+    assert (end["images"], end["people"]) == (32, 1)
+    usable = frame["quality"].is_not_null().to_numpy()
+    wanted = spearmanr(numbers[usable, 0], frame["quality"].to_numpy()[usable]).statistic
+    assert end["spearman"] == pytest.approx(wanted, abs=0.02)
+    first = 6
+    for factor, classes in CLASSES.items():
+        told = numbers[:, first : first + len(classes)].argmax(1)
+        first += len(classes)
+        codes = frame[factor.value].cast(pl.Enum(classes)).to_physical().fill_null(99).to_numpy()
+        recalls = [(told[codes == code] == code).mean() for code in range(len(classes))]
+        assert end["balanced_accuracy"][factor.value] == pytest.approx(np.mean(recalls), abs=0.02)
+    assert first == numbers.shape[1]
+    card, log = (run / "README.md").read_text(), log_of(run).read_text()
+    assert "fold 1/4 of the people (`data_manifests.folds`). People: 1, images: 32." in card
+    assert f"| Spearman of score and quality | {metrics['phase_one']['spearman']:.3f} | {end['spearman']:.3f} |" in card
+    assert "46 of 79, left out: 1 unreadable, 32 held out" in card
+    assert "nothing below was measured" not in card
+    assert "46 images to learn from, left out 1 unreadable, 32 held out" in log
+    assert (
+        f"at the end: people held out (1, with 32 images): Spearman of score and quality {end['spearman']:.3f}" in log
+    )
+
+
+def test_measuring_people_held_out_leaves_the_training_as_it_was(launcher: Launcher, tmp_path: Path) -> None:
+    """The same images are learned from when the others are not in the labels at all."""
+    table = pl.read_parquet(launcher.more_labels / "*.parquet")
+    (tmp_path / "labels").mkdir()
+    (table[:32].vstack(table[64:])).write_parquet(tmp_path / "labels" / "labels.parquet")
+    launcher.run(tmp_path / "held", 1, *HELD_OUT, "--epochs-one", "1", "--epochs-two", "1")
+    without = ("--labels", str(tmp_path / "labels"), "--epochs-one", "1", "--epochs-two", "1")
+    launcher.run(tmp_path / "without", 1, *without)
+    found, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("held", "without"))
+    assert found.keys() == expected.keys()
+    assert not [name for name in found if not torch.equal(found[name], expected[name])]
+    assert (tmp_path / "held" / "metrics.json").exists()
+
+
+def test_one_image_held_out_is_measured_by_one_of_two_processes(launcher: Launcher, tmp_path: Path) -> None:
+    table = pl.read_parquet(launcher.more_labels / "*.parquet")
+    (tmp_path / "labels").mkdir()
+    (table[:33].vstack(table[64:])).write_parquet(tmp_path / "labels" / "labels.parquet")
+    words = (*HELD_OUT, "--labels", str(tmp_path / "labels"), "--epochs-one", "1", "--epochs-two", "0")
+    launcher.run(tmp_path / "run", 2, *words)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert list(metrics) == ["end"]
+    assert metrics["end"]["images"] == 1
+    assert metrics["end"]["spearman"] is None
+    assert "| Spearman of score and quality | unknown |" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_a_warm_training_begins_slowly(launcher: Launcher, tmp_path: Path) -> None:
+    words = ("--limit-steps", "6", "--log-every", "1")
+    launcher.run(tmp_path / "warm", 1, *words, "--warm-up", "0.25")
+    rates = [point.value for point in curves_of(tmp_path / "warm").Scalars("rate/tower")]
+    # Of 24 steps six are warm: what is shown after step s is the rate of the next, (s + 1) / 7 of the highest.
+    assert rates == pytest.approx([1e-3 * (step + 1) / 7 for step in range(1, 7)])
 
 
 def test_without_its_confidences_phase_two_does_not_go_on(launcher: Launcher, tmp_path: Path) -> None:
@@ -350,14 +472,16 @@ def test_other_settings_in_the_same_folder_are_one_error(launcher: Launcher, und
         (("--device", "cuda"), "no GPU can be used here"),
         (("--no-quality",), "the confidence compares quality with factors"),
         (("--learning-rate", "1e30"), "not finite"),
+        (("--recipe", "released", "--warm-up", "0.1"), "the released schedule has no warm_up"),
+        (("--held-out", "0/4"), "nobody of fold 0/4 has an image to learn from"),
         (("--labels", "/nowhere"), "no Parquet file"),
     ],
 )
 def test_a_mistake_is_one_message(launcher: Launcher, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
-    if words[-1] == "cuda" and torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
     text = launcher.run(tmp_path / "wrong", 1, *words, code=1)
     error = text.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error
     assert "Traceback" not in text
+    # Only a run that has begun leaves something: its settings, and the mistake shows when its networks are built.
+    assert (tmp_path / "wrong").exists() == (words[0] in ("--tower", "--batch", "--learning-rate"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,12 +12,12 @@ import torch
 
 from data_manifests.files import sha256_of
 from training.config import Device, Score
-from training.export import OUTPUTS, Scorer
 from training.model_file import load_model
-from training.onnx_file import INPUT
+from training.onnx_file import INPUT, Note
 from training.ranks import DeviceError
 from training.released import load_released
 from training.run_folder import CHECKPOINTS, MODEL
+from training.scorer import OUTPUTS, Scorer
 from training.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-EXPORTED = "exported"
-"""Stands for the score's kind where an ONNX file does not tell what was exported."""
 
 _RELEASED = (".pt", ".pth")
 
@@ -39,16 +36,31 @@ class ScoringModel:
     Attributes:
         path: its file.
         sha256: of the file, in hexadecimal.
-        score: what the score is taken from: `quality`, `merged`, or `exported` for ONNX, which does not tell.
+        score: what the score is taken from; None for an ONNX file that does not tell.
         device: where it computes.
-        run: uint8 [N, 112, 112, 3] RGB to float32 [N, 18], the numbers of training.export.OUTPUTS side by side.
+        run: uint8 [N, 112, 112, 3] RGB to float32 [N, 18], the numbers of training.scorer.OUTPUTS side by side.
+        flip_average: whether `run` takes the mean over each image and its mirror image.
     """
 
     path: Path
     sha256: str
-    score: str
+    score: Score | None
     device: Device
     run: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    flip_average: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedScorer:
+    """A model in PyTorch, as its file holds it.
+
+    Attributes:
+        scorer: in evaluation mode, on the CPU.
+        run: fingerprint of the training; empty where the file does not tell.
+    """
+
+    scorer: Scorer
+    run: str
 
 
 def open_model(checkpoint: Path, device: Device | str = Device.CPU) -> ScoringModel:
@@ -64,19 +76,36 @@ def open_model(checkpoint: Path, device: Device | str = Device.CPU) -> ScoringMo
         DeviceError: if the device is not there, or not for this kind of file.
     """
     device = Device(device)
-    path = _find_file(checkpoint)
+    path = find_model(checkpoint)
     if device is Device.CUDA and not torch.cuda.is_available():
         raise DeviceError("no GPU can be used here: ask for the device cpu, or install a driver that fits PyTorch")
     if path.suffix == ".onnx":
-        score, run = EXPORTED, _open_onnx(path, device)
+        score, run = _open_onnx(path, device)
     else:
-        scorer = _load_scorer(path)
-        score, run = scorer.score.value, _run_by_torch(scorer, torch.device(device.value))
+        scorer = load_scorer(path).scorer
+        score, run = scorer.score, _run_by_torch(scorer, torch.device(device.value))
     return ScoringModel(path=path, sha256=sha256_of(path), score=score, device=device, run=run)
 
 
-def _find_file(checkpoint: Path) -> Path:
-    """The file that holds the model."""
+def average_flips(model: ScoringModel) -> ScoringModel:
+    """The model that gives, of every distribution, the mean over the image and its mirror image.
+
+    The quality is linear in its distribution (CLIB-FIQA Eq. 2), so the mean of both qualities is that of the mean.
+    """
+
+    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = model.run(images) + model.run(np.ascontiguousarray(images[:, :, ::-1]))
+        return found / np.float32(2)
+
+    return replace(model, run=run, flip_average=True)
+
+
+def find_model(checkpoint: Path) -> Path:
+    """The file that holds the model of a run's folder, or of a file.
+
+    Raises:
+        WeightsError: if there is none.
+    """
     if checkpoint.is_dir():
         model = checkpoint / MODEL
         if model.is_file():
@@ -92,10 +121,17 @@ def _find_file(checkpoint: Path) -> Path:
     return checkpoint
 
 
-def _load_scorer(path: Path) -> Scorer:
-    """The model in PyTorch, on the CPU."""
+def load_scorer(path: Path) -> SavedScorer:
+    """Read a model into PyTorch.
+
+    Args:
+        path: a file, as `find_model` gives it, but no ONNX.
+
+    Raises:
+        WeightsError: if it cannot be read whole.
+    """
     if path.suffix in _RELEASED:
-        return Scorer(load_released(path)).eval()
+        return SavedScorer(scorer=Scorer(load_released(path)).eval(), run="")
     if path.suffix != ".safetensors":
         raise WeightsError(
             f"{path}: is not a kind of checkpoint that is known; give a run's folder or a file that ends in "
@@ -104,9 +140,10 @@ def _load_scorer(path: Path) -> Scorer:
     saved = load_model(path)
     try:
         # a model that was saved by itself scores by its own quality
-        return Scorer(saved.model, saved.merged, saved.notes.get("score", Score.QUALITY)).eval()
+        scorer = Scorer(saved.model, saved.merged, saved.notes.get("score", Score.QUALITY)).eval()
     except ValueError as error:
         raise WeightsError(f"{path}: {error}; save the model of the training anew") from error
+    return SavedScorer(scorer=scorer, run=str(saved.notes.get("run", "")))
 
 
 def _run_by_torch(scorer: Scorer, device: torch.device) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
@@ -133,7 +170,8 @@ def _full_float32(device: torch.device) -> contextlib.AbstractContextManager[Non
     return flags
 
 
-def _open_onnx(path: Path, device: Device) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+def _open_onnx(path: Path, device: Device) -> tuple[Score | None, Callable[[NDArray[np.uint8]], NDArray[np.float32]]]:
+    """What an exported model's score is taken from, and the model."""
     if device is not Device.CPU:
         raise DeviceError(f"{path}: ONNX is scored on the CPU; name the run's {MODEL} for the device {device}")
     try:
@@ -152,4 +190,15 @@ def _open_onnx(path: Path, device: Device) -> Callable[[NDArray[np.uint8]], NDAr
         outputs = session.run(list(OUTPUTS), {INPUT: images})
         return np.concatenate([np.reshape(output, (len(images), -1)) for output in outputs], axis=1)  # [N, 18]
 
-    return run
+    return _read_score(session, path), run
+
+
+def _read_score(session: onnxruntime.InferenceSession, path: Path) -> Score | None:
+    """What an exported model says that its score is taken from; None if it says nothing, as older ones do."""
+    told = session.get_modelmeta().custom_metadata_map.get(Note.SCORE.value)
+    if told is None:
+        return None
+    try:
+        return Score(told)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}; export the run's model again") from error

@@ -13,7 +13,7 @@ import pyarrow as pa
 from data_manifests.parquet import write_table
 from data_manifests.score_tables import SCORES, name_class, name_level
 from data_manifests.tables import CLASSES, QUALITY_CLASSES, SCHEMA_VERSION, Factor, Status
-from training.export import OUTPUT_SIZES
+from training.scorer import OUTPUT_SIZES
 from training.scoring.inputs import decode_ahead
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 NUMBERS = ("quality", *map(name_level, QUALITY_CLASSES), *(name_class(c) for f in Factor for c in CLASSES[f]))
 """The column of every number that a model gives, in the model's order."""
 
-_ROW_GROUP = 1 << 18
+EXPORTED = "exported"
+"""Stands in the file's metadata where an ONNX file does not tell what its score is taken from."""
 
 
 class ScoreError(RuntimeError):
@@ -118,7 +119,8 @@ def describe(images: StoredImages, model: ScoringModel) -> dict[str, str]:
     """The file metadata: what decides the scores, and a fingerprint of it. It holds no path of this machine."""
     decisive = {
         "checkpoint_sha256": model.sha256,
-        "score": model.score,
+        "score": EXPORTED if model.score is None else model.score.value,
+        "flip_average": "yes" if model.flip_average else "no",
         "input": images.identity.kind.value,
         "input_identity": images.identity.digest,
     }
