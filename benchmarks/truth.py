@@ -146,11 +146,11 @@ def _agreement(name: str, pair: pl.DataFrame) -> str:
     return f"| {name}, {len(pair):,} | {difference:.2f} degrees | {correlated:+.3f} | {same:.1%} |"
 
 
-def replace_section(page: Path, text: str) -> None:
+def replace_section(page: Path, text: str, marks: tuple[str, str] = MARKS) -> None:
     """Replace what stands between the marks of a page."""
-    before, rest = page.read_text().split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    content = f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}"
+    before, rest = page.read_text().split(marks[0])
+    after = rest.split(marks[1])[1]
+    content = f"{before}{marks[0]}\n\n{text}\n\n{marks[1]}{after}"
     write_atomically(page, lambda file: file.write(content.encode()))
 
 

@@ -1,0 +1,140 @@
+"""The images of a benchmark compared by one recogniser: its genuine pairs, and the thresholds that impostors set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labelers.device import Device
+from training.evaluation.all_pairs import AllPairs
+from training.evaluation.error_reject import RankedPairs
+from training.evaluation.similarity import pair_similarities, unit_embeddings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import TypeAlias
+
+    from numpy.typing import NDArray
+
+    from data_manifests.pairs import PairList
+    from training.evaluation.ranked_pairs import Curve
+
+    CrFiqaCurves: TypeAlias = Callable[[NDArray[np.floating[Any]], Sequence[float]], list[Curve]]
+
+
+class BenchmarkError(ValueError):
+    """A benchmark cannot be evaluated; says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What the protocols need of all pairs; a row is a row of the benchmark's images.
+
+    Attributes:
+        a: row of one image of every genuine pair, int32 [G].
+        b: row of the other.
+        similarity: cosine similarity of the genuine pairs, float32 [G].
+        person: whose pair it is, int32 [G], where people have many pairs each; None for a list of pairs.
+        impostors: number of impostor pairs.
+        thresholds: similarity at each false match rate.
+        left_out: pairs of a list without an embedding of both images; images without one of an identity set.
+        cr_fiqa_curves: of a quality [N] at false match rates, by the protocol `cr_fiqa`.
+    """
+
+    a: NDArray[np.int32]
+    b: NDArray[np.int32]
+    similarity: NDArray[np.float32]
+    person: NDArray[np.int32] | None
+    impostors: int
+    thresholds: dict[float, float]
+    left_out: int
+    cr_fiqa_curves: CrFiqaCurves
+
+
+def compare_pairs(
+    embeddings: NDArray[np.floating[Any]], found: NDArray[np.bool_], keys: NDArray[np.int32], pairs: PairList,
+    fmrs: Sequence[float],
+) -> Compared:  # fmt: skip
+    """Compare the images of a list of pairs.
+
+    Args:
+        embeddings: [N, D], float16 or float32.
+        found: bool [N], whether an image has an embedding.
+        keys: int32 [N], ascending.
+        pairs: by keys.
+        fmrs: false match rates.
+
+    Raises:
+        BenchmarkError: if a pair names an image that the benchmark has not, or no pairs of a kind are left.
+    """
+    a, b = _rows(keys, pairs.a), _rows(keys, pairs.b)
+    kept = found[a] & found[b]
+    a, b, same = a[kept], b[kept], pairs.same[kept]
+    if same.all() or not same.any():
+        raise BenchmarkError(
+            f"of {len(pairs):,} pairs {len(same):,} have an embedding of both images, {int(same.sum()):,} of them "
+            "genuine: genuine and impostor pairs are needed"
+        )
+    units = unit_embeddings(embeddings, np.arange(len(embeddings)))
+    similarity = pair_similarities(units, a, b)
+    ranked = RankedPairs.build(similarity, same)
+
+    def follow(quality: NDArray[np.floating[Any]], rates: Sequence[float]) -> list[Curve]:
+        return ranked.curves(np.minimum(quality[a], quality[b]), rates, "cr_fiqa")
+
+    return Compared(
+        a=a[same].astype(np.int32),
+        b=b[same].astype(np.int32),
+        similarity=similarity[same],
+        person=None,
+        impostors=int((~same).sum()),
+        thresholds=dict(zip(fmrs, ranked.thresholds(fmrs), strict=True)),
+        left_out=int((~kept).sum()),
+        cr_fiqa_curves=follow,
+    )
+
+
+def compare_identities(
+    embeddings: NDArray[np.floating[Any]], found: NDArray[np.bool_], identities: NDArray[np.int32],
+    fmrs: Sequence[float], device: Device = Device.CPU,
+) -> Compared:  # fmt: skip
+    """Compare the images of known people all against all.
+
+    Args:
+        embeddings: [N, D], float16 or float32.
+        found: bool [N], whether an image has an embedding.
+        identities: int32 [N], below 0 where the person is not known.
+        fmrs: false match rates.
+        device: where all pairs are compared.
+
+    Raises:
+        BenchmarkError: if there are no genuine or no impostor pairs.
+    """
+    people = np.where(found, identities, -1)
+    pairs = AllPairs.build(embeddings, people, device=device)
+    if not pairs.impostors or not len(pairs.similarity):
+        raise BenchmarkError(
+            f"{int((people >= 0).sum()):,} images of known people give {len(pairs.similarity):,} genuine and "
+            f"{pairs.impostors:,} impostor pairs: two people, and two images of one of them, are needed"
+        )
+    return Compared(
+        a=pairs.a,
+        b=pairs.b,
+        similarity=pairs.similarity,
+        person=people[pairs.a].astype(np.int32),
+        impostors=pairs.impostors,
+        thresholds=pairs.thresholds(fmrs).similarity,
+        left_out=int((~found).sum()),
+        cr_fiqa_curves=pairs.cr_fiqa_curves,
+    )
+
+
+def _rows(keys: NDArray[np.int32], wanted: NDArray[np.int32]) -> NDArray[np.intp]:
+    """Where keys stand."""
+    rows = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    unknown = np.flatnonzero(keys[rows] != wanted)
+    if len(unknown):
+        raise BenchmarkError(f"a pair names key {wanted[unknown[0]]}, which no image has: make the index again")
+    return rows
