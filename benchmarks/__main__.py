@@ -5,7 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
-SCRIPTS = ("benchmarks.bench_cpbd", "benchmarks.labels_speed")
+SCRIPTS = (
+    "benchmarks.bench_cpbd",
+    "benchmarks.labels_speed",
+    "benchmarks.error_reject_speed",
+    "benchmarks.all_pairs_speed",
+    "benchmarks.train_speed",
+)
 
 for script in SCRIPTS:
     print(f"\n=== {script}", flush=True)

@@ -65,7 +65,8 @@ def soft_map(q: Values, beta: float = BETA, rho: Values | None = None, recipe: R
         Probabilities [..., 5] of the type of `q`; NaN where `q` is.
     """
     values = _float_tensor(q)
-    distance = values[..., None] - torch.tensor(ANCHORS, dtype=values.dtype, device=values.device)  # [..., 5]
+    # A tensor of the anchors would have to be sent to the device, for which a GPU's whole queue is waited for.
+    distance = torch.stack([values - anchor for anchor in ANCHORS], dim=-1)  # [..., 5]
     distance = distance.abs() if Recipe(recipe) is Recipe.PAPER else distance.square()
     sharpness: Tensor | float = beta
     if rho is not None:
