@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_manifests.files import write_atomically
+from data_manifests.alignment_table import ALIGNMENT
+from data_manifests.evaluation_tables import EVALUATION_TABLES
 from data_manifests.score_tables import MODEL_TABLES
 from data_manifests.tables import STATUS_TEXT, TABLES, Column, Table
 
@@ -19,7 +21,8 @@ END = "<!-- end of tables -->"
 
 def render_tables() -> str:
     """The Markdown of all tables and statuses."""
-    sections = [render_table(table) for table in (TABLES | MODEL_TABLES).values()]
+    tables = (*TABLES.values(), *MODEL_TABLES.values(), *EVALUATION_TABLES.values(), ALIGNMENT)
+    sections = [render_table(table) for table in tables]
     rows = "\n".join(f"| `{status.value}` | {text} |" for status, text in STATUS_TEXT.items())
     statuses = f"## Status\n\n| value | meaning |\n| --- | --- |\n{rows}"
     return "\n\n".join([*sections, statuses])

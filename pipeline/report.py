@@ -118,7 +118,7 @@ def image_warnings(job: Job, labels: pl.LazyFrame, rows: int) -> list[str]:
     found = []
     wrong = labels.select((pl.col("status").cast(pl.String).str.contains("wrong_size")).sum()).collect().item()
     if wrong:
-        found.append(f"{wrong:,} images are not 112 x 112 and have no measures: align them first")
+        found.append(f"{wrong:,} images are not 112 x 112 and have no measures: align the photos by AlignFaces first")
     misaligned = sum_notes(job.store, job.stages["pose"]).get("misaligned", 0)
     if misaligned > MISALIGNED * rows:
         found.append(
