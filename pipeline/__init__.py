@@ -26,12 +26,17 @@ def _find_settings() -> None:
 if WORKER_VARIABLE not in os.environ:
     _find_settings()
 
+    from pipeline.tasks.ablation import Ablation
+    from pipeline.tasks.alignment import AlignFaces
     from pipeline.tasks.derived import AnchorRange, Anchors, Centres, Labels
+    from pipeline.tasks.evaluation import EvaluateQuality
     from pipeline.tasks.goals import AnchorsAll, BlurAll, EmbeddingsAll, FactorsAll, LabelAll, PoseAll
     from pipeline.tasks.measures import Blur, Embeddings, Factors, Index, Pose
     from pipeline.tasks.training import TrainFactorNet, TrainQuality
 
     __all__ = [
+        "Ablation",
+        "AlignFaces",
         "AnchorRange",
         "Anchors",
         "AnchorsAll",
@@ -40,6 +45,7 @@ if WORKER_VARIABLE not in os.environ:
         "Centres",
         "Embeddings",
         "EmbeddingsAll",
+        "EvaluateQuality",
         "Factors",
         "FactorsAll",
         "Index",

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from data_manifests.tables import INDEX, TABLES, Status
+from data_manifests.score_tables import STAGE_TABLES
+from data_manifests.tables import INDEX, Status
 from pipeline.columns import make_table
 from pipeline.receipts import NOTE
 from pipeline.store import Store, recall_columns
@@ -89,7 +90,7 @@ class MeasureImages:
             measures = labeler(faces)
         figures.update({f"{NOTE}{name}": count for name, count in measures.notes.items()})
         columns, causes = _merge(measures, status)
-        return make_table(TABLES[self.spec.name], keys, columns, causes)
+        return make_table(STAGE_TABLES[self.spec.name], keys, columns, causes)
 
 
 def _merge(measures: Measures, status: list[Status]) -> tuple[dict[str, Any], list[str]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
-from data_manifests.tables import TABLES
+from data_manifests.score_tables import STAGE_TABLES
 from pipeline.store import Store, read_columns, write_json
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def write_receipt(
 def count_status(store: Store, spec: StageSpec) -> dict[str, int]:
     """How many rows have each status, over the shards that are there."""
     counts: Counter[str] = Counter()
-    if "status" not in TABLES[spec.name].names:
+    if "status" not in STAGE_TABLES[spec.name].names:
         return {}
     for shard in sorted(store.present_shards(spec)):
         status = read_columns(store.folder(spec), shard, ["status"])["status"]

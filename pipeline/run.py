@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_manifests.tables import TABLES
+from data_manifests.score_tables import STAGE_TABLES
 from pipeline.columns import check_table
 from pipeline.execution import PartOutcome, PartWork, run_parts
 from pipeline.journal import NAME as JOURNAL
@@ -112,7 +112,7 @@ class StageRun:
         paths = [self.store.part(self.spec, part) for part in parts]
         table = pa.concat_tables([pq.read_table(p) for p in paths]).unify_dictionaries().combine_chunks()
         keys = read_columns(self.store.folder(self.index), shard, ["key"])["key"].combine_chunks()
-        check_table(TABLES[self.spec.name], table, pa.chunked_array([keys]))
+        check_table(STAGE_TABLES[self.spec.name], table, pa.chunked_array([keys]))
         shards = self.store.shard_count(self.index)
         self.store.write_shard(self.spec, shard, table, shards or 1)
         for path in paths:

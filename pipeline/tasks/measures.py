@@ -29,7 +29,7 @@ class Index(Stage):
         write_receipt(self.store, self.spec, {"rows": indexed.table.num_rows}, time.monotonic() - started, 1)
 
 
-class _Measure(Stage):
+class Measure(Stage):
     """A stage that measures pixels."""
 
     needs = (Index,)
@@ -50,7 +50,7 @@ class _Measure(Stage):
         self.compute(work)
 
 
-class _Network(_Measure):
+class _Network(Measure):
     """A stage that measures pixels with a network of models.toml."""
 
     uses_gpu = True
@@ -66,7 +66,7 @@ class _Network(_Measure):
         return openers.for_model(self.job.models[self.role], self.job.settings.device)
 
 
-class Blur(_Measure):
+class Blur(Measure):
     """CPBD and Sobel sharpness."""
 
     stage = "blur"

@@ -156,11 +156,15 @@ class TrainQuality(luigi.Task):
 
     def complete(self) -> bool:
         """Whether the trained model is there and `current` names it."""
-        there = (self.folder / "model.safetensors").is_file()
-        return there and self.store.current(self.spec.name) == self.spec.fingerprint
+        return self.trained and self.store.current(self.spec.name) == self.spec.fingerprint
+
+    @property
+    def trained(self) -> bool:
+        """Whether the trained model is there; it is written last."""
+        return (self.folder / "model.safetensors").is_file()
 
     def run(self) -> None:
-        """Train in a child process, which goes on from its last checkpoint, then point `current` at the run."""
+        """Train in a child process, which goes on from its last checkpoint, and publish the run."""
         job = self.labels.job
         self.store.remember(self.spec)
         pretrained = "" if self.pretrained == "none" else self.pretrained
@@ -168,4 +172,8 @@ class TrainQuality(luigi.Task):
         words += ["--output", str(self.folder), "--recipe", self.recipe, "--tower", self.tower]
         words += [f"--pretrained={pretrained}", "--seed", str(self.seed), "--device", self.device]
         run_training("training.train_quality", [*words, *shlex.split(self.options)], self.gpus)
+        self.publish()
+
+    def publish(self) -> None:
+        """Point `current` at the run."""
         self.store.point_current(self.spec)

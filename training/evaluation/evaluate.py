@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 
 from data_manifests.evaluation_tables import COMPARISONS, CORRELATIONS, CURVES, METRICS, QUALITIES
 from training.evaluation.error_reject import AreaRule, Protocol, area, fixed_curves, fnmr_at
+from training.evaluation.methods import FLOOR
 from training.evaluation.statistics import LIMITS, Draws, resample_areas
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 FMRS = (1e-2, 1e-3, 1e-4)
 """False match rates of CLIB-FIQA's Tables 1 to 4."""
-
-FLOOR = "floor"
-"""Stands for the similarity of a pair as its quality: no quality of images can reject better."""
 
 GRID: NDArray[np.float64] = np.linspace(0.0, 1.0, 201)
 """Shares rejected at which a curve of protocol `fixed` is written down."""

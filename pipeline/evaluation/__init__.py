@@ -1,0 +1,1 @@
+"""Evaluation of qualities on benchmarks: what is planned, computed from the stages' tables, and written."""

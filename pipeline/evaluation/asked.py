@@ -1,0 +1,101 @@
+"""What an evaluation is asked for, read from the words of the command line and checked."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from training.evaluation.ranked_pairs import Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+class EvaluationError(ValueError):
+    """An evaluation cannot be made as asked; says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the command asks for.
+
+    Attributes:
+        benchmarks: names of manifests, or paths of TOML files.
+        recognisers: networks of models.toml; none stands for each benchmark's own.
+        methods: as `parse_methods` reads them.
+        protocols: which pairs are rejected, and when the threshold is set.
+        fmrs: false match rates.
+        replicates: bootstrap draws.
+        correlate: whether qualities are compared with the measures of the factory.
+        limit: the first images of every benchmark only; 0 for all.
+        workspace: the folder of all outputs.
+
+    Raises:
+        EvaluationError: if a number cannot be, or a name stands twice.
+    """
+
+    benchmarks: tuple[str, ...]
+    recognisers: tuple[str, ...]
+    methods: str
+    protocols: tuple[Protocol, ...]
+    fmrs: tuple[float, ...]
+    replicates: int
+    correlate: bool
+    limit: int
+    workspace: Path
+
+    def __post_init__(self) -> None:
+        if not self.benchmarks:
+            raise EvaluationError("no benchmark is named: give --benchmarks with names or paths of manifests")
+        if not self.fmrs or not all(math.isfinite(fmr) and 0 < fmr <= 1 for fmr in self.fmrs):
+            raise EvaluationError("--fmrs: give false match rates over 0 and at most 1, parted by commas, such as 0.01")
+        if not self.protocols:
+            raise EvaluationError(f"--protocols: give one or more of {', '.join(Protocol)}")
+        if self.replicates < 0:
+            raise EvaluationError(f"--replicates {self.replicates}: give a number of draws, or 0 for no intervals")
+        require_once("recognisers", self.recognisers)
+        require_once("false match rates", self.fmrs)
+        require_once("protocols", self.protocols)
+
+
+def read_protocols(words: str) -> tuple[Protocol, ...]:
+    """Protocols parted by commas.
+
+    Raises:
+        EvaluationError: if there is none of that name.
+    """
+    unknown = [word for word in split(words) if word not in list(Protocol)]
+    if unknown:
+        raise EvaluationError(f"--protocols: {unknown[0]!r} is none: give one or more of {', '.join(Protocol)}")
+    return tuple(Protocol(word) for word in split(words))
+
+
+def read_rates(words: str) -> tuple[float, ...]:
+    """False match rates parted by commas.
+
+    Raises:
+        EvaluationError: if one is no number.
+    """
+    try:
+        return tuple(float(word) for word in split(words))
+    except ValueError as error:
+        raise EvaluationError(f"--fmrs: {error}: give numbers parted by commas, such as 0.01,0.001") from None
+
+
+def split(words: str) -> tuple[str, ...]:
+    """Words parted by commas."""
+    return tuple(word.strip() for word in words.split(",") if word.strip())
+
+
+def require_once(what: str, names: Sequence[object]) -> None:
+    """Refuse a name that stands twice.
+
+    Raises:
+        EvaluationError: names it.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise EvaluationError(f"two of the {what} are {twice[0]}: leave one out, or give it another name")

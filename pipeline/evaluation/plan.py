@@ -1,0 +1,221 @@
+"""Plans an evaluation: which benchmarks are at hand, what is judged on them, and what decides the outcome."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from data_manifests.files import sha256_of
+from data_manifests.manifest import LABELLED_FORMATS, ManifestError, load_manifest
+from data_manifests.sample import make_sample
+from labelers.device import Device
+from pipeline.evaluation.asked import Asked, EvaluationError, require_once
+from pipeline.evaluation.opener import QualityOpener
+from pipeline.fingerprint import StageSpec
+from pipeline.job import Job, change_recogniser, resolve
+from pipeline.settings import read_settings
+from pipeline.store import Store
+from training.evaluation.methods import NETWORKS, Method, MethodKind, parse_methods
+from training.evaluation.networks import NetworkKind, find_network
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+NAME = "evaluation"
+SAMPLE = "sample"
+VERSION = 1
+"""Raised when the same tables give another evaluation."""
+QUALITY = "quality"
+QUALITY_VERSION = 1
+"""Raised when the same network and image give another quality."""
+
+SHARPNESS = (MethodKind.CPBD, MethodKind.SOBEL)
+CORRELATED = ("blur", "pose", "factors")
+"""The stages whose measures qualities are correlated with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedBenchmark:
+    """A benchmark that is at hand.
+
+    Attributes:
+        name: its folder in the workspace.
+        jobs: recogniser -> the benchmark with it; all but what rests on embeddings is the same in each.
+        scorings: name of a network's method -> the benchmark with that network's stage `quality`.
+        stages: what of `job` is needed, beside embeddings and anchors.
+        with_anchors: whether the certainty ratio is asked for, and defined here.
+    """
+
+    name: str
+    jobs: Mapping[str, Job]
+    scorings: Mapping[str, Job]
+    stages: tuple[str, ...]
+    with_anchors: bool
+
+    @property
+    def job(self) -> Job:
+        """The benchmark with the first recogniser."""
+        return next(iter(self.jobs.values()))
+
+    @property
+    def recogniser_stages(self) -> tuple[str, ...]:
+        """What is needed of every recogniser."""
+        return ("embeddings", "anchors") if self.with_anchors else ("embeddings",)
+
+    def needed(self) -> list[tuple[Job, StageSpec]]:
+        """Every stage that is read, with its job."""
+        wanted = [(self.job, self.job.stages[stage]) for stage in self.stages]
+        wanted += [(job, job.stages[stage]) for job in self.jobs.values() for stage in self.recogniser_stages]
+        return wanted + [(job, job.stages[QUALITY]) for job in self.scorings.values()]
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the outcome on this benchmark."""
+        return {
+            "name": self.name,
+            "stages": {stage: self.job.stages[stage].fingerprint for stage in self.stages},
+            "recognisers": [
+                {"name": name, **{stage: job.stages[stage].fingerprint for stage in self.recogniser_stages}}
+                for name, job in self.jobs.items()
+            ],
+            "qualities": {name: job.stages[QUALITY].fingerprint for name, job in self.scorings.items()},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """An evaluation before it is made.
+
+    Attributes:
+        asked: what the command asks for.
+        methods: what is judged.
+        openers: name of a network's method -> what opens it.
+        tables: name of a list's method -> SHA-256 of its file.
+        benchmarks: those at hand.
+        missing: name of a benchmark that is not at hand -> what to do.
+    """
+
+    asked: Asked
+    methods: tuple[Method, ...]
+    openers: Mapping[str, QualityOpener]
+    tables: Mapping[str, str]
+    benchmarks: tuple[PlannedBenchmark, ...]
+    missing: Mapping[str, str]
+
+    @property
+    def store(self) -> Store:
+        """Where the evaluation and its receipts lie."""
+        return Store(root=self.asked.workspace)
+
+    @cached_property
+    def spec(self) -> StageSpec:
+        """Everything that decides the outcome."""
+        parameters = {
+            "benchmarks": [benchmark.describe() for benchmark in self.benchmarks],
+            "missing": sorted(self.missing),
+            "methods": [self._describe(method) for method in self.methods],
+            "protocols": [protocol.value for protocol in self.asked.protocols],
+            "fmrs": list(self.asked.fmrs),
+            "replicates": self.asked.replicates,
+            "correlate": self.asked.correlate,
+        }
+        return StageSpec(name=NAME, version=VERSION, data="", parameters=parameters)
+
+    @property
+    def folder(self) -> Path:
+        """Where the evaluation lies."""
+        return self.store.folder(self.spec)
+
+    def _describe(self, method: Method) -> dict[str, str]:
+        """What a method is known by; a network's weights stand with its stage."""
+        return {"name": method.name, "kind": method.kind.value, "sha256": self.tables.get(method.name, "")}
+
+
+def make_plan(asked: Asked) -> Plan:
+    """Find out what an evaluation consists of, without computing anything.
+
+    Raises:
+        EvaluationError: if a benchmark stands twice, or none is at hand.
+        ManifestError, MethodError, QualityNetworkError and what `resolve` raises: each names what is wrong.
+    """
+    methods = parse_methods(asked.methods)
+    settings = read_settings({})
+    openers = {m.name: _plan_network(m, settings.device) for m in methods if m.kind in NETWORKS}
+    tables = {m.name: _hash_table(m) for m in methods if m.kind is MethodKind.TABLE}
+    benchmarks = []
+    missing: dict[str, str] = {}
+    for name in asked.benchmarks:
+        manifest = load_manifest(name, workspace=asked.workspace)
+        if manifest.name == SAMPLE:
+            make_sample(manifest.root)
+        try:
+            manifest.require_data()
+        except ManifestError as error:
+            missing[manifest.name] = str(error)
+        else:
+            benchmarks.append(_plan_benchmark(name, asked, methods, openers))
+    require_once("benchmarks", [*(b.name for b in benchmarks), *missing])
+    if not benchmarks:
+        raise EvaluationError("none of the benchmarks is at hand:\n" + "\n".join(missing.values()))
+    return Plan(
+        asked=asked,
+        methods=methods,
+        openers=openers,
+        tables=tables,
+        benchmarks=tuple(benchmarks),
+        missing=missing,
+    )
+
+
+def _plan_network(method: Method, device: str) -> QualityOpener:
+    """What opens a network's method."""
+    assert method.path is not None
+    network = find_network(method.path)
+    if network.kind is NetworkKind.EXPORTED and device != Device.CPU:
+        logger.info("%s: what training.export wrote computes on the processor; name its run for the GPU", method.path)
+        device = Device.CPU
+    return QualityOpener(network=network, hashes=tuple(map(sha256_of, network.files)), device=device)
+
+
+def _hash_table(method: Method) -> str:
+    """SHA-256 of a list of scores."""
+    assert method.path is not None
+    if not method.path.is_file():
+        raise EvaluationError(f"{method.path}: no such file: give a .parquet, .csv or .tsv with one row an image")
+    return sha256_of(method.path)
+
+
+def _plan_benchmark(
+    name: str, asked: Asked, methods: tuple[Method, ...], openers: Mapping[str, QualityOpener]
+) -> PlannedBenchmark:
+    """Resolve a benchmark that is at hand."""
+    own = resolve(name, workspace=asked.workspace, limit=asked.limit)
+    jobs = {r: change_recogniser(own, r) for r in asked.recognisers or (own.models["recognition"].name,)}
+    job = next(iter(jobs.values()))
+    kinds = {method.kind for method in methods}
+    sharp = not kinds.isdisjoint(SHARPNESS)
+    return PlannedBenchmark(
+        name=job.name,
+        jobs=jobs,
+        scorings={method: _add_quality(job, opener) for method, opener in openers.items()},
+        stages=("index", *(CORRELATED if asked.correlate else CORRELATED[:sharp])),
+        with_anchors=MethodKind.CERTAINTY_RATIO in kinds and job.manifest.format in LABELLED_FORMATS,
+    )
+
+
+def _add_quality(job: Job, opener: QualityOpener) -> Job:
+    """The job with the stage that a network makes."""
+    index = job.stages["index"]
+    spec = StageSpec(
+        name=QUALITY,
+        version=QUALITY_VERSION,
+        data=index.data,
+        parameters={"network": opener.network.kind.value},
+        weights={"network": opener.hashes},
+        upstream=(index,),
+    )
+    return replace(job, stages={**job.stages, QUALITY: spec})

@@ -1,0 +1,121 @@
+"""The quality of every image of a benchmark by every method that is defined there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.evaluation.asked import EvaluationError
+from pipeline.evaluation.images import read_measure
+from pipeline.evaluation.plan import QUALITY
+from training.evaluation.baselines import MEASURES, random_quality
+from training.evaluation.methods import MethodKind
+from training.evaluation.score_lists import match_scores, read_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from pipeline.evaluation.images import BenchmarkImages
+    from pipeline.evaluation.plan import Plan, PlannedBenchmark
+    from pipeline.job import Job
+    from training.evaluation.methods import Method
+    from training.evaluation.score_lists import ScoreList
+
+
+def read_lists(plan: Plan) -> dict[str, ScoreList]:
+    """The lists of scores that an evaluation names, by method.
+
+    Raises:
+        ScoreListError: if one cannot be used.
+    """
+    return {
+        method.name: read_scores(method.path)
+        for method in plan.methods
+        if method.kind is MethodKind.TABLE and method.path is not None
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityReader:
+    """Reads qualities of the images of one benchmark.
+
+    Attributes:
+        plan: the evaluation.
+        benchmark: the benchmark.
+        images: its images.
+        lists: lists of scores by method.
+        notes: what a reader of the report should know; filled while reading.
+    """
+
+    plan: Plan
+    benchmark: PlannedBenchmark
+    images: BenchmarkImages
+    lists: Mapping[str, ScoreList]
+    notes: list[str] = field(default_factory=list)
+
+    def read_shared(self) -> dict[str, NDArray[np.floating[Any]]]:
+        """Method -> quality [N], of those that are the same for every recogniser; NaN where there is none."""
+        return self._read([m for m in self.plan.methods if not _is_of_recogniser(m)], self.benchmark.job)
+
+    def read_own(self, job: Job) -> dict[str, NDArray[np.floating[Any]]]:
+        """Method -> quality [N], of those that a recogniser gives itself."""
+        return self._read([m for m in self.plan.methods if _is_of_recogniser(m)], job)
+
+    def _read(self, methods: list[Method], job: Job) -> dict[str, NDArray[np.floating[Any]]]:
+        """The qualities of methods that are defined here."""
+        found = ((method.name, self._read_method(method, job)) for method in methods)
+        return {name: quality for name, quality in found if quality is not None}
+
+    def _read_method(self, method: Method, job: Job) -> NDArray[np.floating[Any]] | None:
+        """The quality of one method; None where it is not defined, which is noted."""
+        if method.kind is MethodKind.RANDOM:
+            return random_quality(self.images.keys)
+        if method.kind is MethodKind.TABLE:
+            return self._look_up(method)
+        if method.name in self.benchmark.scorings:
+            scored = self.benchmark.scorings[method.name]
+            return read_measure(scored.store, scored.stages[QUALITY], QUALITY)
+        measure = MEASURES[method.kind]
+        if measure.table == "anchors" and not self.benchmark.with_anchors:
+            self._note(
+                f"{method.name} is not defined on {self.benchmark.name} and left out there: it compares an image with "
+                f"the others of its person, and a benchmark of format {job.manifest.format} names no people"
+            )
+            return None
+        return read_measure(job.store, job.stages[measure.table], measure.column)
+
+    def _look_up(self, method: Method) -> NDArray[np.float64] | None:
+        """The quality that a list gives; None where it says nothing of this benchmark, which is noted."""
+        scores, name = self.lists[method.name], self.benchmark.name
+        alone = len(self.plan.benchmarks) == 1
+        found = match_scores(scores, name, self.images.keys, self.images.paths, alone=alone)
+        if not found.known:
+            problem = f"{scores.file}: none of its {len(scores):,} rows names an image of {name}"
+            if alone:
+                raise EvaluationError(f"{problem}: check its columns `path`, `key` and `benchmark`")
+            self._note(f"{problem}, where {method.name} is left out")
+            return None
+        if found.unknown:
+            self._note(
+                f"{scores.file.name}: {found.unknown:,} of {found.rows:,} rows name no image of {name} and are not used"
+            )
+        if lacking := int(np.isnan(found.quality).sum()):
+            self._note(
+                f"{scores.file.name} gives no quality for {lacking:,} of {len(found.quality):,} images of {name}, "
+                "which are rejected first"
+            )
+        return found.quality
+
+    def _note(self, text: str) -> None:
+        """Say something once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def _is_of_recogniser(method: Method) -> bool:
+    """Whether every recogniser gives this quality itself."""
+    return method.kind in MEASURES and MEASURES[method.kind].of_recogniser

@@ -1,0 +1,125 @@
+"""The rows of CLIB-FIQA's Table 4 and the sweep of its Figure 4: trained, then judged side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import luigi
+
+from data_manifests.tables import Factor
+from pipeline.tasks.evaluation import EvaluateQuality
+from pipeline.tasks.goals import DatasetParameter, WorkspaceParameter, one_message
+from pipeline.tasks.training import TrainQuality
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ADDED = (Factor.POSE, Factor.BLUR, Factor.LIGHTING, Factor.EXPRESSION, Factor.OCCLUSION)
+"""The order in which Table 4 adds factors to naive quality fitting."""
+
+ROWS = {
+    "nqf": "--factors= --no-confidence",
+    "merged": "--no-quality --score merged --no-confidence",
+    **{
+        f"nqf-{len(added)}-{added[-1].value}": f"--factors {','.join(added)} --no-confidence"
+        for added in (_ADDED[: count + 1] for count in range(len(_ADDED)))
+    },
+    "calibrated": "",
+}
+"""Row of Table 4, from its first to its last -> what is switched: naive quality fitting (NQF), the merged-factor
+quality (M-F), NQF with one factor more in every row, and all with confidence calibration (CC)."""
+
+
+class AblationError(ValueError):
+    """The ablation cannot be run as asked; says why and what to do."""
+
+
+class TrainRow(TrainQuality):
+    """Trains one row; `current` stays with whoever trains by TrainQuality."""
+
+    def complete(self) -> bool:
+        """Whether the trained model is there."""
+        return self.trained
+
+    def publish(self) -> None:
+        """Leave `current` alone: every row has a run of its own."""
+
+
+class Ablation(luigi.Task):
+    """Trains the rows of CLIB-FIQA's Table 4, and one model for every beta of Figure 4, and judges them together.
+
+    `luigi --module pipeline Ablation --dataset casia_webface --benchmarks xqlfw --betas 8,16,25,32 --device cuda`
+    """
+
+    dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
+    benchmarks = luigi.Parameter(description="what judges: names of manifests, or paths of TOML files, by commas")
+    rows = luigi.Parameter(default=",".join(ROWS), description="rows of Table 4 by commas; none: the betas alone")
+    betas = luigi.Parameter(default="", description="also one model for every one of these betas, by commas (Figure 4)")
+    baselines = luigi.Parameter(default="norm,random", description="further methods, as EvaluateQuality takes them")
+    recognition = luigi.Parameter(default="", description="recognisers of models.toml, by commas; empty: the setting")
+    limit = luigi.IntParameter(default=0, description="train on the labels of the first N images only")
+    workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
+    recipe = luigi.ChoiceParameter(choices=["paper", "released"], default="paper", description="whose rules")
+    tower = luigi.Parameter(default="RN50-quickgelu", description="image tower, by open_clip's name")
+    pretrained = luigi.Parameter(default="openai", description="open_clip's tag or a file; none: random weights")
+    seed = luigi.IntParameter(default=323, description="of random weights, order and mirroring")
+    device = luigi.ChoiceParameter(choices=["cpu", "cuda"], default="cpu", significant=False, description="where")
+    gpus = luigi.IntParameter(default=0, significant=False, description="processes by torchrun; 0: one without it")
+    options = luigi.Parameter(default="", description="further words for training.train_quality, in every row")
+
+    def trainings(self) -> dict[str, TrainRow]:
+        """The training of every row by its name."""
+        with one_message():
+            words = choose_rows(self.rows, self.betas)
+        shared = ("dataset", "limit", "workspace", "recipe", "tower", "pretrained", "seed", "device", "gpus")
+        settings = {name: getattr(self, name) for name in shared}
+        return {row: TrainRow(options=f"{text} {self.options}".strip(), **settings) for row, text in words.items()}
+
+    def requires(self) -> list[TrainRow]:
+        """All rows; each takes the whole device, so they follow each other."""
+        return list(self.trainings().values())
+
+    def evaluation(self) -> EvaluateQuality:
+        """What judges the rows, once they are trained."""
+        models = [f"{row}=model:{task.folder}" for row, task in self.trainings().items()]
+        return EvaluateQuality(
+            benchmarks=self.benchmarks,
+            recognition=self.recognition,
+            methods=",".join([*models, *filter(None, [self.baselines])]),
+            workspace=self.workspace,
+        )
+
+    def complete(self) -> bool:
+        """Whether all rows are trained and judged."""
+        return all(task.complete() for task in self.requires()) and self.evaluation().complete()
+
+    def run(self) -> Iterator[EvaluateQuality]:
+        """Judge the rows."""
+        yield self.evaluation()
+
+
+def choose_rows(rows: str, betas: str) -> dict[str, str]:
+    """The words for training.train_quality by the name of the row.
+
+    Args:
+        rows: names of ROWS, by commas; `none` or nothing for none.
+        betas: numbers above 0, by commas.
+
+    Raises:
+        AblationError: if a row is unknown, a beta is no such number, or nothing is asked for.
+    """
+    asked = [name for name in (word.strip() for word in rows.split(",")) if name and name != "none"]
+    if unknown := [name for name in asked if name not in ROWS]:
+        raise AblationError(f"--rows: there is no row {unknown[0]!r}; there are {', '.join(ROWS)}")
+    chosen = {name: ROWS[name] for name in asked}
+    for word in filter(None, (word.strip() for word in betas.split(","))):
+        try:
+            beta = float(word)
+        except ValueError:
+            beta = 0.0
+        if not 0.0 < beta < float("inf"):
+            raise AblationError(f"--betas: {word!r} is not a number above 0")
+        chosen[f"beta-{beta:g}"] = f"--beta {beta:g}"
+    if not chosen:
+        raise AblationError("nothing to train: name --rows or --betas")
+    return chosen

@@ -1,0 +1,195 @@
+"""Judging qualities by recognition errors: the stages that a benchmark needs, then the evaluation itself."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import luigi
+from luigi.parameter import ParameterVisibility
+
+from pipeline import job as jobs
+from pipeline.execution import die_with_parent
+from pipeline.logs import set_up_logs
+from pipeline.stage import Stage, luigi_processes
+from pipeline.tasks.derived import Anchors
+from pipeline.tasks.goals import WorkspaceParameter, one_message
+from pipeline.tasks.measures import Blur, Embeddings, Factors, Index, Measure, Pose
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.asked import Asked
+    from pipeline.evaluation.opener import QualityOpener
+    from pipeline.evaluation.plan import Plan, PlannedBenchmark
+
+logger = logging.getLogger(__name__)
+
+_TASKS: tuple[type[Stage], ...] = (Index, Blur, Pose, Factors, Embeddings, Anchors)
+_STAGES = {task.stage: task for task in _TASKS}
+"""The task of every stage that an evaluation reads."""
+
+
+class OpenerParameter(luigi.Parameter):
+    """Carries what opens a network; Luigi's pages show its file."""
+
+    def serialize(self, x: QualityOpener) -> str:
+        """The text that stands for the network."""
+        return x.network.files[0].name
+
+
+class Quality(Measure):
+    """The quality of every image of a benchmark by one network."""
+
+    stage = "quality"
+    network: QualityOpener = OpenerParameter(significant=False, visibility=ParameterVisibility.PRIVATE)
+
+    @classmethod
+    def by(cls, network: QualityOpener, job: jobs.Job, processes: int) -> Quality:
+        """The task that scores a benchmark, whose job has the stage, with a network."""
+        return cls(
+            data_set=job.name,
+            fingerprint=job.stages[cls.stage].fingerprint,
+            workspace=str(job.store.root.parent),
+            processes=processes,
+            job=job,
+            network=network,
+        )
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """The device on which this network computes."""
+        return {"gpu": 1} if self.network.device == "cuda" else {"cpu": 1}
+
+    def opener(self) -> QualityOpener:
+        """What opens the network in a worker."""
+        return self.network
+
+
+class EvaluateQuality(luigi.Task):
+    """Judges qualities on benchmarks: curves, areas, intervals and tests, as tables, Markdown and one page.
+
+    `luigi --module pipeline EvaluateQuality --benchmarks lfw,cplfw --recognition fr_feature --methods model:RUN,norm`
+    """
+
+    benchmarks = luigi.Parameter(default="", description="names of manifests, or paths of TOML files, by commas")
+    recognition = luigi.Parameter(default="", description="recognisers of models.toml, by commas; empty: the setting")
+    methods = luigi.Parameter(
+        default="norm,cpbd,sobel,random",
+        description="by commas: model:RUN_OR_FILE, onnx:FILE, table:FILE, norm, cpbd, sobel, certainty_ratio, random; "
+        "NAME= before one names it",
+    )
+    protocols = luigi.Parameter(default="fixed", description="fixed, cr_fiqa, or both by a comma")
+    fmrs = luigi.Parameter(default="0.01,0.001,0.0001", description="false match rates, by commas")
+    replicates = luigi.IntParameter(default=1000, description="bootstrap draws; 0: no intervals")
+    no_correlate = luigi.BoolParameter(description="do not compare qualities with blur, pose and factors")
+    limit = luigi.IntParameter(default=0, description="the first N images of every benchmark only")
+    workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
+    fingerprint = luigi.Parameter(default="", description="left empty: computed from all that decides the output")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.plan = self._plan()
+        if not self.fingerprint:
+            # The fingerprint becomes part of the task's identity, so that no scheduler takes another output for this.
+            super().__init__(*args, **{**kwargs, "fingerprint": self.plan.spec.fingerprint})
+
+    def _plan(self) -> Plan:
+        """Find out what has to be done."""
+        from pipeline.evaluation.plan import make_plan  # noqa: PLC0415 - other tasks do without it
+
+        set_up_logs()
+        with one_message():
+            plan = make_plan(self._ask())
+        for name, what in plan.missing.items():
+            logger.warning("%s is left out: %s", name, what)
+        return plan
+
+    def _ask(self) -> Asked:
+        """The parameters, read."""
+        from pipeline.evaluation import asked  # noqa: PLC0415
+
+        return asked.Asked(
+            benchmarks=asked.split(self.benchmarks),
+            recognisers=asked.split(self.recognition),
+            methods=self.methods,
+            protocols=asked.read_protocols(self.protocols),
+            fmrs=asked.read_rates(self.fmrs),
+            replicates=self.replicates,
+            correlate=not self.no_correlate,
+            limit=self.limit,
+            workspace=Path(self.workspace),
+        )
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """Where all pairs are compared."""
+        return {"gpu": 1} if self.plan.benchmarks[0].job.settings.device == "cuda" else {"cpu": 1}
+
+    def complete(self) -> bool:
+        """Whether the evaluation is there and `current` names it."""
+        return self.plan.folder.is_dir() and self.plan.store.current(self.plan.spec.name) == self.fingerprint
+
+    def requires(self) -> list[Stage]:
+        """The stages of every benchmark; asked for only where something is missing, so this is where the run begins."""
+        if self.plan.folder.is_dir():
+            return []
+        self._begin()
+        return [task for benchmark in self.plan.benchmarks for task in self._stages(benchmark)]
+
+    def _begin(self) -> None:
+        """Take the folders, compare the space needed with what is free, and read the lists of scores."""
+        from pipeline.evaluation.qualities import read_lists  # noqa: PLC0415
+
+        with one_message():
+            jobs.lock_folder(self.plan.folder.parent)
+            for benchmark in self.plan.benchmarks:
+                jobs.lock_workspace(benchmark.job)
+                needed = {spec.fingerprint: spec for _, last in benchmark.needed() for spec in last.closure()}
+                jobs.check_space(benchmark.job, needed.values())
+            read_lists(self.plan)
+
+    def _stages(self, benchmark: PlannedBenchmark) -> list[Stage]:
+        """The tasks that make what is read of one benchmark."""
+        processes = luigi_processes()
+        made = [_STAGES[stage].of(benchmark.job, processes) for stage in benchmark.stages]
+        for job in benchmark.jobs.values():
+            made += [_STAGES[stage].of(job, processes) for stage in benchmark.recogniser_stages]
+        networks = self.plan.openers
+        return made + [Quality.by(networks[name], job, processes) for name, job in benchmark.scorings.items()]
+
+    def run(self) -> None:
+        """Judge, write, point `current` at the result, and say what came out."""
+        from pipeline.evaluation.summary import print_outcome  # noqa: PLC0415
+
+        if multiprocessing.parent_process() is not None:
+            die_with_parent()
+        set_up_logs()
+        if not self.plan.folder.is_dir():
+            self._evaluate()
+        for benchmark in self.plan.benchmarks:
+            for job, last in benchmark.needed():
+                for spec in last.closure():
+                    # Whoever labels this data set decides what `current` names there.
+                    if job.store.current(spec.name) is None:
+                        job.store.point_current(spec)
+        self.plan.store.point_current(self.plan.spec)
+        print_outcome(self.plan)
+
+    def _evaluate(self) -> None:
+        """Judge and write."""
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+        from pipeline.evaluation.judging import evaluate  # noqa: PLC0415
+        from pipeline.evaluation.output import write_outcome, write_receipt  # noqa: PLC0415
+
+        started = time.monotonic()
+        self.plan.store.remember(self.plan.spec)
+        with threadpool_limits(luigi_processes()):
+            outcome = evaluate(self.plan, self.set_status_message)
+        judged = time.monotonic()
+        write_outcome(self.plan, outcome)
+        ended = time.monotonic()
+        seconds = {"judge_seconds": judged - started, "write_seconds": ended - judged}
+        write_receipt(self.plan, seconds, ended - started)

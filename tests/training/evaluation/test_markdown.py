@@ -1,0 +1,268 @@
+import math
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_manifests.evaluation_tables import EVALUATION_TABLES
+from training.evaluation.findings import list_findings
+from training.evaluation.lineup import Kind, ReportError, kind_of, order
+from training.evaluation.markdown import escape, render_markdown
+from training.evaluation.sheet import Mark, rank_column, show_rate
+
+NAN = math.nan
+
+
+def make_table(name, rows):
+    return pa.Table.from_pylist(rows, schema=EVALUATION_TABLES[name].schema())
+
+
+def area(recogniser, method, pauc, auc, **others):
+    """A row of `metrics`; the interval is 0.05 to both sides."""
+    row = {
+        "benchmark": "lfw", "recogniser": recogniser, "method": method, "protocol": "fixed", "fmr": 1e-2,
+        "threshold": 0.3, "genuine": 3000, "impostors": 3000, "unscored": 0, "fnmr": 0.1, "pauc_raw": 0.03 * pauc,
+        "auc_raw": 0.095 * auc, "pauc": pauc, "auc": auc, "pauc_low": pauc - 0.05, "pauc_high": pauc + 0.05,
+        "auc_low": auc - 0.05, "auc_high": auc + 0.05, "status": "ok",
+    }  # fmt: skip
+    return row | others
+
+
+def difference(method, other, value, p_value, **others):
+    row = {"benchmark": "lfw", "recogniser": "r50", "fmr": 1e-2, "area": "pauc", "method": method, "other": other}
+    return row | {"difference": value, "low": value - 0.02, "high": value + 0.01, "p_value": p_value} | others
+
+
+METRICS = [
+    area("r50", "norm", 0.7001, 0.5),
+    area("r50", "random", 0.1, 0.1),
+    area("r50", "clib", 0.6, 0.4),
+    area("r50", "b|ad", 0.7004, 0.4, unscored=12),
+    area("r50", "floor", 0.05, 0.05),
+    area("mbf", "norm", NAN, NAN, status="no_errors", fnmr=0.0),
+    area("mbf", "random", NAN, NAN, status="no_errors", fnmr=0.0),
+    area("mbf", "clib", NAN, NAN, status="no_errors", fnmr=0.0),
+    area("mbf", "b|ad", NAN, NAN, status="no_errors", fnmr=0.0),
+]
+RARE = [area("r50", name, 0.6, 0.4, fmr=1e-3, status="too_few_impostors") for name in ("clib", "norm")]
+RELEASED = [
+    area("r50", name, value, value, protocol="cr_fiqa", pauc_low=None, pauc_high=None, auc_low=None, auc_high=None)
+    for name, value in (("clib", 0.5), ("norm", 0.6), ("random", 0.9))
+]
+GOLDEN = """\
+## lfw
+
+### FMR 1e-2
+
+| method | r50 pAUC ↓ | r50 AUC ↓ | mbf pAUC ↓ | mbf AUC ↓ |
+| --- | ---: | ---: | ---: | ---: |
+| clib | **0.600** | **0.400** | -¹ | -¹ |
+| b\\|ad² | *0.700* | **0.400** | -¹ | -¹ |
+|  |  |  |  |  |
+| norm | *0.700* | *0.500* | -¹ | -¹ |
+| random | 0.100 | 0.100 | -¹ | -¹ |
+|  |  |  |  |  |
+| floor | 0.050 | 0.050 | -³ | -³ |
+
+¹ mbf makes no error on 3,000 genuine pairs at FMR 1e-2: there is nothing to reject
+
+² images without a quality, which are rejected first: 12 (r50)
+
+³ mbf: not judged
+
+95 % bootstrap intervals:
+
+| method | r50 pAUC ↓ | r50 AUC ↓ | mbf pAUC ↓ | mbf AUC ↓ |
+| --- | ---: | ---: | ---: | ---: |
+| clib | [0.550, 0.650] | [0.350, 0.450] |  |  |
+| b\\|ad | [0.650, 0.750] | [0.350, 0.450] |  |  |
+|  |  |  |  |  |
+| norm | [0.650, 0.750] | [0.450, 0.550] |  |  |
+| random | [0.050, 0.150] | [0.050, 0.150] |  |  |
+|  |  |  |  |  |
+| floor | [0.000, 0.100] | [0.000, 0.100] |  |  |
+
+### FMR 1e-3
+
+Left out:
+
+- r50: of 3,000 impostor pairs, 3 may match at FMR 1e-3: too few to set a threshold
+
+### FMR 1e-2, protocol `cr_fiqa`
+
+| method (r50) | pAUC ↓ | AUC ↓ | raw AUC ↓ |
+| --- | ---: | ---: | ---: |
+| clib | **0.500** | **0.500** | **0.0475** |
+|  |  |  |  |
+| norm | *0.600* | *0.600* | *0.0570* |
+| random | 0.900 | 0.900 | 0.0855 |
+
+### Templates: true accept rate in percent
+
+| method (r50) | FAR 1e-6 | FAR 1e-4 |
+| --- | ---: | ---: |
+| uniform | -¹ | *95.12* |
+| clib | -¹ | **96.30** |
+
+¹ r50: of 15,000 impostor template pairs, 0.015 may be accepted at FAR 1e-6: too few to set a threshold
+
+### Tests of clib
+
+Difference of the areas on the same bootstrap draws, under 0 where the method is better; p is two-sided, of each test by
+itself.
+
+| recogniser | FMR | area | against | difference | 95 % interval | p |
+| --- | ---: | --- | --- | ---: | ---: | ---: |
+| r50 | 1e-2 | pAUC | b\\|ad | -0.100 | [-0.120, -0.090] | < 0.001 |
+| r50 | 1e-2 | pAUC | norm | -0.100 | [-0.110, -0.080] | 0.002 |
+
+### Rank correlation with measures
+
+| method | cpbd | yaw |
+| --- | ---: | ---: |
+| clib | +0.12 | - |
+|  |  |  |
+| norm | +0.00 | -0.50 |
+
+## Verification accuracy in percent, ± standard deviation over the folds
+
+| benchmark | r50 |
+| --- | ---: |
+| lfw | 99.50 ± 0.30 |
+"""
+
+
+@pytest.fixture(scope="module")
+def hand_made():
+    tar = {"benchmark": "lfw", "recogniser": "r50", "genuine": 20_000, "impostors": 15_000}
+    few = {"status": "too_few_impostors"}
+    return {
+        "metrics": make_table("metrics", METRICS + RARE + RELEASED),
+        "comparisons": make_table("comparisons", [
+            difference("norm", "clib", 0.1, 0.002),
+            difference("norm", "b|ad", -0.001, 0.9),
+            difference("clib", "b|ad", -0.1, 0.0002),
+            difference("clib", "floor", 0.5, 0.0),
+            difference("clib", "norm", -0.2, 0.0, fmr=1e-3),
+        ]),
+        "templates": make_table("templates", [
+            tar | {"method": "uniform", "far": 1e-4, "tar": 0.9512, "status": "ok"},
+            tar | {"method": "clib", "far": 1e-4, "tar": 0.963, "status": "ok"},
+            tar | {"method": "uniform", "far": 1e-6, "tar": 0.9} | few,
+            tar | {"method": "clib", "far": 1e-6, "tar": 0.8} | few,
+        ]),
+        "correlations": make_table("correlations", [
+            {"benchmark": "lfw", "method": method, "measure": measure, "spearman": value, "images": 10}
+            for method, measure, value in (
+                ("norm", "cpbd", -0.001), ("clib", "cpbd", 0.123), ("norm", "yaw", -0.5), ("clib", "yaw", NAN),
+            )
+        ]),
+        "accuracy": make_table("accuracy", [
+            {"benchmark": "lfw", "recogniser": "r50", "accuracy": 0.995, "std": 0.003, "threshold": 1.4},
+        ]),
+    }  # fmt: skip
+
+
+def test_the_tables_of_a_hand_made_evaluation_are_laid_out_like_the_papers(hand_made):
+    found = render_markdown(hand_made)
+    assert found[found.index("## lfw") :] == GOLDEN
+    assert "Protocol `cr_fiqa` rejects genuine and impostor pairs together" in found[: found.index("## lfw")]
+
+
+def test_means_over_benchmarks_count_only_what_is_shown_of_each():
+    rows = [
+        area("r50", "clib", 0.6, 0.4),
+        area("r50", "norm", 0.8, 0.6),
+        area("r50", "clib", 0.7, 0.5, benchmark="cfp"),
+        area("r50", "norm", 1.0, 0.7, benchmark="cfp"),
+        area("r50", "half", 0.1, 0.1, benchmark="cfp"),
+        area("r50", "clib", 0.0, 0.0, benchmark="few", status="too_few_impostors"),
+    ]
+    found = render_markdown({"metrics": make_table("metrics", rows)})
+    section = found[found.index("## Average") :]
+    assert "| clib | **0.650** | **0.450** |" in section
+    assert "| norm | *0.900* | *0.650* |" in section
+    assert "r50: mean over lfw, cfp" in section
+    assert "half" not in section
+
+
+def test_one_benchmark_has_no_mean():
+    assert "Average" not in render_markdown({"metrics": make_table("metrics", METRICS)})
+
+
+def test_tables_that_are_absent_are_passed_over():
+    assert render_markdown({}).startswith("# Evaluation")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"a": 0.5004, "b": 0.4996, "c": 0.6}, {"a": Mark.BEST, "b": Mark.BEST, "c": Mark.SECOND}),
+        ({"a": 0.1, "b": 0.2, "c": 0.2, "d": 0.3}, {"a": Mark.BEST, "b": Mark.SECOND, "c": Mark.SECOND}),
+        ({"a": 0.1, "b": NAN, "c": 0.2}, {"a": Mark.BEST, "c": Mark.SECOND}),
+        ({"a": 0.1, "b": NAN}, {}),
+        ({"a": 0.1, "b": 0.1}, {"a": Mark.BEST, "b": Mark.BEST}),
+    ],
+)
+def test_numbers_that_are_shown_alike_are_marked_alike(values, expected):
+    assert rank_column(values, 3) == expected
+
+
+def test_where_larger_is_better_the_largest_is_the_best():
+    assert rank_column({"a": 1.0, "b": 2.0}, 1, larger=True) == {"b": Mark.BEST, "a": Mark.SECOND}
+
+
+def test_chance_and_the_bound_stand_last():
+    assert order(["floor", "norm", "random", "z", "a", "z"]) == ("z", "a", "norm", "random", "floor")
+    assert [kind_of(name).competes for name in ("z", "cpbd", "random", "floor")] == [True, True, False, False]
+    assert kind_of("certainty_ratio") is Kind.BASELINE
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(1e-2, "1e-2"), (1e-4, "1e-4"), (5e-3, "5e-3"), (2.5e-4, "2.5e-4"), (0.1, "1e-1"), (1.0, "1e0")]
+)
+def test_rates_are_written_as_in_the_papers(rate, text):
+    assert show_rate(rate) == text
+
+
+def test_a_test_is_told_from_the_side_of_the_method_that_leads():
+    rows = [difference("norm", "clib", 0.031, 0.002), difference("clib", "other", 0.03, 0.04)]
+    rows += [difference("clib", "third", -0.001, 0.4)]
+    worse, alike, better = list_findings(rows, [area("r50", "clib", 0.6, 0.4)])
+    assert f"{better.verdict}: {better.evidence}" == (
+        "clib is better than norm: pAUC lower by 0.031 [0.011, 0.041], p = 0.002"
+    )
+    assert f"{worse.verdict}: {worse.evidence}" == (
+        "clib is worse than other: pAUC higher by 0.030 [0.010, 0.040], p = 0.040"
+    )
+    assert f"{alike.verdict}: {alike.evidence}" == (
+        "clib and third cannot be told apart: pAUC lower by 0.001 [-0.009, 0.021], p = 0.400"
+    )
+
+
+def test_without_a_method_the_first_baseline_leads():
+    found = list_findings([difference("random", "norm", 0.4, 0.01)], [area("r50", "norm", 0.6, 0.4)])
+    assert [(test.method, test.other, test.difference) for test in found] == [("norm", "random", -0.4)]
+
+
+@given(st.text(min_size=1, max_size=30))
+def test_no_name_breaks_a_table(name):
+    rows = [area("r50", name, 0.6, 0.4), area("r50", "other one", 0.7, 0.5)]
+    text = render_markdown({"metrics": make_table("metrics", rows)})
+    table = [line for line in text.split("\n") if line.startswith("|")]
+    assert {line.replace("\\\\", "").replace("\\|", "").count("|") for line in table} == {4}
+    assert "<" not in escape(name).replace("\\<", "")
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"metric": pa.table({})}, "no evaluation has a table 'metric'"),
+        ({"accuracy": pa.table({"benchmark": ["a"]})}, "evaluate again"),
+        ({"metrics": make_table("metrics", [area(None, "clib", 0.6, 0.4)])}, "have no recogniser"),
+    ],
+)
+def test_tables_of_something_else_are_refused(tables, message):
+    with pytest.raises(ReportError, match=message):
+        render_markdown(tables)

@@ -1,0 +1,438 @@
+"""What an evaluation compares: how methods are named, lists of scores, baselines, and networks that give a quality."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from scipy.stats import kstest
+
+from data_manifests.files import sha256_of
+from data_manifests.weights import WeightsError
+from labelers.device import Device
+from labelers.faces import FaceBatch
+from pipeline.evaluation.opener import QualityOpener
+from training import onnx_file, run_folder, scorer
+from training.evaluation import networks
+from training.evaluation.baselines import random_quality
+from training.evaluation.evaluate import FLOOR
+from training.evaluation.methods import FLOOR as FORBIDDEN
+from training.evaluation.methods import MethodError, MethodKind, parse_methods
+from training.evaluation.networks import NetworkKind, QualityNetworkError, find_network
+from training.evaluation.quality_labeler import BATCH, open_labeler
+from training.evaluation.score_lists import ScoreListError, match_scores, read_scores
+from training.model_file import save_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from training.model import QualityModel
+
+SLOW_FILES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+
+
+def names_of(text: str) -> list[str]:
+    return [method.name for method in parse_methods(text)]
+
+
+def test_methods_are_read_with_their_names() -> None:
+    found = parse_methods("clib=model:runs/a, onnx:nets/crfiqa.onnx ,table:s=1:2.csv,norm,sharpness=cpbd")
+    assert [(m.name, m.kind) for m in found] == [
+        ("clib", MethodKind.MODEL),
+        ("crfiqa", MethodKind.ONNX),
+        ("s=1:2", MethodKind.TABLE),
+        ("norm", MethodKind.NORM),
+        ("sharpness", MethodKind.CPBD),
+    ]
+    assert found[0].path == Path("runs/a").absolute()
+    assert found[3].path is None
+    assert FORBIDDEN == FLOOR
+
+
+def test_default_names_are_short_and_differ() -> None:
+    assert names_of("model:/w/ms1mv2/quality_model/current,model:/w/casia/quality_model/current") == ["ms1mv2", "casia"]
+    assert names_of("model:/w/a/run/model.safetensors,model:/w/b/run/model.safetensors") == ["a/run", "b/run"]
+    assert names_of("table:/x/norm.csv,norm") == ["x/norm", "norm"]
+    assert names_of("a=table:/x/b.csv,table:/x/a.csv") == ["a", "x/a"]
+    assert names_of("model:/runs/v1.2") == ["v1.2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no method is named"),
+        (" , ", "no method is named"),
+        ("clib", "'clib' is no method: there are model:PATH, onnx:PATH, table:PATH, cpbd,"),
+        ("model:", "write model:PATH"),
+        ("table", "write table:PATH"),
+        ("norm:x", "write norm alone"),
+        ("norm:", "write norm alone"),
+        ("=norm", "a name has 1 to 60"),
+        ("a/b=norm", "a name has 1 to 60"),
+        ("floor=norm", "floor stands for something else"),
+        ("random=table:x.csv", "random stands for something else"),
+        ("norm,norm", "two methods are called norm"),
+        ("a=norm,a=cpbd", "two methods are called a"),
+        ("table:/x/a.csv,table:/x/a.csv", "is named twice"),
+        ("floor", "'floor' is no method"),
+    ],
+)
+def test_what_is_no_method_is_refused(text: str, said: str) -> None:
+    with pytest.raises(MethodError) as caught:
+        parse_methods(text)
+    assert said in str(caught.value)
+
+
+@given(st.text(alphabet="abm:=,/. \nodel", max_size=40))
+def test_any_text_is_methods_or_one_error(text: str) -> None:
+    try:
+        found = parse_methods(text)
+    except MethodError:
+        return
+    assert len({method.name for method in found}) == len(found) > 0
+    assert all((method.path is None) == (method.kind in {"cpbd", "sobel"}) for method in found)
+
+
+# --- chance --------------------------------------------------------------------------------------------------------
+
+
+def test_chance_is_uniform_stable_and_of_the_key_alone() -> None:
+    keys = np.arange(1, 20_001, dtype=np.int32)
+    drawn = random_quality(keys)
+    assert kstest(drawn, "uniform").pvalue > 0.01
+    assert abs(np.corrcoef(drawn[1:], drawn[:-1])[0, 1]) < 0.03
+    np.testing.assert_array_equal(random_quality(keys[5:7]), drawn[5:7])
+    other = random_quality(keys, seed=1)
+    assert abs(np.corrcoef(drawn, other)[0, 1]) < 0.03
+    assert not np.isin(other, drawn).any()
+    # Recorded values: another machine has to draw the same.
+    np.testing.assert_allclose(drawn[:3], RECORDED, rtol=0, atol=0)
+
+
+RECORDED = [0.46696631092582586, 0.09139235830587256, 0.3654910610708988]
+"""SplitMix64 of the keys 1, 2 and 3."""
+
+
+# --- lists of scores -----------------------------------------------------------------------------------------------
+
+PATHS = ("a/1.jpg", "a/2.jpg", "b/2.jpg", "c/d/3.png")
+KEYS = np.array([1, 2, 3, 4], np.int32)
+
+
+def write_text(folder: Path, text: str, name: str = "s.csv") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def write_parquet(folder: Path, **columns: Any) -> Path:
+    pq.write_table(pa.table(columns), folder / "s.parquet")
+    return folder / "s.parquet"
+
+
+def read_quality(file: Path, paths: tuple[str, ...] | None = PATHS, **more: Any) -> list[float | None]:
+    found = match_scores(read_scores(file), "b", KEYS, paths, **more)
+    return [None if np.isnan(value) else value for value in found.quality.tolist()]
+
+
+def test_a_list_by_key_or_path_in_any_format(tmp_path: Path) -> None:
+    wanted = [0.5, None, -2.0, 1e3]
+    assert read_quality(write_text(tmp_path, "key,quality\n1,.5\n3,-2\n4,+1e3\n")) == wanted
+    assert read_quality(write_text(tmp_path, "quality\tx\tkey\n.5\ty\t1\n\n-2\t\t3\n1e3\tz\t4\n", "s.tsv")) == wanted
+    text = "\ufeffpath , score\r\nc/d/3.png, 1000\r\na/1.jpg,0.5\r\nb/2.jpg,-2.0\r\na/2.jpg,\r\n"
+    assert read_quality(write_text(tmp_path, text)) == wanted
+    assert read_quality(write_parquet(tmp_path, key=[4, 3, 1], quality=[1e3, -2.0, 0.5])) == wanted
+    of_scores = write_parquet(
+        tmp_path,
+        key=[9, 9, 9],
+        path=["a/1.jpg", "b/2.jpg", "c/d/3.png"],
+        quality=pa.array([0.5, -2, 1e3], pa.float32()),
+    )
+    assert read_quality(of_scores) == wanted
+    no_files = write_parquet(tmp_path, key=[1, 3, 4], path=pa.nulls(3, pa.string()), quality=[0.5, -2.0, 1e3])
+    assert read_quality(no_files) == wanted
+    assert read_quality(no_files, None) == wanted
+
+
+def test_paths_may_have_folders_before_them_or_be_names_alone(tmp_path: Path) -> None:
+    file = write_text(
+        tmp_path, "path,quality\n/data/x/a/1.jpg,1\n./b/2.jpg,2\n3.png,3\n2.jpg,4\nz/3.png,5\nc\\d\\9.png,6\n"
+    )
+    found = match_scores(read_scores(file), "b", KEYS, PATHS)
+    assert found.quality.tolist()[0::2] == [1, 2]
+    assert found.quality[3] == 3
+    assert np.isnan(found.quality[1])
+    assert (found.rows, found.unknown, found.known) == (6, 3, 3)  # 2.jpg is two images, z/3.png and 9.png none
+
+
+def test_a_list_about_several_benchmarks_is_read_by_theirs(tmp_path: Path) -> None:
+    file = write_text(tmp_path, "benchmark,key,quality\nb,1,1\nother,1,7\nb,2,2\n")
+    assert read_quality(file, alone=False) == [1, 2, None, None]
+    keyed = write_text(tmp_path, "key,quality\n1,1\n")
+    with pytest.raises(ScoreListError, match="its keys are those of one benchmark, but several are evaluated: add a"):
+        read_quality(keyed, alone=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", r"no column quality or score \(there are none\): add it"),
+        ("key,quality\n1,1\n1,2\n", "line 3: '1' has a score already, in line 2: leave one"),
+        ("path,quality\na/1.jpg,1\nx/a/1.jpg,2\n", "line 3: 'x/a/1.jpg' has a score already, in line 2"),
+        ("key,quality\n1,high\n", "line 2: column quality: 'high' is no number: correct it, or leave it empty"),
+        ("key,quality\n1,nan\n", "line 2: column quality: 'nan' is no number"),
+        ("key,quality\n1,1_0\n", "'1_0' is no number"),
+        ("key,quality\n1,1e39\n", "'1e39' is no finite float32"),
+        ("key,quality\n\n1.5,1\n", "line 3: column key: '1.5' is no key"),
+        ("key,value\n1,1\n", r"no column quality or score \(there are key, value\): add it, or rename one"),
+        ("image,quality\n1,1\n", "no column path or key"),
+        ("key,quality,quality\n1,1,1\n", "several columns quality: leave one"),
+        ("key,quality\n1,1\n1,2,3\n", "line 3: 3 fields, but the first line names 2"),
+        ('key,quality\n1,"1\n', "cannot be read"),
+    ],
+)
+def test_a_damaged_text_is_one_error_that_names_file_and_line(text: str, said: str, tmp_path: Path) -> None:
+    file = write_text(tmp_path, text)
+    with pytest.raises(ScoreListError, match=said) as caught:
+        read_quality(file)
+    assert str(caught.value).startswith(str(file))
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"key": [1, 1], "quality": [1.0, 2.0]}, "row 1: '1' has a score already, in row 0"),
+        ({"key": [1, 2], "quality": [1.0, float("nan")]}, "row 1: column quality: 'nan' is no finite float32"),
+        ({"key": [1], "quality": ["x"]}, "row 0: column quality: 'x' is no number"),
+        ({"key": [1], "quality": [[1.0]]}, "row 0: column quality: '\\[1.0\\]' is no number"),
+        ({"key": [1], "quality": [True]}, "'True' is no number"),
+        ({"key": [1.5], "quality": [1.0]}, "'1.5' is no key"),
+        ({"path": [b"a/1.jpg"], "quality": [1.0]}, "is no text"),
+        ({"quality": [1.0]}, "no column path or key"),
+    ],
+)
+def test_a_damaged_parquet_is_one_error_that_names_file_and_row(
+    columns: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ScoreListError, match=said):
+        read_quality(write_parquet(tmp_path, **columns))
+
+
+def test_files_that_are_no_lists_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ScoreListError, match="no such file"):
+        read_scores(tmp_path / "s.csv")
+    with pytest.raises(ScoreListError, match=r"is neither \.parquet nor \.csv nor \.tsv"):
+        read_scores(write_text(tmp_path, "x", "s.txt"))
+    for content in (b"", b"PAR1", b"key,quality\n1,1\n"):
+        (tmp_path / "s.parquet").write_bytes(content)
+        with pytest.raises(ScoreListError, match="cannot be read as Parquet"):
+            read_scores(tmp_path / "s.parquet")
+    (tmp_path / "s.csv").write_bytes(b"key,quality\n1,\xff\n")
+    with pytest.raises(ScoreListError, match="save it as UTF-8"):
+        read_scores(tmp_path / "s.csv")
+    with pytest.raises(ScoreListError, match="the images of b are no files, so they need a column key"):
+        read_quality(write_text(tmp_path, "path,quality\na/1.jpg,1\n"), None)
+
+
+@SLOW_FILES
+@given(
+    rows=st.dictionaries(
+        st.integers(1, 2**31 - 1),
+        st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False),
+        min_size=1,
+        max_size=30,
+    ),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+)
+def test_what_is_written_is_read(rows: dict[int, float | None], quoting: Any, tmp_path: Path) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, quoting=quoting)
+    writer.writerow(["key", "quality"])
+    writer.writerows(rows.items())
+    parquet = write_parquet(tmp_path, key=list(rows), quality=pa.array(list(rows.values()), pa.float32()))
+    keys = np.array(sorted(rows), np.int32)
+    wanted = np.array([np.nan if rows[key] is None else rows[key] for key in keys.tolist()], np.float64)
+    for file in (write_text(tmp_path, text.getvalue()), parquet):
+        found = match_scores(read_scores(file), "b", keys, None)
+        np.testing.assert_array_equal(found.quality, wanted)
+        assert found.unknown == 0
+
+
+@SLOW_FILES
+@given(content=st.binary(max_size=200) | st.text(alphabet='key,qualitypth\n"\t01.e-/\\', max_size=120).map(str.encode))
+def test_any_bytes_are_a_list_or_one_error(content: bytes, tmp_path: Path) -> None:
+    for name in ("s.csv", "s.tsv", "s.parquet"):
+        (tmp_path / name).write_bytes(content)
+        for paths in (PATHS, None):
+            said = str(tmp_path / name)
+            try:
+                found = match_scores(read_scores(tmp_path / name), "b", KEYS, paths)
+                said += "" if found.known >= np.isfinite(found.quality).sum() else "miscounted"
+            except ScoreListError as error:
+                said = str(error)
+            assert str(tmp_path / name) in said
+            assert "miscounted" not in said
+
+
+# --- networks ------------------------------------------------------------------------------------------------------
+
+
+def write_network(
+    path: Path,
+    kind: int = TensorProto.FLOAT,
+    shape: tuple[Any, ...] = ("N", 3, 112, 112),
+    *,
+    axes: tuple[int, ...] = (1, 2, 3),
+    names: tuple[str, str] = ("input", "score"),
+    keep: int = 0,
+) -> Path:
+    """A network that gives the mean of a face; along `axes`."""
+    nodes = [
+        helper.make_node("Cast", [names[0]], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["cast", "axes"], [names[1]], keepdims=keep),
+    ]
+    value = numpy_helper.from_array(np.array(axes, np.int64), "axes")
+    given_ = helper.make_tensor_value_info(names[0], kind, shape)
+    gives = helper.make_tensor_value_info(names[1], TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "mean", [given_], [gives], [value])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+def draw_faces(count: int) -> FaceBatch:
+    images = np.random.default_rng(0).integers(0, 256, (count, 112, 112, 3), dtype=np.uint8)
+    images[0] = 0
+    return FaceBatch(keys=np.arange(count, dtype=np.int32), images=images, identities=np.full(count, -1, np.int32))
+
+
+def test_names_are_those_that_training_writes() -> None:
+    assert networks.EXPORTED_INPUT == onnx_file.INPUT
+    assert scorer.OUTPUTS[0] == networks.EXPORTED_OUTPUT
+    assert networks.MODEL == run_folder.MODEL
+    assert networks.CHECKPOINTS == run_folder.CHECKPOINTS
+
+
+@pytest.mark.parametrize("batch", ["N", 1, 5])
+def test_a_foreign_network_sees_faces_as_cr_fiqa_does(batch: str | int, tmp_path: Path) -> None:
+    network = find_network(write_network(tmp_path / "n.onnx", shape=(batch, 3, 112, 112)))
+    assert network.kind is NetworkKind.FOREIGN
+    faces = draw_faces(BATCH + 3)
+    found = open_labeler(network, Device.CPU)(faces).columns["quality"]
+    assert found.dtype == np.float32
+    assert found.shape == (BATCH + 3,)
+    wanted = (faces.images.astype(np.float64).mean(axis=(1, 2, 3)) - 127.5) / 127.5
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert found[0] == -1
+
+
+def test_colours_come_as_red_green_blue(tmp_path: Path) -> None:
+    """The mean over everything but the channels has three values: not a quality, and told so."""
+    network = find_network(write_network(tmp_path / "n.onnx", axes=(2, 3)))
+    with pytest.raises(QualityNetworkError, match=r"gives \[N, 3\]: one output has to be of one number a face"):
+        open_labeler(network, Device.CPU)
+
+
+def test_an_exported_network_sees_bytes(tmp_path: Path) -> None:
+    path = write_network(
+        tmp_path / "n.onnx", TensorProto.UINT8, ("N", 112, 112, 3), names=("images", "quality"), keep=1
+    )
+    network = find_network(path)
+    assert network.kind is NetworkKind.EXPORTED
+    faces = draw_faces(3)
+    found = open_labeler(network, Device.CPU)(faces).columns["quality"]
+    np.testing.assert_allclose(found, faces.images.astype(np.float64).mean(axis=(1, 2, 3)), rtol=1e-5)
+
+
+def test_a_face_has_one_quality_however_many_come_with_it(
+    small_model: Callable[[str], QualityModel], tmp_path: Path
+) -> None:
+    save_model(tmp_path / "run.safetensors", small_model("test-vit"))
+    labeler = open_labeler(find_network(tmp_path / "run.safetensors"), Device.CPU)
+    faces = draw_faces(BATCH + 5)
+    together = labeler(faces).columns["quality"]
+    for row in (0, BATCH - 1, BATCH + 4):
+        piece = slice(row, row + 1)
+        alone = FaceBatch(keys=faces.keys[piece], images=faces.images[piece], identities=faces.identities[piece])
+        place = row % BATCH
+        assert labeler(alone).columns["quality"][0] == pytest.approx(together[row], abs=1e-6), place
+    assert len(labeler(draw_faces(1)).columns["quality"]) == 1
+    assert ((together > 0.1) & (together < 0.9)).all()
+    assert len(np.unique(together)) > BATCH
+
+
+def test_a_run_is_found_by_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(QualityNetworkError, match=r"holds no model\.safetensors: name the folder of a finished"):
+        find_network(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(QualityNetworkError, match="this training is not finished"):
+        find_network(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert find_network(tmp_path).files == (tmp_path / "model.safetensors",)
+    assert find_network(tmp_path).kind is NetworkKind.TRAINED
+
+
+def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(QualityNetworkError, match="no such file or folder"):
+        find_network(tmp_path / "n.onnx")
+    with pytest.raises(QualityNetworkError, match="is no kind of network that is known"):
+        find_network(write_text(tmp_path, "x", "n.txt"))
+    (tmp_path / "n.onnx").write_bytes(b"no network")
+    with pytest.raises(QualityNetworkError, match="is no ONNX network"):
+        find_network(tmp_path / "n.onnx")
+    (tmp_path / "n.onnx").write_bytes(b"")
+    with pytest.raises(QualityNetworkError, match="has 0 inputs"):
+        find_network(tmp_path / "n.onnx")
+    with pytest.raises(
+        QualityNetworkError, match=r"takes float32 \[0, 3, 224, 224\]: one that takes \[N, 3, 112, 112\]"
+    ):
+        find_network(write_network(tmp_path / "n.onnx", shape=("N", 3, 224, 224)))
+    with pytest.raises(QualityNetworkError, match="takes FLOAT16"):
+        find_network(write_network(tmp_path / "n.onnx", TensorProto.FLOAT16))
+    with pytest.raises(QualityNetworkError, match=r"takes bytes but training\.export did not write it"):
+        find_network(write_network(tmp_path / "n.onnx", TensorProto.UINT8, ("N", 112, 112, 3)))
+
+
+def test_weights_beside_a_network_belong_to_it(tmp_path: Path) -> None:
+    model = onnx.load(write_network(tmp_path / "n.onnx"))
+    onnx.save(model, tmp_path / "n.onnx", save_as_external_data=True, location="n.weights", size_threshold=0)
+    network = find_network(tmp_path / "n.onnx")
+    assert network.files == (tmp_path / "n.onnx", tmp_path / "n.weights")
+    assert len(open_labeler(network, Device.CPU)(draw_faces(2)).columns["quality"]) == 2
+    opener = QualityOpener(network=network, hashes=tuple(map(sha256_of, network.files)), device="cpu")
+    opener.open()
+    (tmp_path / "n.weights").write_bytes((tmp_path / "n.weights").read_bytes()[::-1])
+    with pytest.raises(WeightsError, match=r"n\.weights has changed since this run began"):
+        opener.open()
+    (tmp_path / "n.weights").unlink()
+    with pytest.raises(QualityNetworkError, match=r"keeps weights in n\.weights, which is not beside it"):
+        find_network(tmp_path / "n.onnx")
+
+
+def test_a_network_that_gives_no_number_is_named_with_the_face(tmp_path: Path) -> None:
+    path = write_network(tmp_path / "n.onnx")
+    model = onnx.load(path)
+    model.graph.node[1].output[0] = "mean"
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.9), "more"))
+    model.graph.node.append(helper.make_node("Add", ["mean", "more"], ["sum"]))
+    model.graph.node.append(helper.make_node("Sqrt", ["sum"], ["score"]))  # of -0.1 for a black face
+    onnx.save(model, path)
+    dark = FaceBatch(
+        keys=np.array([7, 8], np.int32),
+        images=np.stack([np.full((112, 112, 3), 200, np.uint8), np.zeros((112, 112, 3), np.uint8)]),
+        identities=np.array([-1, -1], np.int32),
+    )
+    labeler = open_labeler(find_network(path), Device.CPU)
+    with pytest.raises(QualityNetworkError, match=r"n\.onnx gives no number for the image with key 8"):
+        labeler(dark)

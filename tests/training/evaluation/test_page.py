@@ -1,0 +1,348 @@
+import base64
+import hashlib
+import logging
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from data_manifests.evaluation_tables import EVALUATION_TABLES
+from data_manifests.recordio import RecordFile
+from labelers.faces import decode
+from training.evaluation import page as page_module
+from training.evaluation.compared import compare_identities
+from training.evaluation.error_reject import Protocol
+from training.evaluation.evaluate import Options, correlate, judge, list_qualities, stamp
+from training.evaluation.gallery import Face, pick_faces
+from training.evaluation.lineup import ReportError
+from training.evaluation.page import LIMIT, PageInput, render_page
+
+HOSTILE = """<img src=//x onerror="alert(1)">'"&{{ 7 * 7 }}</script><script>alert(2)</script>"""
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Parsed(HTMLParser):
+    """Elements with their attributes, text, and what is open."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.words, self.open = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in {"style", "script"}:
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def evaluate_faces(seed, methods):
+    """60 people of 5 images; noisier images have the lower quality. At 1e-4 there are too few impostor pairs."""
+    random = np.random.default_rng(seed)
+    people = np.repeat(np.arange(60), 5).astype(np.int32)
+    noise = random.uniform(0.2, 1.6, 300)
+    embeddings = random.normal(size=(60, 32))[people] + noise[:, None] * random.normal(size=(300, 32))
+    compared = compare_identities(embeddings.astype(np.float32), np.ones(300, bool), people, (1e-2, 1e-3, 1e-4))
+    qualities = {name: -noise + random.normal(0, 0.3 * place, 300) for place, name in enumerate(methods)}
+    qualities["random"] = random.random(300)
+    qualities[methods[-1]][7] = np.nan
+    options = Options(protocols=(Protocol.FIXED, Protocol.CR_FIQA), replicates=40)
+    return qualities, judge(compared, qualities, options)
+
+
+def evaluate_all(benchmarks, recognisers, methods):
+    """All tables, by the evaluation itself."""
+    parts = {name: [] for name in ("metrics", "curves", "comparisons", "correlations", "qualities")}
+    for place, benchmark in enumerate(benchmarks):
+        for number, recogniser in enumerate(recognisers):
+            qualities, found = evaluate_faces(10 * place + number, methods)
+            for name, table in zip(parts, found, strict=False):
+                parts[name].append(stamp(table, benchmark=benchmark, recogniser=recogniser))
+        yaw = {"abs_yaw_deg": qualities[methods[0]] ** 2}
+        parts["correlations"].append(stamp(correlate(qualities, yaw), benchmark=benchmark))
+        keys = np.arange(1, 301, dtype=np.int32)
+        parts["qualities"].append(stamp(list_qualities(keys, qualities), benchmark=benchmark))
+    tables = {name: pa.concat_tables(found).unify_dictionaries() for name, found in parts.items()}
+    accuracy = [{"benchmark": benchmarks[0], "recogniser": recognisers[0], "accuracy": 0.98765, "std": 0.01}]
+    tables["accuracy"] = pa.Table.from_pylist(accuracy, schema=EVALUATION_TABLES["accuracy"].schema())
+    return tables
+
+
+@pytest.fixture(scope="module")
+def tables_of_two():
+    return evaluate_all(("lfw hard", "cfp"), ("r50", "mbf"), ("clib", "other", "norm"))
+
+
+@pytest.fixture(scope="module")
+def real_faces(labelled_faces):
+    with RecordFile(labelled_faces.record_file) as records:
+        keys = records.index().keys[:24]
+        return [
+            Face(key=int(key), encoded=records.read(int(key))[1], quality=float(key) / 7,
+                 labels={"blur": "hazy", "yaw_deg": 12.3456, "pose": None})
+            for key in keys
+        ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def two_benchmarks(tables_of_two, real_faces):
+    ends = real_faces[:12], real_faces[12:]
+    return PageInput(
+        tables=tables_of_two,
+        gallery={"lfw hard": {"clib": ends, "norm": ends}},
+        left_out={"lfw hard": {"r50": 3, "mbf": 0}},
+        notes={"Fingerprints": {"embeddings of r50": "0a1b2c3d4e5f"}},
+    )
+
+
+@pytest.fixture(scope="module")
+def one_benchmark(two_benchmarks):
+    """The same with one benchmark, recogniser and protocol: quick to render."""
+    wanted = {"benchmark": "lfw hard", "recogniser": "r50", "protocol": "fixed"}
+    tables = {}
+    for name, table in two_benchmarks.tables.items():
+        frame = pl.DataFrame(pl.from_arrow(table))
+        kept = frame.select(
+            pl.all_horizontal(True, *(pl.col(column) == value for column, value in wanted.items() if column in frame))
+        ).to_series()
+        tables[name] = table.filter(kept.to_arrow())
+    return replace(
+        two_benchmarks, tables=tables, gallery={"lfw hard": {"clib": two_benchmarks.gallery["lfw hard"]["clib"]}}
+    )
+
+
+@pytest.fixture(scope="module")
+def whole_page(two_benchmarks):
+    return render_page(two_benchmarks)
+
+
+def test_nothing_is_fetched(whole_page):
+    parsed = Parsed(whole_page)
+    assert not parsed.open
+    for tag, attributes in parsed.elements:
+        for name in ("src", "href", "xlink:href", "srcset", "data", "poster", "action", "formaction", "ping"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/jpeg;base64,")), (tag, name)
+    assert not parsed.all("link")
+    assert re.findall(r"url\((?!#)", whole_page) == []
+    assert "@import" not in whole_page
+    assert not re.search(r"https?:", whole_page)
+
+
+def test_only_the_page_s_own_script_may_run(whole_page):
+    (policy,) = [meta["content"] for meta in Parsed(whole_page).all("meta") if "http-equiv" in meta]
+    script = re.search(r"<script>(.*?)</script>", whole_page, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.split("; ") == [
+        "default-src 'none'",
+        "img-src data:",
+        "style-src 'unsafe-inline'",
+        f"script-src 'sha256-{digest}'",
+    ]
+
+
+def test_everything_that_was_evaluated_is_there(whole_page):
+    text = Parsed(whole_page).text
+    for name in ("lfw hard", "cfp", "r50", "mbf", "clib", "other", "norm", "random", "floor", "abs_yaw_deg"):
+        assert name in text
+    for said in ("98.77 ± 1.00", "0a1b2c3d4e5f", "r50: 3 without an embedding", "2 benchmarks, 2 recognisers"):
+        assert said in text
+    assert "mbf: 0 without" not in text
+    assert "norm: images without a quality, which are rejected first: 1" in text
+    assert re.search(r"clib is better than random : pAUC lower by 0\.\d{3} \[", text)
+    assert "of 44,250 impostor pairs, 4.42 may match at FMR 1e-4: too few to set a threshold" in text
+
+
+def test_every_choice_has_its_figure_where_it_has_numbers(whole_page):
+    panels = Parsed(whole_page).all("article")
+    found = {(p["data-recogniser"], p["data-rate"], p["data-protocol"]) for p in panels}
+    assert len(panels) == 2 * len(found) == 2 * 2 * 3 * 2
+    articles = re.findall(r"<article.*?</article>", whole_page, re.DOTALL)
+    for article in articles:
+        assert ("<figure" in article) == ('data-rate="1e-4"' not in article)
+        assert ("<figure" in article) == ("Left out." not in article)
+
+
+def test_ids_are_unique_and_links_lead_somewhere(whole_page):
+    parsed = Parsed(whole_page)
+    ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = {attributes["href"][1:] for _, attributes in parsed.elements if attributes.get("href", "").startswith("#")}
+    assert {"overview", "benchmark-0", "benchmark-1", "average", "left-out"} <= links <= set(ids)
+    named = {attributes["aria-labelledby"] for _, attributes in parsed.elements if "aria-labelledby" in attributes}
+    assert named <= set(ids)
+
+
+def test_pictures_are_small_and_say_what_they_show(whole_page, real_faces):
+    images = Parsed(whole_page).all("img")
+    assert len(images) == 2 * 24
+    for image in images:
+        assert "blur hazy, yaw_deg 12.3" in image["alt"]
+        assert image["title"] == image["alt"]
+        assert "pose" not in image["alt"]
+    assert images[0]["alt"].startswith(f"image {real_faces[0].key}, quality {real_faces[0].quality:.2f}")
+    jpeg = base64.b64decode(images[0]["src"].partition(",")[2])
+    assert decode(jpeg).shape == (84, 84, 3)
+    assert len(jpeg) < 5000
+    assert "This page contains pictures of people." in Parsed(whole_page).text
+    for figure in Parsed(whole_page).all("figure"):
+        assert len(figure["aria-label"]) > 20
+
+
+def test_without_faces_there_is_no_word_of_them(one_benchmark):
+    page = render_page(replace(one_benchmark, gallery={}))
+    assert "pictures of people" not in page
+    assert "rejected first and last" not in page
+
+
+def test_a_picture_that_does_not_decode_is_said(one_benchmark, real_faces):
+    broken = replace(real_faces[0], encoded=real_faces[0].encoded[:200])
+    page = Parsed(render_page(replace(one_benchmark, gallery={"lfw hard": {"clib": ((broken,), ())}})))
+    assert page.all("img") == []
+    assert f"image {broken.key}, quality {broken.quality:.3f}" in page.text
+    assert "does not decode" in page.text
+
+
+def test_hostile_names_are_text(one_benchmark, real_faces):
+    def rename(table):
+        return pa.Table.from_pylist(
+            [
+                {
+                    name: {"clib": HOSTILE, "lfw hard": HOSTILE, "r50": HOSTILE}.get(value, value)
+                    for name, value in row.items()
+                }
+                for row in table.to_pylist()
+            ],
+            schema=table.schema,
+        )
+
+    face = replace(real_faces[0], labels={HOSTILE: HOSTILE})
+    evaluation = PageInput(
+        tables={name: rename(table) for name, table in one_benchmark.tables.items()},
+        gallery={HOSTILE: {HOSTILE: ((face,), (face,))}},
+        left_out={HOSTILE: {HOSTILE: 2}},
+        notes={HOSTILE: {HOSTILE: HOSTILE}},
+        title=HOSTILE,
+    )
+    parsed = Parsed(render_page(evaluation))
+    assert not parsed.open
+    assert len(parsed.all("script")) == 1
+    assert len(parsed.all("img")) == 2
+    for _, attributes in parsed.elements:
+        assert not [name for name in attributes if name.startswith("on")]
+        assert attributes.get("src", "data:").startswith("data:")
+    assert " ".join(HOSTILE.split()) in parsed.text
+    assert parsed.all("img")[0]["alt"].count(HOSTILE) == 2
+
+
+@pytest.mark.parametrize(
+    ("share", "faces", "said"),
+    [
+        (1.0, 24, None),
+        (0.9, 16, "faces: 8 at each end instead of 12, as the page would be over"),
+        (0.3, 0, "curves and histograms, as the page would be over"),
+    ],
+)
+def test_pictures_give_way_to_the_limit_and_the_page_says_so(share, faces, said, one_benchmark, monkeypatch):
+    whole = render_page(one_benchmark)
+    bound = int(share * len(whole.encode()))
+    monkeypatch.setattr(page_module, "LIMIT", bound)
+    page = render_page(one_benchmark)
+    parsed = Parsed(page)
+    assert len(page.encode()) <= bound < LIMIT
+    assert len(parsed.all("img")) == faces
+    curves = [figure for figure in parsed.all("figure") if "Error-reject curves" in figure.get("aria-label", "")]
+    assert len(curves) == (2 if faces else 0)
+    assert said is None or said in parsed.text
+    assert len(parsed.all("table")) == len(Parsed(whole).all("table"))
+
+
+def test_a_page_of_tables_over_the_limit_is_written_with_a_warning(one_benchmark, monkeypatch, caplog):
+    monkeypatch.setattr(page_module, "LIMIT", 1000)
+    with caplog.at_level(logging.WARNING):
+        page = render_page(one_benchmark)
+    assert "clib" in page
+    assert "over the limit of 1,000" in caplog.text
+
+
+def test_equal_evaluations_give_equal_pages(one_benchmark):
+    assert render_page(one_benchmark) == render_page(one_benchmark)
+
+
+def test_an_evaluation_of_nothing_is_a_page():
+    parsed = Parsed(render_page(PageInput(tables={})))
+    assert "0 benchmarks, 0 recognisers, 0 methods." in parsed.text
+    assert parsed.all("form") == []
+
+
+def test_tables_of_another_version_are_refused():
+    with pytest.raises(ReportError, match="evaluate again"):
+        render_page(PageInput(tables={"curves": pa.table({"benchmark": ["a"]})}))
+
+
+def test_faces_at_the_ends_are_ordered_and_stand_at_one_end():
+    rows = [
+        {"benchmark": "lfw", "method": "m", "key": key, "quality": quality}
+        for key, quality in ((1, 0.5), (2, None), (3, 0.5), (4, 0.1), (5, 0.9), (6, float("nan")))
+    ] + [{"benchmark": "lfw", "method": "other", "key": 9, "quality": -1.0}]
+    qualities = pa.Table.from_pylist(rows, schema=EVALUATION_TABLES["qualities"].schema())
+    first, last = pick_faces(qualities, "lfw", "m")
+    assert [key for key, _ in first] == [4, 1]
+    assert [key for key, _ in last] == [5, 3]
+    assert first[0] == (4, pytest.approx(0.1))
+    assert pick_faces(qualities, "lfw", "m", count=1)[1] == [(5, pytest.approx(0.9))]
+
+
+DRIVER = """
+const list = () => [...document.querySelectorAll("article")].filter((part) => !part.hidden)
+  .map((part) => `${part.dataset.recogniser} ${part.dataset.rate} ${part.getBoundingClientRect().height > 100}`);
+const report = (name) => document.body.setAttribute(name, [...new Set(list())].join("; "));
+document.body.setAttribute("data-widths", `${document.documentElement.scrollWidth} ${innerWidth}`);
+report("data-before");
+const select = document.querySelector("select[name=rate]");
+select.value = "1e-2";
+select.dispatchEvent(new Event("change", { bubbles: true }));
+report("data-after");
+"""
+
+
+def test_another_rate_shows_another_figure_in_a_browser(whole_page, tmp_path):
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    digest = base64.b64encode(hashlib.sha256(DRIVER.encode()).digest()).decode()
+    driven = whole_page.replace("script-src '", f"script-src 'sha256-{digest}' '", 1)
+    (tmp_path / "page.html").write_text(driven.replace("</body>", f"<script>{DRIVER}</script></body>"), "utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=360,800", f"--user-data-dir={tmp_path}"]
+    dumped = subprocess.run(
+        [browser, *options, "--dump-dom", (tmp_path / "page.html").as_uri()],
+        capture_output=True, text=True, timeout=180, check=True,
+    ).stdout  # fmt: skip
+    body = dict(Parsed(dumped.replace("<!DOCTYPE html>", "")).all("body")[0])
+    assert body["data-before"] == "r50 1e-3 true"
+    assert body["data-after"] == "r50 1e-2 true"
+    content, window = map(int, body["data-widths"].split())
+    assert content <= window == 360

@@ -1,0 +1,139 @@
+"""What an evaluation compares: networks, lists of scores and baselines, as the command line names them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FLOOR = "floor"
+"""The name that no method may have: the floor is judged beside all of them."""
+
+_NAME = re.compile(r"\w[\w .+()-]{0,59}")
+_METHOD = re.compile(r"(?:(?P<name>[^=:]*)=)?(?P<kind>\w+)(?::(?P<path>.*))?", re.DOTALL)
+"""A path may hold an equals sign and a colon, a name may not."""
+_SUFFIXES = (".csv", ".onnx", ".parquet", ".pt", ".pth", ".safetensors", ".tsv")
+_TELL_NOTHING = ("model", "current", "quality_model")
+"""Names of files and folders that many runs share."""
+
+
+class MethodKind(StrEnum):
+    """Where a quality comes from."""
+
+    MODEL = "model"
+    """A trained model: a run's folder, or a file of weights."""
+    ONNX = "onnx"
+    """A network in ONNX, our own or another."""
+    TABLE = "table"
+    """Scores that were made elsewhere."""
+    CPBD = "cpbd"
+    SOBEL = "sobel"
+    NORM = "norm"
+    """Length of the embedding, of the recogniser whose errors are counted."""
+    CERTAINTY_RATIO = "certainty_ratio"
+    """CR-FIQA Eq. 4, by the recogniser whose errors are counted."""
+    RANDOM = "random"
+
+
+WITH_PATH = (MethodKind.MODEL, MethodKind.ONNX, MethodKind.TABLE)
+NETWORKS = (MethodKind.MODEL, MethodKind.ONNX)
+BASELINES = tuple(kind for kind in MethodKind if kind not in WITH_PATH)
+
+
+class MethodError(ValueError):
+    """A method is not one; says which and what there is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One quality that is judged.
+
+    Attributes:
+        name: in tables and figures; unique in an evaluation.
+        kind: where it comes from.
+        path: its file or folder; None for a baseline.
+    """
+
+    name: str
+    kind: MethodKind
+    path: Path | None = None
+
+
+def parse_methods(text: str) -> tuple[Method, ...]:
+    """Read a list such as `clib=model:runs/a,table:scores.csv,norm`.
+
+    What is not named gets the shortest end of its path that no other method has, without suffix.
+
+    Args:
+        text: methods parted by commas, each `KIND:PATH` or a baseline, with `NAME=` before it where a name is wanted.
+
+    Raises:
+        MethodError: names the method and what is allowed.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise MethodError(f"no method is named: {_describe_kinds()}")
+    found = [_parse(word) for word in words]
+    taken = [name or kind.value for name, kind, path in found if name or path is None]
+    endings = [_endings(path) for name, _, path in found if not name and path is not None]
+    methods = tuple(
+        Method(name=name or (kind.value if path is None else _shorten(path, endings, taken)), kind=kind, path=path)
+        for name, kind, path in found
+    )
+    twice = [name for name, count in Counter(method.name for method in methods).items() if count > 1]
+    if twice:
+        raise MethodError(f"two methods are called {twice[0]}: leave one out, or give it another name, as NAME=...")
+    return methods
+
+
+def _parse(word: str) -> tuple[str, MethodKind, Path | None]:
+    """Name (empty where none is given), kind and path of one method."""
+    parts = _METHOD.fullmatch(word)
+    if parts is None or parts["kind"] not in list(MethodKind):
+        raise MethodError(f"{word[:120]!r} is no method: {_describe_kinds()}")
+    name, kind, path = parts["name"], MethodKind(parts["kind"]), parts["path"]
+    if (kind in WITH_PATH) != bool(path) or (path is not None and kind in BASELINES):
+        wanted = f"{kind}:PATH" if kind in WITH_PATH else f"{kind} alone"
+        raise MethodError(f"{word[:120]!r}: write {wanted}")
+    if name is not None:
+        _check_name(name, kind, word)
+    return name or "", kind, Path(path).expanduser().absolute() if path else None
+
+
+def _check_name(name: str, kind: MethodKind, word: str) -> None:
+    """Refuse a name that cannot be shown, or that stands for something else."""
+    if not _NAME.fullmatch(name):
+        raise MethodError(
+            f"{word[:120]!r}: a name has 1 to 60 letters, digits, blanks and . + ( ) - _, and begins with a letter or "
+            "digit"
+        )
+    if name == FLOOR or (name in list(MethodKind) and name != kind.value):
+        raise MethodError(f"{word[:120]!r}: {name} stands for something else: give another name")
+
+
+def _endings(path: Path) -> tuple[str, ...]:
+    """What a path may be called, shortest first."""
+    last = path.stem if path.suffix in _SUFFIXES else path.name
+    parts = [part for part in (*path.parts[1:-1], last) if part not in _TELL_NOTHING] or [last]
+    return tuple("/".join(parts[start:]) for start in reversed(range(len(parts))))
+
+
+def _shorten(path: Path, endings: Sequence[tuple[str, ...]], taken: Sequence[str]) -> str:
+    """The shortest ending that no other path has, and that is no other method's name."""
+    for place, ending in enumerate(_endings(path)):
+        alike = sum(others[place : place + 1] == (ending,) for others in endings)
+        if alike == 1 and ending not in (*taken, FLOOR, *MethodKind):
+            return ending
+    raise MethodError(f"{path} is named twice, or has no name of its own: give it one, as NAME=...")
+
+
+def _describe_kinds() -> str:
+    """What may be written."""
+    paths = ", ".join(f"{kind}:PATH" for kind in WITH_PATH)
+    return f"there are {paths}, {', '.join(BASELINES)}; NAME= before one names it"
