@@ -43,7 +43,7 @@ IMAGES, A_CLASS = 512, 10
 TOWER, SEED = "test-vit", 323
 LOST, RECALLED = 0.90, 0.95
 OPTIONS = (
-    "--prompts spread --balance 1 --epochs-one 120 --epochs-two 200 --batch 64 --learning-rate 1e-3 --weight-decay 0 "
+    "--prompts spread --balance 1 --epochs-one 150 --epochs-two 350 --batch 64 --learning-rate 1e-3 --weight-decay 0 "
     "--warm-up 0.02 --threads 1 --checkpoint-every 100000 --log-every 400"
 )
 """For random weights. The EMD, which is no convex loss, drowns the factors if it weighs ten times as much from the
