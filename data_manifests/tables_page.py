@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_manifests.files import write_atomically
 from data_manifests.alignment_table import ALIGNMENT
 from data_manifests.evaluation_tables import EVALUATION_TABLES
+from data_manifests.files import write_atomically
 from data_manifests.score_tables import MODEL_TABLES
 from data_manifests.tables import STATUS_TEXT, TABLES, Column, Table
 
