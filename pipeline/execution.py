@@ -1,4 +1,4 @@
-"""Where parts are computed: in this process, or in processes beside it. The work is the same function in both."""
+"""Where parts are computed: here, in processes beside this one, or on a Dask cluster, always by the same function."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pipeline import WORKER_VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from pipeline.cluster import Cluster
     from pipeline.shards import Part
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,9 @@ _POLL_SECONDS = 0.5
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
 """One thread a process: the processes are the parallelism, and sums do not depend on how many there are."""
+
+KILLER = "it ends its worker process each time (out of memory?)"
+"""The error of a part that is given up because no process survives it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +58,11 @@ class PartWork(Protocol):
 
 
 def run_parts(
-    work: PartWork, parts: Sequence[Part], processes: int, show: Callable[[int], None]
+    work: PartWork,
+    parts: Sequence[Part],
+    processes: int,
+    show: Callable[[int], None],
+    cluster: Cluster | None = None,
 ) -> Iterator[PartOutcome]:
     """Compute parts and give each one's outcome as it ends, in no particular order.
 
@@ -66,7 +74,16 @@ def run_parts(
         parts: what to compute.
         processes: how many processes; 1, or a single part, is computed here.
         show: called about twice a second with the rows done so far in this call.
+        cluster: where to compute instead of in processes of this machine.
+
+    Raises:
+        ClusterError: if the cluster is gone, or has no fit worker.
     """
+    if cluster is not None:
+        from pipeline.dask_execution import run_on_cluster  # noqa: PLC0415 - Dask is loaded where it is asked for
+
+        yield from run_on_cluster(work, parts, cluster, show)
+        return
     useful = min(processes, len(parts))
     if useful <= 1:
         yield from _run_here(work, parts, show)
@@ -85,7 +102,7 @@ def _run_here(work: PartWork, parts: Sequence[Part], show: Callable[[int], None]
 
     quieten_process()
     for part in parts:
-        yield _attempt(work, part, advance)
+        yield attempt(work, part, advance)
 
 
 def _run_in_pool(
@@ -131,7 +148,7 @@ def _run_alone(future: Future[PartOutcome], part: Part, poll: Callable[[], None]
     try:
         return next(_collect([future], poll))
     except BrokenProcessPool:
-        return PartOutcome(part=part, figures={}, error="it ends its worker process each time (out of memory?)")
+        return PartOutcome(part=part, figures={}, error=KILLER)
 
 
 @contextmanager
@@ -176,7 +193,7 @@ def quieten_process() -> None:
 
 def _run_one(work: PartWork, part: Part) -> PartOutcome:
     """Compute one part in a worker process."""
-    return _attempt(work, part, _advance)
+    return attempt(work, part, _advance)
 
 
 def _advance(rows: int) -> None:
@@ -185,7 +202,7 @@ def _advance(rows: int) -> None:
         _counter.value += rows
 
 
-def _attempt(work: PartWork, part: Part, advance: Callable[[int], None]) -> PartOutcome:
+def attempt(work: PartWork, part: Part, advance: Callable[[int], None]) -> PartOutcome:
     """Compute one part; whatever it raises becomes part of the outcome, so that the others go on."""
     try:
         return PartOutcome(part=part, figures=work(part, advance))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_manifests.image_folder import ImageFolder
 from data_manifests.manifest import Format, Manifest, ManifestError, check_counts
@@ -140,7 +141,7 @@ def _make_table(key: NDArray[np.int32], length: NDArray[np.int32], there: NDArra
         "offset": np.zeros(count, np.int64),
         "length": length,
         "path": pa.nulls(count, pa.string()),
-        "status": pa.array(np.where(there, Status.OK.value, Status.MISSING.value)).dictionary_encode(),
+        "status": pc.if_else(pa.array(there), Status.OK.value, Status.MISSING.value).dictionary_encode(),
     }
     return pa.table(columns | more, schema=INDEX.schema())
 

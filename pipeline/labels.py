@@ -116,12 +116,17 @@ def join_causes(statuses: Sequence[pa.ChunkedArray]) -> pa.Array:
     """Join the statuses of N images over the stages: distinct causes in stage order joined by `+`, or ok."""
     names = [s.value for s in Status]
     numbers = {name: i for i, name in enumerate(names)}
-    codes = np.stack([_codes(column, numbers) for column in statuses], axis=1)  # [N, stages]
-    combinations, inverse = np.unique(codes, axis=0, return_inverse=True)
-    texts = pa.array([_cause(row, names) for row in combinations], pa.string())
-    joined = pa.DictionaryArray.from_arrays(pa.array(inverse.reshape(-1), pa.int32()), texts)
+    combined = np.zeros(len(statuses[0]), np.int64)  # one digit a stage: sorting rows would take most of the stage
+    for column in statuses:
+        combined = combined * len(names) + _codes(column, numbers)
+    combinations = np.unique(combined)
+    digits = np.stack(np.unravel_index(combinations, (len(names),) * len(statuses)), axis=1)  # [combinations, stages]
+    causes = [_cause(row, names) for row in digits]
     # Two combinations can say the same, and the order of np.unique is not the order of appearance.
-    return joined.cast(pa.string()).dictionary_encode()
+    places = {cause: i for i, cause in enumerate(dict.fromkeys(causes))}
+    spoken = np.array([places[cause] for cause in causes], np.int32)[np.searchsorted(combinations, combined)]
+    encoded = pa.array(spoken).dictionary_encode()
+    return pa.DictionaryArray.from_arrays(encoded.indices, pa.array(places, pa.string()).take(encoded.dictionary))
 
 
 def _codes(column: pa.ChunkedArray, numbers: Mapping[str, int]) -> NDArray[np.int8]:
@@ -134,7 +139,7 @@ def _codes(column: pa.ChunkedArray, numbers: Mapping[str, int]) -> NDArray[np.in
     return codes
 
 
-def _cause(row: NDArray[np.int8], names: Sequence[str]) -> str:
+def _cause(row: NDArray[np.intp], names: Sequence[str]) -> str:
     """The distinct causes of one combination of statuses."""
     causes = dict.fromkeys(names[code] for code in row if names[code] != Status.OK)
     return "+".join(causes) or Status.OK.value

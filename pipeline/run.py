@@ -24,6 +24,7 @@ from pipeline.store import Store, read_columns
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from pipeline.cluster import Cluster
     from pipeline.fingerprint import StageSpec
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class StageRun:
         index: the index, whose shards give the rows.
         work: computes one part.
         processes: how many processes compute.
+        cluster: the Dask cluster that computes instead, if there is one.
         report: takes (share done, line of text) for Luigi's pages.
     """
 
@@ -54,6 +56,7 @@ class StageRun:
     index: StageSpec
     work: PartWork
     processes: int
+    cluster: Cluster | None = None
     report: Callable[[float, str], None] | None = None
     _figures: Counter[str] = field(default_factory=Counter)
 
@@ -93,7 +96,8 @@ class StageRun:
         before = total - sum(part.rows for part in todo)
         work = Journalled(work=self.work, path=self.store.receipts(self.spec) / JOURNAL)
         with Meter(self.spec.name, total, before, self.report) as meter:
-            for outcome in run_parts(work, todo, self.processes, lambda rows: meter.show(before + rows)):
+            outcomes = run_parts(work, todo, self.processes, lambda rows: meter.show(before + rows), self.cluster)
+            for outcome in outcomes:
                 if outcome.error:
                     failed.append(outcome)
                     logger.error("%s: %s failed\n%s", self.spec.name, _name(outcome.part), outcome.error.rstrip())

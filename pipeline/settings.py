@@ -10,10 +10,11 @@ from enum import StrEnum
 from pathlib import Path
 
 import luigi
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from data_manifests.manifest import Anchor, Centres
 from data_manifests.recipes import Recipe
+from pipeline.cluster import Cluster, check_address
 
 
 class SettingsError(ValueError):
@@ -88,6 +89,8 @@ class execution(luigi.Config):  # noqa: N801
     """Where the work is done; never part of a fingerprint."""
 
     device = luigi.Parameter(default="cpu", description="cpu or cuda, for networks in ONNX Runtime")
+    dask = luigi.Parameter(default="", description="a Dask cluster: tcp://host:8786, or local:N for N processes")
+    dask_wait = luigi.FloatParameter(default=30.0, description="seconds to wait for a silent scheduler or a worker")
 
 
 class _Section(BaseModel):
@@ -132,6 +135,20 @@ class Settings(_Section):
     head: Path | None
     labels: LabelSettings
     device: str
+    dask: str = ""
+    dask_wait: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+
+    def cluster(self, folder: Path, *, on_gpu: bool) -> Cluster | None:
+        """The Dask cluster that computes the stages of a folder; None where processes of this machine do."""
+        if not self.dask:
+            return None
+        return Cluster(address=self.dask, folder=folder, on_gpu=on_gpu, wait_seconds=self.dask_wait)
+
+    @field_validator("dask")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        """A cluster is named by its address."""
+        return check_address(value) if value else value
 
     @model_validator(mode="after")
     def _head_given(self) -> Settings:
@@ -173,6 +190,8 @@ def read_settings(overrides: dict[str, str]) -> Settings:
             head=Path(head) if (head := overrides.get("head", anchors().head)) else None,
             labels=LabelSettings.model_validate(label_values),
             device=execution().device,
+            dask=execution().dask.strip(),
+            dask_wait=execution().dask_wait,
         )
     except ValidationError as error:
         first = error.errors()[0]

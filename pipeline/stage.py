@@ -111,13 +111,14 @@ class Stage(luigi.Task):
 
     def compute(self, work: PartWork) -> None:
         """Make a sharded stage from the work on its parts."""
-        processes = 1 if self.resources.get("gpu") else self.processes
+        on_gpu = "gpu" in self.resources
         StageRun(
             store=self.store,
             spec=self.spec,
             index=self.job.stages["index"],
             work=work,
-            processes=processes,
+            processes=1 if on_gpu else self.processes,
+            cluster=self.job.settings.cluster(self.store.root, on_gpu=on_gpu),
             report=self.report,
         ).make()
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from data_manifests.recordio import UNKNOWN_IDENTITY
 from data_manifests.weights import WeightsError, find
+from pipeline.cluster import START_WORKERS, ClusterError
 from pipeline.commands.common import Dataset, console, human_bytes, job_of
 from pipeline.index import index_images
 from pipeline.job import free_bytes, workspace_root
@@ -61,7 +62,8 @@ def doctor(dataset: Dataset = "") -> None:
     """Check packages, providers, weights, disk and the data set. Example: python -m pipeline doctor."""
     job = job_of(dataset)
     table = Table("", "what", "found", title="doctor")
-    findings = [*check_machine(), *check_packages(), *check_providers(job), *check_weights(job), *check_data(job)]
+    findings = [*check_machine(), *check_packages(), *check_providers(job), *check_cluster(job)]
+    findings += [*check_weights(job), *check_data(job)]
     for finding in findings:
         colour = _COLOURS[finding.verdict]
         table.add_row(f"[{colour}]{finding.verdict.value}[/]", finding.subject, finding.text)
@@ -106,6 +108,28 @@ def check_providers(job: Job) -> Iterator[Finding]:
     text = f"device = {wanted}; built with {', '.join(providers)}"
     remedy = "" if fits else "; no GPU is visible: set [execution] device = cpu, or mend the driver"
     yield Finding(verdict=Verdict.OK if fits else Verdict.BAD, subject="ONNX Runtime", text=text + remedy)
+
+
+def check_cluster(job: Job) -> Iterator[Finding]:
+    """The Dask cluster and each of its workers, where one is configured."""
+    cluster = job.settings.cluster(job.store.root, on_gpu=False)
+    if cluster is None:
+        return
+    from pipeline.dask_execution import survey  # noqa: PLC0415 - Dask is loaded where it is asked for
+
+    try:
+        version, workers = survey(cluster)
+    except ClusterError as error:
+        yield Finding(verdict=Verdict.BAD, subject="Dask", text=str(error))
+        return
+    threads = sum(worker.threads for worker in workers)
+    gpus = sum(worker.has_gpu for worker in workers)
+    text = f"{cluster.address}: {len(workers)} workers, {threads} threads, {gpus} with a GPU; distributed {version}"
+    remedy = "" if workers else f": start some with `{START_WORKERS.format(address=cluster.address)}`"
+    yield Finding(verdict=Verdict.OK if workers else Verdict.BAD, subject="Dask", text=text + remedy)
+    for worker in workers:
+        if worker.faults:
+            yield Finding(verdict=Verdict.BAD, subject=worker.address, text="; ".join(worker.faults))
 
 
 def check_weights(job: Job) -> Iterator[Finding]:

@@ -106,7 +106,7 @@ def evaluate(plan: Plan, tell: Callable[[str], None]) -> Outcome:
     tables = {name: _join(parts[name], table.schema()) for name, table in EVALUATION_TABLES.items()}
     notes = [note for each in judges for note in each.notes]
     notes += [f"{name} is not at hand and left out" for name in plan.missing]
-    left_out = {each.benchmark.name: judge.left_out for each, judge in zip(judged, judges, strict=True)}
+    left_out = {kept.benchmark.name: each.left_out for kept, each in zip(judged, judges, strict=True)}
     return Outcome(tables=tables, benchmarks=judged, left_out=left_out, notes=tuple(notes))
 
 

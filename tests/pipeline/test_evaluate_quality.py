@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FMRS = "0.1,0.01"
+FMRS = "0.1"
 BROKEN = 11
 """Key of the image of the pairs that does not decode."""
 FARS = (1e-4, 1e-5, 1e-6)
@@ -94,6 +94,18 @@ def write_templates(folder: Path, images: list[bytes], people: list[int]) -> Pat
     return folder / "sets.toml"
 
 
+def write_people(folder: Path, people: list[list[bytes]]) -> Path:
+    for person, images in enumerate(people):
+        for number, image in enumerate(images):
+            path = folder / "people" / f"p{person}" / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image)
+    (folder / "people.toml").write_text(
+        'name = "people"\nformat = "image_folder"\nroot = "people"\npose_model = "fr_pose"\n'
+    )
+    return folder / "people.toml"
+
+
 class Benchmarks:
     """Files of small benchmarks, and the words that evaluate on them."""
 
@@ -102,20 +114,22 @@ class Benchmarks:
         drawn = list(draw_images())
         people = [[i.encoded for i in drawn if i.identity == person] for person in range(8)]
         images, same = [], []
-        for number in range(40):
+        for number in range(20):
             own, other = people[number % 4], people[number % 4 + 4]
             images += [own[number % 16], own[16 + number // 4], own[number % 16], other[number % 16]]
             same += [True, False]
         images[BROKEN - 1] = b"no image"
         self.pairs = write_bin(folder, images, same, "pairs")
         self.images = images
-        kept = [image for image in drawn if image.identity < 4][::2]
-        self.sets = write_templates(folder, [i.encoded for i in kept][:60], [i.identity for i in kept])
+        kept = [image for image in drawn if image.identity < 4][::4]
+        self.sets = write_templates(folder, [i.encoded for i in kept][:30], [i.identity for i in kept])
         (folder / "away.toml").write_text(
             'name = "away"\nformat = "verification"\nroot = "nowhere"\nrecord_file = "a.bin"\ndownload = "ask for it"\n'
         )
         self.network = write_network(folder / "bright.onnx")
-        rows = ["benchmark,key,score"] + [f"pairs,{key},{key % 7}" for key in range(1, 150)] + ["pairs,999,1"]
+        self.people = write_people(folder, [pick[::4] for pick in people])
+        rows = ["benchmark,key,path,score"] + [f"pairs,{key},,{key % 7}" for key in range(1, 75)] + ["pairs,999,,1"]
+        rows += [f"people,,/somewhere/p{person}/{number}.jpg,{person}" for person in range(8) for number in range(8)]
         (folder / "list.csv").write_text("\n".join(rows) + "\n")
         (folder / "models").mkdir()
         entry = load_registry().get("fr_feature")
@@ -127,14 +141,13 @@ class Benchmarks:
             'input = { width = 112, height = 112, colour = "rgb", mean = [127, 127, 127], std = [128, 128, 128] }\n'
             'output = { kind = "embedding", dimension = 512 }\n'
         )
-        (folder / "models" / "sample.toml").write_text("")
 
     @property
     def words(self) -> tuple[str, ...]:
-        names = [str(self.folder / f"{name}.toml") for name in ("pairs", "sets", "away")]
+        names = [str(self.folder / f"{name}.toml") for name in ("pairs", "sets", "away", "people")]
         methods = f"light=onnx:{self.network},table:{self.folder / 'list.csv'},norm,sobel,certainty_ratio,random"
         return (
-            "EvaluateQuality", "--benchmarks", ",".join([*names, "sample"]), "--recognition", "fr_feature,swapped",
+            "EvaluateQuality", "--benchmarks", ",".join(names), "--recognition", "fr_feature,swapped",
             "--methods", methods, "--protocols", "fixed,cr_fiqa", "--replicates", "50",
         )  # fmt: skip
 
@@ -186,11 +199,11 @@ def test_all_tables_are_there(evaluated: tuple[Factory, subprocess.CompletedProc
         assert tuple(table(factory, name).columns) == described.names, name
         assert len(table(factory, name)), name
     metrics = table(factory, "metrics")
-    assert set(metrics["benchmark"]) == {"pairs", "sample"}
+    assert set(metrics["benchmark"]) == {"pairs", "people"}
     assert set(metrics["recogniser"]) == {"fr_feature", "swapped"}
     assert set(metrics.filter(benchmark="pairs")["method"]) == {"light", "list", "norm", "sobel", "random", "floor"}
-    assert set(metrics.filter(benchmark="sample")["method"]) == {
-        "light", "norm", "sobel", "certainty_ratio", "random", "floor",
+    assert set(metrics.filter(benchmark="people")["method"]) == {
+        "light", "list", "norm", "sobel", "certainty_ratio", "random", "floor",
     }  # fmt: skip
     names = set(table(factory, "qualities").filter(benchmark="pairs")["method"])
     assert names == {"light", "list", "norm (fr_feature)", "norm (swapped)", "sobel", "random"}
@@ -205,8 +218,8 @@ def test_areas_of_pairs_are_those_of_the_curve(
     for recogniser in ("fr_feature", "swapped"):
         units = embeddings_of(factory, "pairs", recogniser)
         kept = ~np.isnan(units[0::2, 0] + units[1::2, 0])
-        assert kept.sum() == 79
-        same = np.tile([True, False], 40)[kept]
+        assert kept.sum() == 39
+        same = np.tile([True, False], 20)[kept]
         similarity = (units[0::2] * units[1::2]).sum(axis=1)[kept].astype(np.float32)
         for method in ("light", "list", "norm", "sobel", "random"):
             name = f"norm ({recogniser})" if method == "norm" else method
@@ -222,10 +235,11 @@ def test_areas_of_pairs_are_those_of_the_curve(
                 assert found["pauc"].item() == pytest.approx(area(*points, 0.3, rule), abs=1e-6, nan_ok=True)
                 assert found["auc"].item() == pytest.approx(area(*points, 0.95, rule), abs=1e-6, nan_ok=True)
         accuracy = table(factory, "accuracy").filter(recogniser=recogniser)
-        folds = np.repeat(np.arange(10), 8)[kept]
+        folds = np.repeat(np.arange(10), 4)[kept]
         assert accuracy["accuracy"].item() == pytest.approx(measure_accuracy(similarity, same, folds).mean)
     metrics = table(factory, "metrics").filter(benchmark="pairs")
-    assert metrics.filter(fmr=0.01)["status"].unique().to_list() == ["too_few_impostors"]
+    assert metrics["status"].unique().to_list() == ["too_few_impostors"]  # 2 of 20 may match
+    assert table(factory, "metrics").filter(benchmark="people")["status"].unique().to_list() == ["ok"]
     assert metrics.filter(protocol="fixed")["auc"].is_finite().all()
 
 
@@ -238,26 +252,27 @@ def test_qualities_are_what_their_methods_say(
     found = np.delete(quality_of(factory, "pairs", "light"), BROKEN - 1)
     np.testing.assert_allclose(found, bright, atol=1e-4)
     assert quality_of(factory, "pairs", "light")[BROKEN - 1] == -np.inf
-    keys = np.arange(1, 161, dtype=np.int32)
+    keys = np.arange(1, 81, dtype=np.int32)
     np.testing.assert_array_equal(quality_of(factory, "pairs", "random"), random_quality(keys).astype(np.float32))
     listed = quality_of(factory, "pairs", "list")
-    np.testing.assert_array_equal(listed, np.where(keys < 150, keys % 7, -np.inf))
+    np.testing.assert_array_equal(listed, np.where(keys < 75, keys % 7, -np.inf))
     unscored = table(factory, "metrics").filter(benchmark="pairs", method="list", recogniser="swapped")["unscored"]
-    assert set(unscored) == {5}  # keys 150, 153, 154, 157 and 158 are in genuine pairs
-    norm = pl.read_parquet(factory.workspace / "sample" / "embeddings" / "current")["norm"]
-    np.testing.assert_array_equal(quality_of(factory, "sample", "norm (fr_feature)"), norm.to_numpy())
-    assert not np.array_equal(quality_of(factory, "sample", "norm (swapped)"), norm.to_numpy())
+    assert set(unscored) == {2}  # 77 and 78, for 75, 76, 79 and 80 are in impostor pairs
+    norm = pl.read_parquet(factory.workspace / "people" / "embeddings" / "current")["norm"]
+    np.testing.assert_array_equal(quality_of(factory, "people", "norm (fr_feature)"), norm.to_numpy())
+    assert not np.array_equal(quality_of(factory, "people", "norm (swapped)"), norm.to_numpy())
+    assert quality_of(factory, "people", "list").tolist() == [person for person in range(8) for _ in range(8)]
 
 
 def test_correlations_are_of_the_measures(evaluated: tuple[Factory, subprocess.CompletedProcess[str]]) -> None:
     factory, _ = evaluated
-    rows = table(factory, "correlations").filter(benchmark="sample")
+    rows = table(factory, "correlations").filter(benchmark="people")
     assert set(rows["measure"]) == {
         "cpbd", "sobel", "abs_yaw_deg", "abs_pitch_deg", "p_obstructed", "p_exaggerated", "p_extreme_lighting",
         "certainty_ratio",
     }  # fmt: skip
-    yaw = pl.read_parquet(factory.workspace / "sample" / "pose" / "current")["yaw_deg"].abs().to_numpy()
-    light = quality_of(factory, "sample", "light")
+    yaw = pl.read_parquet(factory.workspace / "people" / "pose" / "current")["yaw_deg"].abs().to_numpy()
+    light = quality_of(factory, "people", "light")
     known = ~np.isnan(yaw)
     found = rows.filter(method="light", measure="abs_yaw_deg")
     assert found["spearman"].item() == pytest.approx(spearmanr(light[known], yaw[known]).statistic, abs=1e-6)
@@ -272,7 +287,7 @@ def test_templates_are_pooled_with_and_without_quality(
     units = embeddings_of(factory, "sets", "swapped")
     there = ~np.isnan(units[:, 0])
     assert np.flatnonzero(~there).tolist() == [4]
-    template, medium = np.repeat(np.arange(20), 3)[there], np.tile([0, 0, 1], 20)[there]
+    template, medium = np.repeat(np.arange(10), 3)[there], np.tile([0, 0, 1], 10)[there]
     lines = (benchmarks.folder / "sets" / "meta" / "x_template_pair_label.txt").read_text().split()
     a, b, same = np.array(lines, int).reshape(-1, 3).T
     rows = table(factory, "templates").filter(recogniser="swapped")
@@ -300,9 +315,9 @@ def test_what_is_missing_or_left_out_is_said(evaluated: tuple[Factory, subproces
         "away is not at hand and left out",
         "certainty_ratio is not defined on pairs and left out there",
         "certainty_ratio is not defined on sets and left out there",
-        "list.csv: 1 of 150 rows name no image of pairs and are not used",
-        "list.csv gives no quality for 11 of 160 images of pairs, which are rejected first",
-        "none of its 150 rows names an image of sample, where list is left out",
+        "list.csv: 1 of 75 rows name no image of pairs and are not used",
+        "list.csv gives no quality for 6 of 80 images of pairs, which are rejected first",
+        "none of its 139 rows names an image of sets, where list is left out",
         "1 images are left out, for want of an embedding",
     ):
         assert said in re.sub(r"\\(.)", r"\1", report), said
@@ -315,7 +330,7 @@ def test_the_page_shows_faces_of_every_kind_of_benchmark(
 ) -> None:
     factory, _ = evaluated
     page = (factory.workspace / "evaluation" / "current" / "index.html").read_text()
-    assert page.count("data:image/jpeg") > 3 * 5 * 12
+    assert page.count("data:image/jpeg") > 3 * 5 * 24
     assert re.search(r"image \d+, quality [^,]+, cpbd ", page)
 
 
@@ -331,7 +346,7 @@ def test_another_rate_computes_the_evaluation_alone_and_back_nothing(
 
     before, files = receipts(), factory.files("evaluation", first.name)
     (made_from,) = (factory.workspace / "_receipts" / "evaluation" / first.name).glob("made_from.json")
-    assert json.loads(made_from.read_text())["parameters"]["fmrs"] == [0.1, 0.01]
+    assert json.loads(made_from.read_text())["parameters"]["fmrs"] == [0.1]
     evaluate(factory, benchmarks, "--fmrs", "0.2", "--no-correlate", "--workers", "2")
     assert {path.parent.parent.name for path in receipts() - before} == {"evaluation"}
     assert link.readlink() != first
@@ -376,13 +391,14 @@ def start_scoring(toml: Path, network: Path, workspace: Path, processes: int) ->
     )
 
 
+@pytest.mark.slow
 def test_a_killed_scoring_goes_on_and_gives_the_same_bytes(benchmarks: Benchmarks, tmp_path: Path) -> None:
     faces = [image for image in benchmarks.images if image != b"no image"]
-    images = [faces[place % 100] for place in range(8192)]
-    toml = write_bin(tmp_path, images, [True] * 4096, "many")
+    images = [faces[place % 70] for place in range(6144)]
+    toml = write_bin(tmp_path, images, [True] * 3072, "many")
     whole, killed = Factory(workspace=tmp_path / "whole"), Factory(workspace=tmp_path / "killed")
     assert start_scoring(toml, benchmarks.network, whole.workspace, 1).wait() == 0
-    assert len(whole.files("many", "quality")) == 8
+    assert len(whole.files("many", "quality")) == 6
     process = start_scoring(toml, benchmarks.network, killed.workspace, 2)
     deadline = time.monotonic() + 300
     while not killed.files("many", "quality") and time.monotonic() < deadline and process.poll() is None:
@@ -390,7 +406,7 @@ def test_a_killed_scoring_goes_on_and_gives_the_same_bytes(benchmarks: Benchmark
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     there = {p: p.stat().st_mtime_ns for p in (killed.workspace / "many" / "quality").rglob("*.parquet")}
-    assert 0 < len(there) < 8
+    assert 0 < len(there) < 6
     assert start_scoring(toml, benchmarks.network, killed.workspace, 2).wait() == 0
     assert killed.files("many", "quality") == whole.files("many", "quality")
     assert {p: p.stat().st_mtime_ns for p in there} == there

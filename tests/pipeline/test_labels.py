@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from data_manifests.recipes import Recipe
-from data_manifests.tables import ANCHORS, BLUR, EMBEDDINGS, FACTORS, POSE
+from data_manifests.tables import ANCHORS, BLUR, EMBEDDINGS, FACTORS, POSE, Status
 from pipeline.columns import TableError, check_table, embeddings_of, make_table
 from pipeline.labels import anchor_limits, join_causes, make_labels
 from pipeline.settings import LabelSettings
@@ -102,6 +102,16 @@ def test_causes_are_distinct_and_in_stage_order() -> None:
     columns = [["decode_error", "ok"], ["decode_error", "no_face"], ["ok", "ok"], ["ok", "single_image"]]
     joined = join_causes([pa.chunked_array([pa.array(c).dictionary_encode()]) for c in columns])
     assert joined.to_pylist() == ["decode_error", "no_face+single_image"]
+
+
+def test_causes_of_many_rows_are_those_of_each_row_and_are_stored_in_order_of_appearance() -> None:
+    chance = np.random.default_rng(0)
+    rows = chance.choice([s.value for s in Status], size=(500, 5)).tolist()
+    expected = ["+".join(dict.fromkeys(cause for cause in row if cause != "ok")) or "ok" for row in rows]
+    columns = [pa.chunked_array([pa.array(column).dictionary_encode()]) for column in zip(*rows, strict=True)]
+    joined = join_causes(columns)
+    assert joined.to_pylist() == expected
+    assert joined.dictionary.to_pylist() == list(dict.fromkeys(expected))
 
 
 def test_limits_follow_the_settings() -> None:

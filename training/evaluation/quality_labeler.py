@@ -127,7 +127,13 @@ def _open_foreign(path: Path, device: Device) -> Run:
         network = open_network(path, input=spec, batch=BATCH, device=device)
     except NetworkError:
         # Its batch may be written into it: one face after the other is slower, and the same on every machine.
-        network = open_network(path, input=spec, batch=1, device=device)
+        try:
+            network = open_network(path, input=spec, batch=1, device=device)
+        except NetworkError as error:
+            raise QualityNetworkError(
+                f"{path} does not run on faces of float32 [N, 3, 112, 112] ({error}): export it again, or score the "
+                "images yourself and give a table"
+            ) from error
     scores = [place for place, shape in enumerate(network.outputs) if int(np.prod(shape)) == 1]
     if len(scores) != 1:
         shapes = ", ".join(str(["N", *shape]).replace("'", "") for shape in network.outputs)

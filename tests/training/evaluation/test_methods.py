@@ -344,6 +344,16 @@ def test_colours_come_as_red_green_blue(tmp_path: Path) -> None:
         open_labeler(network, Device.CPU)
 
 
+def test_a_foreign_network_that_does_not_run_is_named(tmp_path: Path) -> None:
+    model = onnx.load(write_network(tmp_path / "n.onnx", shape=("N", 3, "H", "W")))
+    model.graph.node.insert(1, helper.make_node("Expand", ["cast", "wide"], ["wider"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 3, 5, 5]), "wide"))  # 112 is not 5
+    model.graph.node[2].input[0] = "wider"
+    onnx.save(model, tmp_path / "n.onnx")
+    with pytest.raises(QualityNetworkError, match=r"n\.onnx does not run on faces of float32 \[N, 3, 112, 112\]"):
+        open_labeler(find_network(tmp_path / "n.onnx"), Device.CPU)
+
+
 def test_an_exported_network_sees_bytes(tmp_path: Path) -> None:
     path = write_network(
         tmp_path / "n.onnx", TensorProto.UINT8, ("N", 112, 112, 3), names=("images", "quality"), keep=1

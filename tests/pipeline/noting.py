@@ -1,0 +1,39 @@
+"""Work that leaves a note of every call. It stands alone, so that a worker process that is sent it starts quickly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pipeline.execution import PartWork
+    from pipeline.shards import Part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Leaves a file a call that names the process, and comes to grief on chosen parts."""
+
+    folder: Path
+    seconds: float = 0.0
+    fails: int = -1
+    kills: int = -1
+    inner: PartWork | None = None
+
+    def __call__(self, part: Part, advance: Callable[[int], None]) -> dict[str, float]:
+        (self.folder / f"{part.start}-{os.getpid()}-{time.time_ns()}").touch()
+        time.sleep(self.seconds)
+        if part.start == self.fails:
+            raise ValueError(f"part {part.start} is bad")
+        if part.start == self.kills:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.inner is not None:
+            return self.inner(part, advance)
+        advance(part.rows)
+        return {"process": os.getpid()}
