@@ -70,13 +70,14 @@ class Landmarker:
             num_faces=1,
             output_facial_transformation_matrixes=True,
         )
-        with quiet_stderr() as said:
+        with contextlib.ExitStack() as blocked, quiet_stderr() as said:
+            blocked.enter_context(no_way_out())
             try:
                 self._landmarker: Any = vision.FaceLandmarker.create_from_options(options)
             except Exception as error:  # MediaPipe raises by the C status code: RuntimeError, ValueError and others
                 text = b" ".join(said()).decode(errors="replace")
                 raise LandmarkerError(f"MediaPipe does not open {task_file}: {error} {text}".rstrip()) from error
-            self._close = weakref.finalize(self, _close_silently, self._landmarker)
+            self._close = weakref.finalize(self, _close_silently, self._landmarker, blocked.pop_all())
             # Its worker threads speak up with the first picture.
             self._detect(np.zeros((112, 112, 3), np.uint8))
 
@@ -108,9 +109,9 @@ class Landmarker:
         return self._landmarker.detect(picture)
 
 
-def _close_silently(landmarker: Any) -> None:
-    """Close a task without sending usage statistics."""
-    with quiet_stderr(), no_way_out():
+def _close_silently(landmarker: Any, blocked: contextlib.ExitStack) -> None:
+    """Close a task without sending usage statistics, and let requests out again."""
+    with blocked, quiet_stderr():
         try:
             landmarker.close()
         except RuntimeError as error:
@@ -121,16 +122,29 @@ def _close_silently(landmarker: Any) -> None:
             landmarker._handle = None
 
 
+_blocked = contextlib.ExitStack()
+_holders: list[object] = []
+_BLOCKED = {"https_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
+
+
 @contextlib.contextmanager
 def no_way_out() -> Iterator[None]:
-    """Let HTTPS requests of native code fail at once.
+    """Let HTTPS requests of native code fail at once; blocks may overlap, and the last one to end lets them out again.
 
-    When a task is closed, MediaPipe sends statistics of its use to its makers and offers no switch against it. Its
-    HTTP client obeys the environment, so for that moment the proxy is a port where nobody listens.
+    While a task is open, and when it is closed, MediaPipe sends statistics of its use to its makers and offers no
+    switch against it; where nobody answers, the process hangs when it ends. Its HTTP client obeys the environment, so
+    for that time the proxy is a port where nobody listens.
     """
-    blocked = {"https_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
-    with environment(blocked):
+    holder = object()
+    if not _holders:
+        _blocked.enter_context(environment(_BLOCKED))
+    _holders.append(holder)
+    try:
         yield
+    finally:
+        _holders.remove(holder)
+        if not _holders:
+            _blocked.close()
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ VERSIONS: dict[str, Version] = {
     "pose": Version(
         number=1,
         modules=("faces.py", "onnx.py", "batch_axis.py", "pose.py", "landmarker.py"),
-        code="0e6a6953fd7902c9593cf7371d54af299572397d982140280e957faac1a0b76a",
+        code="e195323d6e5166d8329a619e132500241ad42c0bf19bb41d0d318cff8bfe685e",
     ),
     "factors": Version(
         number=1,

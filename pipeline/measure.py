@@ -45,6 +45,11 @@ def _labeler(opener: Opener) -> Labeler:
     return opener.open()
 
 
+def forget_labeler() -> None:
+    """Close the labeler that this process holds, if there is one."""
+    _labeler.cache_clear()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureImages:
     """Measure the images of one part and stage the table.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import openers
 from pipeline.index import index_images, write_index
-from pipeline.measure import MeasureImages, Opener
+from pipeline.measure import MeasureImages, Opener, forget_labeler
 from pipeline.receipts import write_receipt
 from pipeline.stage import Stage
 from pipeline.tasks.weights import Weights
@@ -47,7 +47,11 @@ class Measure(Stage):
             source=self.job.source,
             opener=self.opener(),
         )
-        self.compute(work)
+        try:
+            self.compute(work)
+        finally:
+            # A model that stays open would hold memory and threads beside the next stage's.
+            forget_labeler()
 
 
 class _Network(Measure):

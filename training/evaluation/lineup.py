@@ -46,12 +46,16 @@ MEANINGS: dict[str, str] = {
 
 
 def kind_of(method: str) -> Kind:
-    """The kind, which the name decides: `methods.parse_methods` gives a baseline's name to nothing else."""
-    if method == FLOOR:
+    """The kind, which the name decides: `methods.parse_methods` gives a baseline's name to nothing else.
+
+    Where several recognisers judge, a baseline that differs between them has theirs after it: `norm (fr_feature)`.
+    """
+    name = method.partition(" (")[0]
+    if name == FLOOR:
         return Kind.FLOOR
-    if method == MethodKind.RANDOM:
+    if name == MethodKind.RANDOM:
         return Kind.RANDOM
-    return Kind.BASELINE if method in list(BASELINES) else Kind.METHOD
+    return Kind.BASELINE if name in list(BASELINES) else Kind.METHOD
 
 
 def order(methods: Iterable[str]) -> tuple[str, ...]:

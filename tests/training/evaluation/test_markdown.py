@@ -213,6 +213,14 @@ def test_where_larger_is_better_the_largest_is_the_best():
     assert rank_column({"a": 1.0, "b": 2.0}, 1, larger=True) == {"b": Mark.BEST, "a": Mark.SECOND}
 
 
+def test_a_baseline_stays_one_under_the_name_of_its_recogniser():
+    assert [kind_of(name) for name in ("norm (fr_feature)", "ours (2)", "norms")] == [
+        Kind.BASELINE,
+        Kind.METHOD,
+        Kind.METHOD,
+    ]
+
+
 def test_chance_and_the_bound_stand_last():
     assert order(["floor", "norm", "random", "z", "a", "z"]) == ("z", "a", "norm", "random", "floor")
     assert [kind_of(name).competes for name in ("z", "cpbd", "random", "floor")] == [True, True, False, False]
