@@ -26,7 +26,7 @@ from benchmarks.plain_regressor import train_regressor
 from benchmarks.truth import replace_section
 from data_manifests.folds import Fold
 from data_manifests.pairs import read_pairs
-from data_manifests.tables import Status
+from pipeline.evaluation.images import read_embeddings
 from pipeline.job import Job, resolve, workspace_root
 from training import train_quality
 from training.config import Score
@@ -118,30 +118,19 @@ def judge_people(job: Job, models: Mapping[str, Callable[[Tensor], Tensor]]) -> 
     labels = pl.read_parquet(job.store.folder(job.stages["labels"]), columns=["identity", "sobel", "norm"])
     identities = labels["identity"].to_numpy()
     unseen = HELD_OUT.holds(identities)
-    embeddings, found = read_embeddings(job)
+    embeddings = read_embeddings(job.store, job.stages["embeddings"])
+    found = ~np.isnan(embeddings[:, 0])
     compared = compare_identities(embeddings, found, np.where(unseen, identities, -1).astype(np.int32), FMRS)
     return tabulate(job, compared, models, labels, unseen)
 
 
 def judge_pairs(job: Job, models: Mapping[str, Callable[[Tensor], Tensor]]) -> pl.DataFrame:
     """The pairs of a list."""
-    embeddings, found = read_embeddings(job)
+    embeddings = read_embeddings(job.store, job.stages["embeddings"])
+    found = ~np.isnan(embeddings[:, 0])
     table = pl.read_parquet(job.store.folder(job.stages["embeddings"]), columns=["key", "norm"])
     compared = compare_pairs(embeddings, found, table["key"].to_numpy(), read_pairs(job.manifest), FMRS)
     return tabulate(job, compared, models, table, np.ones(len(table), np.bool_))
-
-
-def read_embeddings(job: Job) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
-    """Embeddings [N, D] in key order, and which images have one."""
-    table = pl.read_parquet(job.store.folder(job.stages["embeddings"]), columns=["embedding", "status"])
-    found = (table["status"].cast(pl.String) == Status.OK.value).to_numpy()
-    known = table["embedding"].drop_nulls()
-    dimension = len(known[0]) // 2
-    embeddings = np.zeros((len(table), dimension), np.float16)
-    embeddings[table["embedding"].is_not_null().to_numpy()] = np.frombuffer(
-        b"".join(known.to_list()), np.float16
-    ).reshape(-1, dimension)
-    return embeddings, found
 
 
 def tabulate(
