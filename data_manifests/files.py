@@ -7,6 +7,8 @@ import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 import socket
 import tempfile
 from datetime import UTC, datetime
@@ -17,6 +19,10 @@ from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
+"""What `tempfile` makes of a hidden name and the ending `.tmp`."""
 
 
 class DiskFullError(OSError):
@@ -69,6 +75,17 @@ def write_atomically(
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left under a folder; call it while its lock is held."""
+    for path in list(folder.rglob(".*.tmp")):
+        if _TEMPORARY.fullmatch(path.name) is None:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

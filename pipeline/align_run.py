@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from data_manifests.files import RunLock, write_atomically
+from data_manifests.files import RunLock, remove_leftovers, write_atomically
 from data_manifests.manifest import FOLDER, Format
 from data_manifests.parquet import write_table
 from data_manifests.tables import Status
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from data_manifests.manifest import Manifest
-    from pipeline.align import AlignFolder
     from pipeline.align_job import AlignJob
     from pipeline.align_plan import Survey
 
@@ -59,7 +58,8 @@ def make_crops(job: AlignJob, processes: int, report: Callable[[float, str], Non
     lock = RunLock(job.folder.state, "name another --output")
     lock.acquire(" ".join(sys.argv))
     try:
-        _sweep(job.folder)
+        for place in (job.folder.crops, job.folder.state):
+            remove_leftovers(place)
         set_aside(job.folder, job.made_from)
         survey = job.survey()
         _align(job, survey, processes, report)
@@ -67,13 +67,6 @@ def make_crops(job: AlignJob, processes: int, report: Callable[[float, str], Non
     finally:
         lock.release()
     _tell(job, processes)
-
-
-def _sweep(folder: AlignFolder) -> None:
-    """Remove the temporary files that a killed process left; the lock says that nobody is writing any."""
-    for place in (folder.crops, folder.state):
-        for path in place.rglob(".*.tmp"):
-            path.unlink()
 
 
 def _align(job: AlignJob, survey: Survey, processes: int, report: Callable[[float, str], None] | None) -> None:

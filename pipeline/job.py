@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_manifests.files import DiskFullError, RunLock, sha256_of
+from data_manifests.files import DiskFullError, RunLock, remove_leftovers, sha256_of
 from data_manifests.image_folder import ImageFolder
 from data_manifests.manifest import Centres, Format, Manifest, load_manifest
 from data_manifests.models import load_registry
@@ -204,7 +204,7 @@ def lock_workspace(job: Job) -> None:
 
 
 def lock_folder(folder: Path) -> None:
-    """Hold a folder of the workspace until this process ends.
+    """Hold a folder of the workspace until this process ends, and remove what killed runs left half-written in it.
 
     Raises:
         LockedError: if another run holds it; says which.
@@ -214,6 +214,7 @@ def lock_folder(folder: Path) -> None:
         return
     lock = RunLock(folder, f"set {WORKSPACE_VARIABLE} to another folder")
     lock.acquire(" ".join(sys.argv))
+    remove_leftovers(folder)
     os.environ[_LOCK_VARIABLE] = os.pathsep.join([*held, str(folder)])
     _held.append(lock)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
-from data_manifests.files import write_atomically
+from data_manifests.files import remove_leftovers, write_atomically
 from training.card import write_card
 from training.model_file import save_model
 
@@ -90,6 +90,7 @@ class RunFolder:
             )
         if old.get("versions") != new["versions"]:
             logger.warning("%s: begun with other versions of packages; the last bits may differ", self.root)
+        remove_leftovers(self.root)
 
     def add_metrics(self, moment: Moment, found: Agreement) -> None:
         """Write down how the model does on people held out, beside what was written at other moments."""

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """Leaves a file a call that names the process, and comes to grief on chosen parts."""
+    """Leaves a file a call that names the process, and comes to grief on chosen parts, on one at its first try only."""
 
     folder: Path
     seconds: float = 0.0
     fails: int = -1
     kills: int = -1
+    kills_once: int = -1
     inner: PartWork | None = None
 
     def __call__(self, part: Part, advance: Callable[[int], None]) -> dict[str, float]:
@@ -31,7 +32,8 @@ class Note:
         time.sleep(self.seconds)
         if part.start == self.fails:
             raise ValueError(f"part {part.start} is bad")
-        if part.start == self.kills:
+        first = len(list(self.folder.glob(f"{part.start}-*"))) == 1
+        if part.start == self.kills or (part.start == self.kills_once and first):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.inner is not None:
             return self.inner(part, advance)

@@ -363,7 +363,7 @@ def test_killed_it_goes_on_and_loses_at_most_a_part_a_process(
     whole = {crop: (crops / crop).stat().st_mtime_ns for crop in staged["crop"]}
     begun = [path for path in crops.rglob("*.jpg") if str(path.relative_to(crops)) not in whole]
     assert len(begun) <= 2 * PART_PHOTOS
-    (crops / "p000" / ".0.jpg.torn.tmp").write_bytes(b"half")  # what a kill in the midst of a write leaves
+    (crops / "p000" / ".0.jpg.torn0123.tmp").write_bytes(b"half")  # what a kill in the midst of a write leaves
 
     job = resolve(many, crops)
     make_crops(job, 1)

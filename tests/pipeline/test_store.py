@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_manifests.files import DiskFullError, LockedError, RunLock, write_atomically
+from data_manifests.files import DiskFullError, LockedError, RunLock, remove_leftovers, write_atomically
 from pipeline.fingerprint import StageSpec
 from pipeline.shards import Part
 from pipeline.store import Store, read_metadata
@@ -161,3 +161,20 @@ def test_the_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
             RunLock(tmp_path).acquire("second")
         process.send_signal(signal.SIGKILL)
     RunLock(tmp_path).acquire("third")
+
+
+def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    program = """
+        import os, pathlib, signal, sys
+        from data_manifests.files import write_atomically
+        write_atomically(pathlib.Path(sys.argv[1]), lambda file: os.kill(os.getpid(), signal.SIGKILL))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "deep" / "shard-00000.parquet")]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    others = [tmp_path / name for name in ("mine.tmp", ".mine.tmp", ".holiday.photos.tmp", "shard-00000.parquet")]
+    for path in others:
+        path.touch()
+    (left,) = (tmp_path / "deep").iterdir()
+    remove_leftovers(tmp_path)
+    assert not left.exists()
+    assert all(path.exists() for path in others)
