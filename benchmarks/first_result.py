@@ -54,10 +54,13 @@ ROWS = {
     "nqf": ("quality alone (NQF)", "--factors= --no-confidence"),
     "factors": ("NQF and five factors", "--no-confidence"),
     "cc": ("NQF, factors, calibration (CC)", ""),
+    "cc1": ("NQF, factors, calibration, λ = 1", "--balance 1"),
 }
 """Run folder -> name of the row and what it learns; all else is equal."""
 
-MERGED = ("merged factors as the score (M-F)", "cc")
+MERGED = {"cc": "merged factors as the score (M-F)", "cc1": "merged factors as the score, λ = 1"}
+"""Run folder -> name of the row that takes the score from its merged factors."""
+
 REGRESSOR = "plain regressor of the rank"
 FMRS = (1e-2, 1e-3)
 MARKS = ("<!-- result: made by python -m benchmarks.first_result -->", "<!-- end of result -->")
@@ -68,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True, help="TOML file of lfw112_mixed, labelled")
     parser.add_argument("--pairs", required=True, help="TOML file of lfw_hard.bin, with its embeddings made")
-    parser.add_argument("--rows", default=",".join(ROWS), help="rows that are trained, by commas; cc gives M-F too")
+    parser.add_argument("--rows", default=",".join(ROWS), help="rows that are trained, by commas; cc and cc1 give M-F too")
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--write", type=Path, help="Markdown page whose marked section is replaced")
     given = parser.parse_args()
@@ -101,8 +104,8 @@ def train(job: Job, output: Path, rows: list[str]) -> dict[str, Callable[[Tensor
         if train_quality.main([*start, *shlex.split(COMMON), *shlex.split(words)]):
             sys.exit("the training failed; its message stands above")
         models[name] = open_scorer(run, Score.QUALITY)
-    if MERGED[1] in rows:
-        models[MERGED[0]] = open_scorer(output / MERGED[1], Score.MERGED)
+        if folder in MERGED:
+            models[MERGED[folder]] = open_scorer(run, Score.MERGED)
     return models
 
 
