@@ -77,7 +77,6 @@ class AlignFaces(luigi.Task):
 
     def run(self) -> None:
         """Align what is missing."""
-        set_up_logs()
         make_crops(self.job, luigi_processes(), self._report)
 
     def _report(self, share: float, text: str) -> None:

@@ -165,7 +165,6 @@ class EvaluateQuality(luigi.Task):
 
         if multiprocessing.parent_process() is not None:
             die_with_parent()
-        set_up_logs()
         if not self.plan.folder.is_dir():
             self._evaluate()
         for benchmark in self.plan.benchmarks:

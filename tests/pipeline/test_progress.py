@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline import progress
 from pipeline.logs import set_up_logs
 from pipeline.progress import Meter, describe_rest
+from tests.pipeline.conftest import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -62,3 +71,32 @@ def test_an_expected_error_is_one_line_and_a_defect_keeps_its_trace(
     assert expected.getMessage() == "Pose(data) failed: the file is torn: fetch it again"
     assert expected.exc_info is None
     assert defect.exc_info is not None
+
+
+def test_a_task_in_a_process_of_its_own_shows_no_trace_either(tmp_path: Path) -> None:
+    """Luigi starts one process a task when there are several workers."""
+    program = """
+        import luigi, pickle, sys
+        if len(sys.argv) == 1:
+            import subprocess
+            import pipeline
+            from pipeline.tasks.weights import Weights
+            from data_manifests.models import load_registry
+            task = Weights.of(load_registry().get("fr_pose"), ())
+            subprocess.run([sys.executable, __file__, "task"], input=pickle.dumps(task), check=True)
+        else:
+            import logging
+            task = pickle.load(sys.stdin.buffer)
+            task.trigger_event(luigi.Event.START, task)
+            try:
+                raise ValueError("the file is torn: fetch it again")
+            except ValueError:
+                logging.getLogger("luigi-interface").exception("[pid %s] Worker %s failed    %s", 1, "w", task)
+    """
+    file = tmp_path / "program.py"
+    file.write_text(textwrap.dedent(program))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("FIQA_TRACE", None)
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=False, env=environment)
+    assert "Weights failed: the file is torn: fetch it again" in done.stderr
+    assert "Traceback" not in done.stderr
