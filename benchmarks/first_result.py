@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True, help="TOML file of lfw112_mixed, labelled")
     parser.add_argument("--pairs", required=True, help="TOML file of lfw_hard.bin, with its embeddings made")
-    parser.add_argument("--rows", default=",".join(ROWS), help="rows that are trained, by commas; cc and cc1 give M-F too")
+    parser.add_argument("--rows", default=",".join(ROWS), help="rows to train, by commas; cc and cc1 give M-F too")
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--write", type=Path, help="Markdown page whose marked section is replaced")
     given = parser.parse_args()

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from data_manifests.tables import ANCHOR_RANGE, ANCHORS, CENTRES, Status
 from labelers.anchors import AnchorRange, anchor_statistics, measure_anchors, plain_ratio
 from labelers.centres import Centres, accumulate, head_centres
+from labelers.device import Device
 from labelers.heads import load_head
 from pipeline.columns import embeddings_of, make_table
 from pipeline.measure import Stopwatch
@@ -64,13 +65,18 @@ def read_centres(path: Path) -> Centres:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareCentres:
-    """Measure CCS, NNCCS and the certainty ratio of one part and stage the table."""
+    """Measure CCS, NNCCS and the certainty ratio of one part and stage the table.
+
+    The device decides nothing but speed: it looks for the nearest centre, and what stands in the table is computed from
+    that centre on the processor.
+    """
 
     store: Store
     spec: StageSpec
     index: StageSpec
     embeddings: StageSpec
     centres: StageSpec
+    device: str = Device.CPU.value
 
     def __call__(self, part: Part, advance: Callable[[int], None]) -> dict[str, float]:
         """Compare the part's embeddings with all centres."""
@@ -84,7 +90,7 @@ class CompareCentres:
             stored = stored.slice(part.start, part.rows)
             embeddings = embeddings_of(stored["embedding"])
         with Stopwatch(figures, "compute_seconds"):
-            measures = measure_anchors(embeddings, rows["identity"].to_numpy(), centres)
+            measures = measure_anchors(embeddings, rows["identity"].to_numpy(), centres, device=Device(self.device))
         pairs = zip(stored["status"].to_pylist(), measures.status, strict=True)
         status = [read if read != Status.OK else measured.value for read, measured in pairs]
         with Stopwatch(figures, "write_seconds"):

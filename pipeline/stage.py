@@ -10,7 +10,6 @@ import luigi
 from luigi.parameter import ParameterVisibility
 
 from pipeline.execution import PartWork, die_with_parent
-from pipeline.logs import set_up_logs
 from pipeline.run import StageRun
 
 if TYPE_CHECKING:
@@ -97,7 +96,6 @@ class Stage(luigi.Task):
         """Prepare the process and make the stage."""
         if multiprocessing.parent_process() is not None:
             die_with_parent()
-        set_up_logs()
         self.make()
 
     def make(self) -> None:

@@ -55,6 +55,7 @@ class Anchors(Stage):
 
     stage = "anchors"
     needs = (Index, Embeddings, Centres)
+    uses_gpu = True
 
     def make(self) -> None:
         """Compare every embedding with all centres."""
@@ -65,6 +66,7 @@ class Anchors(Stage):
             index=stages["index"],
             embeddings=stages["embeddings"],
             centres=stages["centres"],
+            device=self.job.settings.device,
         )
         self.compute(work)
 

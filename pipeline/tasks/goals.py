@@ -11,8 +11,11 @@ import luigi
 from luigi.cmdline_parser import CmdlineParser
 
 from pipeline import job as jobs
+from pipeline.label_report.output import draw_page
+from pipeline.label_report.spec import report_spec
 from pipeline.logs import set_up_logs, wants_trace
 from pipeline.settings import dataset as dataset_section
+from pipeline.settings import report
 from pipeline.stage import Stage, luigi_processes
 from pipeline.tasks.derived import Anchors, Labels
 from pipeline.tasks.measures import Blur, Embeddings, Factors, Pose
@@ -80,8 +83,16 @@ class Goal(luigi.Task):
         if self.fingerprint:
             return
         self.job = self._resolve()
+        self.prepare()
         # The fingerprint becomes part of the task's identity, so that no scheduler takes another output for this.
-        super().__init__(*args, **{**kwargs, "fingerprint": self.job.stages[self.last.stage].fingerprint})
+        super().__init__(*args, **{**kwargs, "fingerprint": self.asked().fingerprint})
+
+    def prepare(self) -> None:
+        """Keep what only this process knows, for the run may be in another one: the command line."""
+
+    def asked(self) -> StageSpec:
+        """What is asked for."""
+        return self.job.stages[self.last.stage]
 
     def _resolve(self) -> Job:
         """Resolve the data set."""
@@ -162,6 +173,16 @@ class LabelAll(Goal):
     """Every label of every image: `luigi --module pipeline LabelAll --dataset NAME --workers 2`."""
 
     last = Labels
+
+    def prepare(self) -> None:
+        """Find out which page belongs to the labels, if one is wanted."""
+        self.page = report_spec(self.job) if report().page else None
+
+    def run(self) -> None:
+        """Point `current` at the stages, say what they hold, and draw their page."""
+        super().run()
+        if self.page is not None:
+            draw_page(self.job, self.page)
 
     def tell(self) -> None:
         """Say what the labels hold, and where they lie."""
