@@ -24,6 +24,7 @@ import pyarrow as pa
 from data_manifests.weights import fetch
 from labelers.anchors import measure_anchors
 from labelers.centres import accumulate
+from labelers.device import Device
 from labelers.faces import decode_batch
 from pipeline.execution import quieten_process
 from pipeline.index import index_images
@@ -63,8 +64,8 @@ def main() -> None:
     print_table(rates, receipts, wall, min(options.workers, os.cpu_count() or 1))
 
 
-def measure_kernels(job: Job) -> list[Rate]:
-    """The rate of each kernel on some hundred images, one thread, model already loaded."""
+def measure_kernels(job: Job, device: str = "cpu") -> list[Rate]:
+    """The rate of each kernel on some hundred images, one thread or one GPU, model already loaded."""
     table = index_images(job.manifest).table.slice(0, KERNEL_IMAGES)
     keys, identities = table["key"].to_numpy(), table["identity"].to_numpy()
     stored = job.source.read(table)
@@ -72,9 +73,9 @@ def measure_kernels(job: Job) -> list[Rate]:
     rates = [rate_of("read and decode", len(faces), lambda: decode_batch(keys, identities, job.source.read(table)))]
     openers = {
         "blur": BlurOpener(edges=job.settings.edges, blocks=job.settings.blocks),
-        "pose": for_model(job.models["pose"], "cpu"),
-        "factors": for_model(job.models["factors"], "cpu"),
-        "embeddings": for_model(job.models["recognition"], "cpu"),
+        "pose": for_model(job.models["pose"], device),
+        "factors": for_model(job.models["factors"], device),
+        "embeddings": for_model(job.models["recognition"], device),
     }
     embeddings = np.zeros((0, 0), np.float32)
     for stage, opener in openers.items():
@@ -84,7 +85,9 @@ def measure_kernels(job: Job) -> list[Rate]:
         if stage == "embeddings":
             embeddings = np.concatenate([labeler(p).columns["embedding"] for p in pieces]).astype(np.float32)
     centres = accumulate([(embeddings, identities)])
-    rates.append(rate_of("anchors", len(faces), lambda: measure_anchors(embeddings, identities, centres)))
+    rates.append(
+        rate_of("anchors", len(faces), lambda: measure_anchors(embeddings, identities, centres, device=Device(device)))
+    )
     return rates
 
 
@@ -104,10 +107,10 @@ def rate_of(stage: str, images: int, work: Callable[[], Any]) -> Rate:
     return Rate(stage=stage, images_per_second=images / float(np.median(seconds)))
 
 
-def time_labels(workspace: Path, dataset: str, workers: int) -> float:
+def time_labels(workspace: Path, dataset: str, workers: int, *settings: str) -> float:
     """Seconds of LabelAll from nothing, as a user runs it."""
     command = [str(Path(sys.executable).with_name("luigi")), "--module", "pipeline", "LabelAll"]
-    command += ["--dataset", dataset, "--workers", str(workers)]
+    command += ["--dataset", dataset, "--workers", str(workers), *settings]
     started = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "FIQA_WORKSPACE": str(workspace)}, check=False)
     if done.returncode:

@@ -4,7 +4,7 @@
 
 Every image is one of the pool, drawn at random and copied as it is encoded, so the disk sets the pace. What is
 drawn, and so every byte, follows from the seed and NumPy. How many images a person has is log-normal about the mean
-of MS1MV2: that is an assumption, for nobody publishes the true figures.
+of MS1MV2: that is an assumption, for none were at hand.
 
 `--without-pixels` writes the .idx in full and a .rec of the true size with holes: only what an index reads is there,
 which is the header, the first and the last image of every person, and the identity records. The other images read as
