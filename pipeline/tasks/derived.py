@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from data_manifests.manifest import Centres as CentresKind
 from data_manifests.tables import TABLES
-from pipeline.anchors import CompareCentres, head_table, sum_centres, summarise_anchors
+from pipeline.anchors import CompareCentres, head_table, lay_out_centres, sum_centres, summarise_anchors
 from pipeline.columns import check_table
 from pipeline.labels import MEASURED, anchor_limits, make_labels
 from pipeline.receipts import write_receipt
@@ -60,12 +60,15 @@ class Anchors(Stage):
     def make(self) -> None:
         """Compare every embedding with all centres."""
         stages = self.job.stages
+        vectors = self.store.staging(self.spec) / "centres.npy"
+        lay_out_centres(self.store.shard(stages["centres"], 0), vectors)
         work = CompareCentres(
             store=self.store,
             spec=self.spec,
             index=stages["index"],
             embeddings=stages["embeddings"],
             centres=stages["centres"],
+            vectors=vectors,
             device=self.job.settings.device,
         )
         self.compute(work)
