@@ -19,9 +19,17 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = tuple(
+    sorted(
+        path
+        for folder in (".", "docs", "docs/howto", "docker", "data_manifests/weights")
+        for path in (ROOT / folder).glob("*.md")
+    )
+)
+"""All pages of the project."""
 NOT_RUN = "not run"
 VARYING = "numbers vary"
 COLUMNS = "100"
@@ -88,14 +96,16 @@ class Reader:
     folder: Path
     names: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
+    @classmethod
+    def with_clone(cls, folder: Path) -> Self:
         """Make the clone: copies of files, so that none here is written to, and links to folders."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
         for path in ROOT.iterdir():
             if path.is_file():
-                shutil.copy(path, self.folder)
+                shutil.copy(path, folder)
             elif path.name not in _LEFT_ALONE:
-                (self.folder / path.name).symlink_to(path)
+                (folder / path.name).symlink_to(path)
+        return cls(folder=folder)
 
     def follow(self, page: Path, *, languages: tuple[str, ...] = ("sh", "python")) -> str:
         """Run a page from top to bottom; returns all that was printed.

@@ -63,7 +63,8 @@ def lay_out_centres(centres: Path, vectors: Path) -> None:
     if vectors.is_file():
         return
     column = pq.read_table(centres, columns=["centre"])["centre"]
-    sums = np.frombuffer(b"".join(column.to_pylist()), "<f4").reshape(len(column), -1)
+    dimension = len(column[0].as_py()) // np.dtype("<f4").itemsize if len(column) else 0
+    sums = np.frombuffer(b"".join(column.to_pylist()), "<f4").reshape(len(column), dimension)
     write_atomically(vectors, lambda file: np.save(file, sums))
 
 

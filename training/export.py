@@ -1,7 +1,9 @@
 """Writes a trained model as ONNX: python -m training.export --checkpoint RUN_OR_FILE --output model.onnx.
 
 The file takes pixels and gives every number of a score. Its metadata tells what the score is taken from, the tower, the
-run, and the SHA-256 of the model.
+run, and the SHA-256 of the model. For example:
+
+    python -m training.export --checkpoint workspace/sample/quality_model/current --output quality.onnx
 """
 
 from __future__ import annotations
@@ -76,12 +78,7 @@ def export(checkpoint: Path, output: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export; 0 when the file is there, 1 with one message on stderr when it cannot be made."""
-    result = argparse.ArgumentParser(prog="python -m training.export", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    result.add_argument("--checkpoint", type=Path, required=True,
-                        help="folder of a finished training, its model.safetensors, or a released .pt")  # fmt: skip
-    result.add_argument("--output", type=Path, required=True, help="the .onnx file to write; an older one is replaced")
-    given = result.parse_args(arguments)
+    given = parser().parse_args(arguments)
     try:
         export(given.checkpoint, given.output)
     except (ExportError, OSError, TowerError, WeightsError) as error:
@@ -90,6 +87,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's options."""
+    result = argparse.ArgumentParser(prog="python -m training.export", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    add = result.add_argument
+    add("--checkpoint", type=Path, required=True,
+        help="folder of a finished training, its model.safetensors, or a released .pt")  # fmt: skip
+    add("--output", type=Path, required=True, help="the .onnx file to write; an older one is replaced")
+    return result
 
 
 def check_equal(encoded: bytes, scorer: Scorer) -> None:

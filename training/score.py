@@ -1,7 +1,9 @@
 """Scores images: python -m training.score --checkpoint RUN_OR_FILE --input FOLDER|REC|BIN --output scores.parquet.
 
 Every image is a row, in the order of the keys; one that cannot be read, or that is not an aligned face of 112 x 112
-pixels, has nulls and a status that says so.
+pixels, has nulls and a status that says so. For example:
+
+    python -m training.score --checkpoint workspace/sample/quality_model/current --input photos_112 --output s.parquet
 """
 
 from __future__ import annotations
@@ -137,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
              "of OpenAI's CLIP (.pt, .pth)")  # fmt: skip
     add("--input", type=Path, required=True, help="folder of images, a .rec file (its .idx beside it), or a .bin file")
     add("--output", type=Path, required=True, help="the Parquet file to write; an older one is replaced")
-    add("--device", type=Device, choices=list(Device), default=Device.CPU)
+    add("--device", type=Device, choices=list(Device), default=Device.CPU, help="where (default: %(default)s)")
     add("--batch", type=_positive, help="images in a run of the model (default: "
         f"{', '.join(f'{size} on {device}' for device, size in BATCH.items())})")  # fmt: skip
     add(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from data_manifests.models import load_registry
+from data_manifests.network import OpenClipSource
+from data_manifests.weights import WeightsMissingError, find
 from training.prompts import PROMPTS, tokenize_prompts
 from training.weights import load_strictly, read_state_dict
 
@@ -139,9 +143,9 @@ def load_pretrained(clip: nn.Module, tower: Tower, pretrained: str) -> Tower:
     Args:
         clip: made by `build_clip`.
         tower: what it looks like.
-        pretrained: one of open_clip's tags for this tower, such as `openai` (downloaded when missing), or a file:
-            a state dict in open_clip's or OpenAI's layout (.safetensors, or saved by torch.save), or the archive
-            that OpenAI published.
+        pretrained: one of open_clip's tags for this tower, such as `openai`, or a file: a state dict in open_clip's or
+            OpenAI's layout (.safetensors, or saved by torch.save), or the archive that OpenAI published. A tag's file
+            is looked for among the weights of models.toml, and downloaded when it is not there.
 
     Returns:
         The tower with the colour statistics of these weights.
@@ -153,11 +157,14 @@ def load_pretrained(clip: nn.Module, tower: Tower, pretrained: str) -> Tower:
     """
     open_clip = import_open_clip()
     source = open_clip.get_pretrained_cfg(tower.name, pretrained)
+    at_hand = find_published(tower.name, pretrained)
     if source:
         _check_activation(tower, quick_gelu=source.get("quick_gelu", False), whose=f"the weights {pretrained!r}")
-        open_clip.load_checkpoint(clip, _download(source, tower, pretrained))
-        return replace(tower, mean=tuple(source["mean"]), std=tuple(source["std"]))
-    path = Path(pretrained)
+        tower = replace(tower, mean=tuple(source["mean"]), std=tuple(source["std"]))
+        if at_hand is None:
+            open_clip.load_checkpoint(clip, _download(source, tower, pretrained))
+            return tower
+    path = at_hand or Path(pretrained)
     if not path.is_file():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(tower.name)) or "none"
         raise TowerError(
@@ -169,6 +176,17 @@ def load_pretrained(clip: nn.Module, tower: Tower, pretrained: str) -> Tower:
         _check_activation(tower, quick_gelu=True, whose=f"OpenAI's weights in {path}")
     load_strictly(clip, {name: value for name, value in state.items() if name not in OPENAI_EXTRAS}, path)
     return tower
+
+
+def find_published(name: str, tag: str) -> Path | None:
+    """The verified file of a tag where models.toml knows it and it is at hand (FIQA_MODELS, or fetched before)."""
+    for entry in load_registry().entries.values():
+        (file, *_) = entry.files
+        if not any(isinstance(s, OpenClipSource) and (s.model, s.tag) == (name, tag) for s in file.sources):
+            continue
+        with contextlib.suppress(WeightsMissingError):
+            return find(entry)[0]
+    return None
 
 
 def _download(source: Mapping[str, Any], tower: Tower, tag: str) -> str:

@@ -1,4 +1,10 @@
-"""Trains the quality model: python -m training.train_quality --labels FOLDER --images REC_OR_FOLDER --output RUN.
+r"""Trains the quality model: python -m training.train_quality --labels FOLDER --images REC_OR_FOLDER --output RUN.
+
+A small model on a processor, from random weights:
+
+    python -m training.train_quality --labels workspace/sample/labels/current \
+        --images workspace/sample/_source/train.rec --output runs/small --tower small-resnet --pretrained= \
+        --prompts spread --learning-rate 1e-3 --epochs-one 2 --epochs-two 2 --batch 32
 
 Started again with the same words, it goes on from the last checkpoint in RUN. SIGTERM or Ctrl-C saves and ends with the
 exit code 75. On several GPUs: torchrun --nproc-per-node N -m training.train_quality ... (RUN must be visible to all
@@ -37,6 +43,36 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 log = logging.getLogger("training.train_quality")
+
+_DECISIVE = {
+    "epochs_one": "passes over the images before the confidence is known",
+    "epochs_two": "passes after it; 0: no second phase",
+    "batch": "images in a step, over all processes",
+    "accumulation": "parts in which a process takes its share of a step, where memory is short",
+    "seed": "of random weights, order and mirroring",
+    "learning_rate": "of image tower and temperature",
+    "merged_learning_rate": "of the merged-factor network",
+    "weight_decay": "of AdamW",
+    "clip": "largest norm of the gradient, of tower and merged-factor network each",
+    "balance": "weight of quality fitting (lambda, Eq. 7)",
+    "gamma": "focusing parameter (Eq. 5)",
+    "beta": "shape of the soft mapping and of the confidence (Eq. 1 and 8)",
+}
+"""Numbers that decide the weights, and their help."""
+
+_FREE = {
+    "threads": "that decode images, in every process",
+    "checkpoint_every": "steps between two checkpoints",
+    "keep": "checkpoints that are kept",
+    "log_every": "steps between two points of every curve",
+}
+"""Numbers that do not."""
+
+_SWITCHES = {
+    "channels_last": "weights in the layout that convolutions read fastest",
+    "compiled": "compile the model by torch.compile",
+    "sync_batchnorm": "batch statistics over all GPUs",
+}
 
 _MISTAKES = (
     CheckpointError, ConfidenceError, DeviceError, DiskFullError, FileNotFoundError, ImageFolderError, LockedError,
@@ -128,22 +164,27 @@ def _add_method(result: argparse.ArgumentParser) -> None:
     """What decides the weights."""
     default, add, switch = TrainingConfig(), result.add_argument, argparse.BooleanOptionalAction
     add(
-        "--recipe", type=Recipe, choices=list(Recipe), default=Recipe.PAPER, help="the printed equations, or the code's"
+        "--recipe",
+        type=Recipe,
+        choices=list(Recipe),
+        default=Recipe.PAPER,
+        help="the printed equations, or the code's (default: %(default)s)",
     )
     add("--rule", type=_rule, action="append", default=[], metavar="NAME=RECIPE",
         help=f"one rule of the other recipe: {', '.join(field.name for field in fields(Rules))}")  # fmt: skip
-    add("--tower", default=default.model.tower, help="open_clip's name of the image tower, or one of training/towers")
-    add("--pretrained", default=default.model.pretrained, help="open_clip's tag or a file; '' for random weights")
+    add("--tower", default=default.model.tower,
+        help="open_clip's name of the image tower, or one of training/towers (default: %(default)s)")  # fmt: skip
+    add("--pretrained", default=default.model.pretrained,
+        help="open_clip's tag or a file; '' for random weights (default: %(default)s)")  # fmt: skip
     add("--prompts", type=Prompts, choices=list(Prompts), default=default.model.prompts,
         help="spread: spread out the prompts' embeddings, for random weights")  # fmt: skip
     add("--quality", action=switch, default=True, help="fit the quality (NQF)")
     add("--factors", type=_factors, default=tuple(Factor), help="factors to learn, joined by commas; '' for none")
     add("--score", type=Score, choices=list(Score), default=Score.QUALITY, help="merged: the score is M-F's")
     add("--confidence", action=switch, default=True, help="calibrate phase two by the confidence (CC)")
-    for name in ("epochs_one", "epochs_two", "batch", "accumulation", "seed"):
-        add(_option(name), type=int, default=getattr(default, name))
-    for name in ("learning_rate", "merged_learning_rate", "weight_decay", "clip", "balance", "gamma", "beta"):
-        add(_option(name), type=float, default=getattr(default, name))
+    for name, text in _DECISIVE.items():
+        value = getattr(default, name)
+        add(_option(name), type=type(value), default=value, help=f"{text} (default: %(default)s)")
     add("--warm-up", type=float, default=default.warm_up, metavar="SHARE",
         help="of all steps, in which the learning rate first rises; for random weights")  # fmt: skip
 
@@ -151,12 +192,13 @@ def _add_method(result: argparse.ArgumentParser) -> None:
 def _add_machine(result: argparse.ArgumentParser) -> None:
     """What leaves the weights as they are, but for their last bits."""
     default, add, switch = TrainingConfig(), result.add_argument, argparse.BooleanOptionalAction
-    add("--device", type=Device, choices=list(Device), default=default.device)
+    add("--device", type=Device, choices=list(Device), default=default.device, help="where (default: %(default)s)")
     add("--bf16", action=switch, default=None, help="compute in bfloat16 (default: on a GPU)")
-    for name in ("channels_last", "compiled", "sync_batchnorm"):
-        add(_option(name), action=switch, default=getattr(default, name))
-    for name in ("threads", "checkpoint_every", "keep", "log_every"):
-        add(_option(name), type=int, default=getattr(default, name))
+    for name, text in _SWITCHES.items():
+        value = getattr(default, name)
+        add(_option(name), action=switch, default=value, help=f"{text} (default: {'yes' if value else 'no'})")
+    for name, text in _FREE.items():
+        add(_option(name), type=int, default=getattr(default, name), help=f"{text} (default: %(default)s)")
 
 
 def _option(name: str) -> str:

@@ -24,7 +24,10 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, remove nothing.")] = False,
     dataset: Annotated[str, typer.Option("--dataset", help="Folder of one data set; default: all.")] = "",
 ) -> None:
-    """Remove old outputs; `current` always stays. Example: python -m pipeline clean --keep 2 --dry-run."""
+    """Remove old outputs; `current` always stays. Example: python -m pipeline clean --keep 2 --dry-run.
+
+    Old are outputs of settings that were not asked for last, and parts of runs that were not finished.
+    """
     root = workspace_root()
     freed = 0
     for folder in sorted(p.parent for p in root.glob(f"{dataset or '*'}/{RECEIPTS}")):

@@ -17,7 +17,7 @@ console = Console()
 Dataset = Annotated[
     str, typer.Option("--dataset", help="Name of a manifest, or path of a TOML file; default: luigi.cfg's.")
 ]
-Limit = Annotated[int, typer.Option("--limit", help="The label set of the first N images only.")]
+Limit = Annotated[int, typer.Option("--limit", help="The label set of the first N images only; 0: all.")]
 
 
 def job_of(dataset: str, limit: int = 0, stage: str = "") -> Job:

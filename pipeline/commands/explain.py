@@ -54,7 +54,10 @@ def explain(
     limit: Limit = 0,
     save: Annotated[Path | None, typer.Option("--save", help="Write the stored image to this file.")] = None,
 ) -> None:
-    """Show an image, its measures and where each comes from. Example: python -m pipeline explain 42."""
+    """Show an image, its measures and where each comes from. Example: python -m pipeline explain 42 --save face.jpg.
+
+    The key of an image is the first column of the labels.
+    """
     job = job_of(dataset, limit, "labels")
     row = find_row(job, key)
     stored = job.source.read(row.index)[0]

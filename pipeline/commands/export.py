@@ -49,7 +49,10 @@ def export(
         typer.Option("--images", help="clib: folder to which the images of a .rec file are written."),
     ] = None,
 ) -> None:
-    """Write labels for other programs. Example: python -m pipeline export --output labels.csv."""
+    """Write labels for other programs. Example: python -m pipeline export --output labels.csv.
+
+    The file of the authors' loader: python -m pipeline export --format clib --output labels.txt --images faces
+    """
     job = job_of(dataset, limit, "labels")
     if not job.store.is_complete(job.stages["labels"]):
         raise JobError(f"{job.name} has no labels under these settings yet: run luigi --module pipeline LabelAll")

@@ -23,7 +23,10 @@ def plan(
     dataset: Dataset = "",
     limit: Limit = 0,
 ) -> None:
-    """Show what a goal would run and why. Example: python -m pipeline plan LabelAll --dataset ms1mv2."""
+    """Show what a goal would run and why. Example: python -m pipeline plan LabelAll --dataset ms1mv2.
+
+    To try other settings, put them into a file of the form of luigi.cfg, and name it in LUIGI_CONFIG_PATH.
+    """
     last = goal_class(goal).last.stage
     job = job_of(dataset, limit, last)
     table = Table("stage", "fingerprint", "state", "why", title=f"{goal} of {job.name}")

@@ -20,7 +20,10 @@ def register(app: typer.Typer) -> None:
 
 
 def status() -> None:
-    """Show every data set of the workspace: stages, rows, causes of nulls, speed, size."""
+    """Show every data set: stages, rows, causes of nulls, speed, size. Example: python -m pipeline status.
+
+    The workspace is the folder `workspace` here, or the one that FIQA_WORKSPACE names.
+    """
     root = workspace_root()
     folders = sorted(p.parent for p in root.glob(f"*/{RECEIPTS}"))
     if not folders:

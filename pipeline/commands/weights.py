@@ -12,7 +12,9 @@ from data_manifests.network import Entry
 from data_manifests.weights import WeightsError, WeightsMissingError, fetch, find
 from pipeline.commands.common import console, human_bytes
 
-_group = typer.Typer(help="Weight files: list them, fetch them.", invoke_without_command=True)
+_group = typer.Typer(
+    help="Weight files: list them, fetch them. Example: python -m pipeline weights.", invoke_without_command=True
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 @_group.callback()
 def listing(context: typer.Context) -> None:
-    """List every model of models.toml with its licence and whether its files are at hand."""
+    """List every model with its licence and whether its files are at hand. Example: python -m pipeline weights."""
     if context.invoked_subcommand:
         return
     table = Table("model", "kind", "size", "licence", "state", title="Weight files")
@@ -48,7 +50,10 @@ def _state(entry: Entry) -> str:
 def fetch_command(
     names: Annotated[list[str], typer.Argument(help="Names of models.toml.")],
 ) -> None:
-    """Fetch and verify weight files. Example: python -m pipeline weights fetch fr_feature fr_pose."""
+    """Fetch and verify weight files. Example: python -m pipeline weights fetch fr_feature fr_pose.
+
+    They come into the cache (FIQA_CACHE). Files that you bring yourself are found in the folders of FIQA_MODELS.
+    """
     registry = load_registry()
     for name in names:
         with console.status(f"fetching {name}"):

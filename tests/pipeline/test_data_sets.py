@@ -9,11 +9,10 @@ import polars as pl
 import pytest
 
 from data_manifests.sample import draw_images
+from tests.pipeline.conftest import Factory
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.pipeline.conftest import Factory
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +30,20 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
         'name = "people"\nformat = "image_folder"\nroot = "photos"\npose_model = "fr_pose"\nidentities = 8\n'
     )
     return root / "people.toml"
+
+
+def test_photos_of_nobody_known_have_every_measure_and_no_quality(sample_weights: None, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for place, image in zip(range(3), draw_images(), strict=False):
+        (tmp_path / "photos" / f"{place}.jpg").write_bytes(image.encoded)
+    manifest = tmp_path / "nobody.toml"
+    manifest.write_text('name = "nobody"\nformat = "image_folder"\nroot = "photos"\npose_model = "fr_pose"\n')
+    factory = Factory(workspace=tmp_path / "workspace")
+    factory.luigi("LabelAll", "--dataset", str(manifest))
+    labels = pl.read_parquet(factory.workspace / "nobody" / "labels" / "current")
+    assert labels["status"].cast(pl.String).to_list() == ["no_identity"] * 3
+    assert labels["quality"].null_count() == 3
+    assert labels["yaw_deg"].null_count() == 0
 
 
 def test_an_image_folder_is_labelled(labelled_sample: Factory, people: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from data_manifests.files import sha256_of
 from data_manifests.recipes import Recipe
 from data_manifests.tables import CLASSES, QUALITY_CLASSES, Factor
 from training.losses import QUALITY_WEIGHT, emd, focal, soft_map
@@ -259,6 +260,26 @@ class TestBuild:
         load_pretrained(build_clip(tower, seed=2), tower, str(file))
         with pytest.raises(TowerError, match="trained with QuickGELU"):
             load_pretrained(clip, replace(tower, name="plain", quick_gelu=False), str(file))
+
+    def test_takes_a_tags_file_from_the_registry(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        tower = find_tower("test-vit")
+        state = build_clip(tower, seed=5).state_dict()
+        file = tmp_path / "mine.pt"
+        torch.save(state, file)
+        files = (
+            f'{{ name = "mine.pt", bytes = {file.stat().st_size}, sha256 = "{sha256_of(file)}", sources = [SOURCE] }}'
+        )
+        source = '{ type = "open_clip", model = "test-vit", tag = "mine" }'
+        (tmp_path / "models.toml").write_text(
+            '[mine]\nkind = "clip"\nversion = 1\nlicence = "none"\nbatch = 1\n'
+            f"files = [{files.replace('SOURCE', source)}]\n"
+            "input = { width = 64, height = 64, colour = 'rgb', mean = [0.0, 0.0, 0.0], std = [1.0, 1.0, 1.0] }\n"
+            f"output = {{ kind = 'clip', dimension = {tower.embed_dim}, architecture = 'test-vit' }}\n"
+        )
+        monkeypatch.setenv("FIQA_MODELS", str(tmp_path))
+        clip = build_clip(tower, seed=6)
+        load_pretrained(clip, tower, "mine")
+        assert all(torch.equal(value, state[name]) for name, value in clip.state_dict().items())
 
     def test_the_default_tower_fits_openais_weights(self) -> None:
         config = ModelConfig()

@@ -1,4 +1,9 @@
-"""Trains the factor network: python -m training.factor_net --root WIDER_FACE --output FOLDER."""
+"""Trains the factor network: python -m training.factor_net --root WIDER_FACE --output FOLDER.
+
+For example:
+
+    python -m training.factor_net --root data/wider_face --output runs/factors --name factors_wider --device cuda
+"""
 
 from __future__ import annotations
 
@@ -60,20 +65,23 @@ def run(given: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line's options, with the defaults of `FactorNetConfig`."""
     default = FactorNetConfig()
-    result = argparse.ArgumentParser(prog="python -m training.factor_net", description=__doc__)
+    result = argparse.ArgumentParser(prog="python -m training.factor_net", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     add = result.add_argument
     add("--root", type=Path, required=True, help="folder with WIDER_train, WIDER_val and wider_face_split")
     add("--output", type=Path, required=True, help="folder to make; named in FIQA_MODELS, it makes the network known")
     add("--name", type=_plain_name, default="factors", help="the network's name and its file's (default: factors)")
-    add("--licence", default=_LICENCE, help="of the weights, for the network's entry")
-    add("--margin", type=float, default=default.margin, help="around a face's box, share of its longer side")
-    add("--epochs", type=int, default=default.epochs)
-    add("--batch", type=int, default=default.batch)
-    add("--learning-rate", type=float, default=default.learning_rate)
-    add("--imbalance", type=Imbalance, choices=list(Imbalance), default=default.imbalance)
-    add("--seed", type=int, default=default.seed)
-    add("--device", type=Device, choices=list(Device), default=default.device)
-    add("--threads", type=int, default=default.threads)
+    add("--licence", default=_LICENCE, help="of the weights, for the network's entry (default: %(default)s)")
+    add("--margin", type=float, default=default.margin,
+        help="around a face's box, share of its longer side (default: %(default)s)")  # fmt: skip
+    add("--epochs", type=int, default=default.epochs, help="passes over the training faces (default: %(default)s)")
+    add("--batch", type=int, default=default.batch, help="faces in a step (default: %(default)s)")
+    add("--learning-rate", type=float, default=default.learning_rate, help="the highest (default: %(default)s)")
+    add("--imbalance", type=Imbalance, choices=list(Imbalance), default=default.imbalance,
+        help="how rare classes get their weight (default: %(default)s)")  # fmt: skip
+    add("--seed", type=int, default=default.seed, help="of weights, order and augmentation (default: %(default)s)")
+    add("--device", type=Device, choices=list(Device), default=default.device, help="where (default: %(default)s)")
+    add("--threads", type=int, default=default.threads, help="of the processor (default: %(default)s)")
     return result
 
 
