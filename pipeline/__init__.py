@@ -15,12 +15,17 @@ WORKER_VARIABLE = "FIQA_WORKER"
 
 
 def _find_settings() -> None:
-    """Take this project's luigi.cfg where the current folder has none, so that commands work from any folder."""
+    """Take this project's luigi.cfg where the current folder has none, so that commands work from any folder.
+
+    A file that LUIGI_CONFIG_PATH names lies over it, as it does over that of the current folder.
+    """
     import luigi.configuration  # noqa: PLC0415 - workers do without Luigi
 
     shipped = Path(__file__).resolve().parent.parent / "luigi.cfg"
-    if not os.environ.get("LUIGI_CONFIG_PATH") and not Path("luigi.cfg").exists() and shipped.exists():
+    if not Path("luigi.cfg").exists() and shipped.exists():
         luigi.configuration.add_config_path(str(shipped))
+        if chosen := os.environ.get("LUIGI_CONFIG_PATH"):
+            luigi.configuration.add_config_path(chosen)
 
 
 if WORKER_VARIABLE not in os.environ:
@@ -31,6 +36,7 @@ if WORKER_VARIABLE not in os.environ:
     from pipeline.tasks.derived import AnchorRange, Anchors, Centres, Labels
     from pipeline.tasks.evaluation import EvaluateQuality
     from pipeline.tasks.goals import AnchorsAll, BlurAll, EmbeddingsAll, FactorsAll, LabelAll, PoseAll
+    from pipeline.tasks.label_report import LabelReport
     from pipeline.tasks.measures import Blur, Embeddings, Factors, Index, Pose
     from pipeline.tasks.training import TrainFactorNet, TrainQuality
 
@@ -50,6 +56,7 @@ if WORKER_VARIABLE not in os.environ:
         "FactorsAll",
         "Index",
         "LabelAll",
+        "LabelReport",
         "Labels",
         "Pose",
         "PoseAll",

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 
+from luigi.parameter import ParameterException
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -13,7 +14,7 @@ PACKAGES = ("pipeline", "labelers", "training", "data_manifests")
 TRACE_VARIABLE = "FIQA_TRACE"
 """Set to anything, errors come with their trace."""
 
-_EXPECTED = (ValueError, OSError, RuntimeError)
+_EXPECTED = (ValueError, OSError, RuntimeError, ParameterException)
 """Errors that say by themselves what to do; any other is a defect and keeps its trace."""
 
 
@@ -23,15 +24,19 @@ def wants_trace() -> bool:
 
 
 def set_up_logs(level: int = logging.INFO) -> None:
-    """Show what the factory's own packages say, and keep Luigi's traces of expected errors away; once a process."""
+    """Show what the factory's own packages say; once a process."""
     for name in PACKAGES:
         logger = logging.getLogger(name)
         if not logger.handlers:
             logger.addHandler(_handler())
             logger.setLevel(level)
             logger.propagate = False
+
+
+def shorten_traces() -> None:
+    """Keep Luigi's traces of expected errors away; once a process."""
     luigi = logging.getLogger("luigi-interface")
-    if not luigi.filters:
+    if _shorten not in luigi.filters:
         luigi.addFilter(_shorten)
 
 
@@ -47,8 +52,9 @@ def _handler() -> logging.Handler:
 def _shorten(record: logging.LogRecord) -> bool:
     """Replace the trace of an expected error by its message."""
     if record.exc_info and isinstance(record.exc_info[1], _EXPECTED) and not wants_trace():
-        task = record.args[-1] if isinstance(record.args, tuple) and record.args else record.msg
-        record.msg = f"{getattr(task, 'task_family', task)} failed: {record.exc_info[1]}"
+        task = record.args[-1] if isinstance(record.args, tuple) and record.args else None
+        failed = f"{getattr(task, 'task_family', task)} failed: " if task else ""
+        record.msg = f"{failed}{record.exc_info[1]}"
         record.args = None
         record.exc_info = None
     return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_manifests.tables import CLASSES, Factor, Status
+from pipeline.label_command import label_command
 from pipeline.receipts import sum_notes
 from pipeline.settings import BlurSource, LabelSettings
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.job import Job
+
+FEW = 100
+"""Of fewer images no share is worth a warning."""
 
 RARE = 0.01
 """A class with a smaller share is nearly empty (docs/fidelity.md, blur classes)."""
@@ -76,14 +79,16 @@ def rank_correlation(labels: pl.LazyFrame) -> float:
     return float("nan") if value is None else float(value)
 
 
-def advise_blur(labels: pl.LazyFrame, command: str) -> BlurAdvice:
-    """Thresholds for cpbd: its quantiles at the shares of sobel under 0.35 and 0.7, or terciles.
+def advise_blur(labels: pl.LazyFrame, command: str) -> BlurAdvice | None:
+    """Thresholds for cpbd: its quantiles at the shares of sobel under 0.35 and 0.7, or terciles; None without scores.
 
     Args:
         labels: the label set.
         command: what re-runs the labels, without thresholds.
     """
     scores = labels.select("cpbd", "sobel").drop_nulls().collect()
+    if scores.is_empty():
+        return None
     cpbd, sobel = scores["cpbd"].to_numpy(), scores["sobel"].to_numpy()
     shares = [float((sobel < np.float32(edge)).mean()) for edge in (0.35, 0.7)]
     reason = "the shares of sobel under 0.35 and 0.7"
@@ -98,7 +103,9 @@ def advise_blur(labels: pl.LazyFrame, command: str) -> BlurAdvice:
 
 
 def warnings_of(labels: pl.LazyFrame, settings: LabelSettings, command: str) -> list[str]:
-    """What looks wrong with the classes, each with what to do."""
+    """What looks wrong with the classes, each with what to do; nothing for a handful of images."""
+    if labels.select(pl.len()).collect().item() < FEW:
+        return []
     found = [
         f"{factor.value}: only {share:.2%} of the images are {name!r}"
         for factor, names in class_shares(labels).items()
@@ -108,8 +115,8 @@ def warnings_of(labels: pl.LazyFrame, settings: LabelSettings, command: str) -> 
     correlation = rank_correlation(labels)
     if correlation < DISAGREEING:
         found.append(f"blur: cpbd and sobel order the images against each other (Spearman {correlation:.2f})")
-    if settings.blur_source is BlurSource.CPBD and any(line.startswith("blur") for line in found):
-        advice = advise_blur(labels, command)
+    suspicious = settings.blur_source is BlurSource.CPBD and any(line.startswith("blur") for line in found)
+    if suspicious and (advice := advise_blur(labels, command)):
         found.append(
             f"blur: thresholds {advice.low} and {advice.high} ({advice.reason}) would fit this data set; "
             f"to classify again, nothing else: {advice.command}"
@@ -130,13 +137,6 @@ def image_warnings(job: Job, labels: pl.LazyFrame, rows: int) -> list[str]:
             "not be aligned, and then no measure here means much"
         )
     return found
-
-
-def label_command(job: Job) -> str:
-    """The command that makes a job's labels."""
-    words = ["luigi", "--module", "pipeline", "LabelAll", "--dataset", job.asked]
-    words += ["--limit", str(job.limit)] if job.limit else []
-    return shlex.join(words)
 
 
 def print_summary(job: Job) -> None:

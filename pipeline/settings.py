@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 import luigi
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -91,6 +92,16 @@ class execution(luigi.Config):  # noqa: N801
     device = luigi.Parameter(default="cpu", description="cpu or cuda, for networks in ONNX Runtime")
     dask = luigi.Parameter(default="", description="a Dask cluster: tcp://host:8786, or local:N for N processes")
     dask_wait = luigi.FloatParameter(default=30.0, description="seconds to wait for a silent scheduler or a worker")
+
+
+class report(luigi.Config):  # noqa: N801
+    """The page of a label set; never part of a fingerprint."""
+
+    page = luigi.BoolParameter(
+        default=True,
+        parsing=luigi.BoolParameter.EXPLICIT_PARSING,
+        description="whether LabelAll ends with the page that LabelReport makes: true or false",
+    )
 
 
 class _Section(BaseModel):
@@ -178,7 +189,7 @@ def read_settings(overrides: dict[str, str]) -> Settings:
     if "anchor" in overrides:
         label_values["anchor"] = overrides["anchor"]
     try:
-        by_recipe = _BY_RECIPE[Recipe(label_values["recipe"])]
+        by_recipe = _BY_RECIPE[_choose(Recipe, label_values["recipe"], "labels recipe")]
         label_values |= {name: value for name, value in by_recipe.items() if not label_values[name]}
         return Settings(
             recognition_model=overrides.get("recognition_model", models().recognition),
@@ -186,7 +197,7 @@ def read_settings(overrides: dict[str, str]) -> Settings:
             factors_model=overrides.get("factors_model", models().factors),
             edges=blur().edges,
             blocks=blur().blocks,
-            centres=Centres(overrides.get("centres", anchors().centres)),
+            centres=_choose(Centres, overrides.get("centres", anchors().centres), "anchors centres"),
             head=Path(head) if (head := overrides.get("head", anchors().head)) else None,
             labels=LabelSettings.model_validate(label_values),
             device=execution().device,
@@ -196,6 +207,18 @@ def read_settings(overrides: dict[str, str]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"]) or "labels"
-        raise SettingsError(f"luigi.cfg or the command line: {where}: {first['msg']}") from error
+        text = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"luigi.cfg or the command line: {where}: {text}") from error
     except ValueError as error:
         raise SettingsError(f"luigi.cfg or the command line: {error}") from error
+
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def _choose(kind: type[_Choice], text: str, setting: str) -> _Choice:
+    """The member of an enum that a setting names."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{setting} = {text!r} is none of {', '.join(kind)}") from None

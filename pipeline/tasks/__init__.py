@@ -1,8 +1,17 @@
 """Luigi tasks, thin: parameters, what is required, and one call of a function that knows nothing of Luigi."""
 
-import luigi
+from __future__ import annotations
 
-from pipeline.logs import set_up_logs
+import sys
+from typing import TYPE_CHECKING
+
+import luigi
+from luigi.task_register import TaskClassException
+
+from pipeline.logs import set_up_logs, shorten_traces, wants_trace
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 def _set_up_logs(task: luigi.Task) -> None:
@@ -11,4 +20,15 @@ def _set_up_logs(task: luigi.Task) -> None:
         set_up_logs()
 
 
+def _explain_command(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say in few lines that there is no such task: Luigi would show where in its code it found out."""
+    if isinstance(error, TaskClassException) and not wants_trace():
+        sys.stderr.write(f"error: {error}\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+shorten_traces()
 luigi.Task.event_handler(luigi.Event.START)(_set_up_logs)
+if sys.excepthook is sys.__excepthook__:
+    sys.excepthook = _explain_command

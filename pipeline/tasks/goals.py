@@ -17,6 +17,7 @@ from pipeline.logs import set_up_logs, wants_trace
 from pipeline.settings import dataset as dataset_section
 from pipeline.settings import report
 from pipeline.stage import Stage, luigi_processes
+from pipeline.store import CURRENT
 from pipeline.tasks.derived import Anchors, Labels
 from pipeline.tasks.measures import Blur, Embeddings, Factors, Pose
 
@@ -132,6 +133,11 @@ class Goal(luigi.Task):
             self.job.store.point_current(spec)
         self.tell()
 
+    def tell_complete(self) -> None:
+        """Say that nothing had to be done, and where it lies."""
+        folder = self.job.store.root / self.asked().name / CURRENT
+        sys.stdout.write(f"nothing to do: {self.asked().name} of {self.job.name} is complete in {folder}\n")
+
     def tell(self) -> None:
         """Say which images could not be read."""
         from pipeline.report import print_unread  # noqa: PLC0415 - Polars is loaded by who needs it
@@ -176,7 +182,8 @@ class LabelAll(Goal):
 
     def prepare(self) -> None:
         """Find out which page belongs to the labels, if one is wanted."""
-        self.page = report_spec(self.job) if report().page else None
+        with one_message():
+            self.page = report_spec(self.job) if report().page else None
 
     def run(self) -> None:
         """Point `current` at the stages, say what they hold, and draw their page."""
@@ -189,3 +196,6 @@ class LabelAll(Goal):
         from pipeline.report import print_summary  # noqa: PLC0415 - Polars is loaded by who needs it
 
         print_summary(self.job)
+
+
+Goal.event_handler(luigi.Event.DEPENDENCY_PRESENT)(Goal.tell_complete)
