@@ -50,7 +50,7 @@ VARIABLES = {
     "FIQA_CACHE": "folder into which weight files are fetched; default: the user's cache folder",
     "FIQA_TRACE": "set to anything, errors come with their trace",
     "FIQA_WORKER": "set for Dask workers, so that they import the factory without Luigi",
-    "LUIGI_CONFIG_PATH": "a further file of settings, read after `luigi.cfg`it takes its place",
+    "LUIGI_CONFIG_PATH": "a further file of settings, read after `luigi.cfg`",
 }
 INTERNAL = ("FIQA_PROCESSES", "FIQA_RUN")
 """Variables that processes of the factory set for each other."""

@@ -57,7 +57,8 @@ def write_receipt(
 def count_status(store: Store, spec: StageSpec) -> dict[str, int]:
     """How many rows have each status, over the shards that are there."""
     counts: Counter[str] = Counter()
-    if "status" not in STAGE_TABLES[spec.name].names:
+    table = STAGE_TABLES.get(spec.name)
+    if table is None or "status" not in table.names:
         return {}
     for shard in sorted(store.present_shards(spec)):
         status = read_columns(store.folder(spec), shard, ["status"])["status"]

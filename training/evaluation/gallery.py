@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cv2
 import polars as pl
-import simplejpeg
 
-from labelers.faces import DecodeError, decode
+from labelers.faces import DecodeError
+from training.pages.pictures import Picture, shrink
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pyarrow as pa
 
-SIDE = 84
-"""Height and width of a picture in the page, in pixels."""
-JPEG_QUALITY = 80
 FACES = 12
 """Faces at each end."""
 
@@ -39,21 +34,6 @@ class Face:
     encoded: bytes
     quality: float
     labels: Mapping[str, str | float | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A face as the page shows it.
-
-    Attributes:
-        source: data URI of a JPEG; nothing where the image does not decode.
-        quality: as text.
-        text: all that is known of it.
-    """
-
-    source: str
-    quality: str
-    text: str
 
 
 def pick_faces(
@@ -84,14 +64,12 @@ def pick_faces(
 def prepare(face: Face) -> Picture:
     """Bring a face to the size of the page and put what is known of it into words."""
     try:
-        image = cv2.resize(decode(face.encoded), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-        jpeg = simplejpeg.encode_jpeg(image, quality=JPEG_QUALITY, colorspace="RGB")
-        source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+        source = shrink(face.encoded)
     except DecodeError:
         source = ""
-    labels = [f"{name} {_show(value)}" for name, value in face.labels.items() if value is not None]
     quality = _show(face.quality)
-    return Picture(source=source, quality=quality, text=", ".join([f"image {face.key}", f"quality {quality}", *labels]))
+    labels = [(name, _show(value)) for name, value in face.labels.items() if value is not None]
+    return Picture(source=source, caption=quality, facts=(("image", str(face.key)), ("quality", quality), *labels))
 
 
 def _show(value: str | float) -> str:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from training.evaluation.gallery import FACES
 from training.evaluation.lineup import MEANINGS, check_tables, list_methods
@@ -17,6 +12,7 @@ from training.evaluation.metric_sheets import Choice, average, build_metric_shee
 from training.evaluation.plots import assign_styles
 from training.evaluation.sections import build_overview, build_sections, list_left_out, list_rates
 from training.evaluation.sheet import show_rate
+from training.pages.document import LIMIT, render_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,9 +23,6 @@ if TYPE_CHECKING:
     from training.evaluation.sections import Section
 
 LOG = logging.getLogger(__name__)
-
-LIMIT = 10_000_000
-"""Bytes of a page at most."""
 
 _USUAL = Choice(protocol="fixed", fmr=1e-3)
 """What is shown first where it can be: CLIB-FIQA's Tables 1 to 3."""
@@ -99,25 +92,15 @@ def _find_begin(sections: Sequence[Section], choices: Sequence[Choice]) -> Choic
 
 def _fit(content: Mapping[str, Any], sections: Sequence[Section]) -> str:
     """The page with as many pictures as the limit allows."""
-    environment = Environment(
-        loader=PackageLoader("training.evaluation", ""), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    template = environment.get_template("page.html.j2")
-    script = files("training.evaluation").joinpath("page.js").read_text("utf-8")
-    content = {
-        **content,
-        "script": script,
-        "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    }
     has_faces = any(section.gallery for section in sections)
     page = ""
     for faces, figures in _STEPS:
         shown = [section.shorten(faces, figures=figures) for section in sections]
         cuts = list(_describe_cuts(faces, has_faces, figures))
-        page = template.render(
-            {**content, "sections": shown, "has_faces": has_faces and faces > 0, "cuts": cuts}
-        ).lstrip()
+        page = render_document(
+            "training.evaluation",
+            {**content, "sections": shown, "has_faces": has_faces and faces > 0, "cuts": cuts},
+        )
         if len(page.encode()) <= LIMIT:
             return page
     LOG.warning(

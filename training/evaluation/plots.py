@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from training.evaluation.lineup import Kind, kind_of
 from training.evaluation.statistics import LIMITS
-from training.evaluation.svg import INK, to_svg
+from training.pages.axes import SMALL, furnish
+from training.pages.colours import COLOURS, GREY
+from training.pages.svg import INK, to_svg
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,15 +23,10 @@ if TYPE_CHECKING:
 
     from training.evaluation.ranked_pairs import Curve
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Told apart by people of any colour vision (Okabe and Ito, Color Universal Design, 2008), less black and yellow."""
 DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (2, 2), (8, 2, 2, 2), (4, 4), (8, 2, 2, 2, 2, 2))
-GREY = "#808080"
 
 BINS = 40
 _HALF = len(COLOURS) // 2
-_SMALL = 10
-"""Size of the text in points; a page draws a point as about 1.3 pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +90,12 @@ def draw_curves(curves: Mapping[str, Curve], styles: Mapping[str, Style], leadin
     for left, right, text in ((0.0, partial, "pAUC"), (0.0, whole, "AUC")):
         middle = (max(left, partial if text == "AUC" else left) + right) / 2
         axes.text(middle, 0.985, text, transform=axes.get_xaxis_transform(), ha="center", va="top",
-                  fontsize=_SMALL, color=INK, alpha=0.7)  # fmt: skip
-    axes.set_xlabel("share of pairs rejected", fontsize=_SMALL, color=INK)
-    axes.set_ylabel("FNMR", fontsize=_SMALL, color=INK)
+                  fontsize=SMALL, color=INK, alpha=0.7)  # fmt: skip
+    axes.set_xlabel("share of pairs rejected", fontsize=SMALL, color=INK)
+    axes.set_ylabel("FNMR", fontsize=SMALL, color=INK)
     axes.set_xticks([0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.95])
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    _furnish(axes)
+    furnish(axes)
     return to_svg(figure, name)
 
 
@@ -120,7 +117,7 @@ def draw_distribution(quality: NDArray[np.floating[Any]], style: Style, name: st
     axes.set_xlim(low, high)
     axes.set_ylim(0, None)
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    _furnish(axes)
+    furnish(axes)
     axes.set_yticks([])
     axes.grid(visible=False)
     return to_svg(figure, name)
@@ -142,15 +139,3 @@ def _shade(axes: Axes, curve: Curve, colour: str) -> None:
         x = np.concatenate([[0.0], rejection[inside], [rejection[inside][-1]]])
         y = np.concatenate([[0.0], fnmr[inside], [0.0]])
         axes.fill(x, y, color=colour, alpha=0.16, linewidth=0)
-
-
-def _furnish(axes: Axes) -> None:
-    """Faint lines, text in the page's colour."""
-    axes.grid(color=INK, alpha=0.14, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(left=False, bottom=False, labelsize=_SMALL, labelcolor=INK)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(INK)
-    axes.spines["bottom"].set_alpha(0.5)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from training.evaluation.gallery import Face, Picture
+    from training.evaluation.gallery import Face
     from training.evaluation.metric_sheets import Choice
     from training.evaluation.panels import Panel
     from training.evaluation.plots import Style
     from training.evaluation.sheet import Sheet
+    from training.pages.pictures import Picture
 
     Record = dict[str, Any]
     Ranked = Mapping[str, tuple[Sequence[Face], Sequence[Face]]]

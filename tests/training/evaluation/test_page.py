@@ -198,11 +198,12 @@ def test_ids_are_unique_and_links_lead_somewhere(whole_page):
 
 def test_pictures_are_small_and_say_what_they_show(whole_page, real_faces):
     images = Parsed(whole_page).all("img")
-    assert len(images) == 2 * 24
-    for image in images:
-        assert "blur hazy, yaw_deg 12.3" in image["alt"]
-        assert image["title"] == image["alt"]
-        assert "pose" not in image["alt"]
+    buttons = [button for button in Parsed(whole_page).all("button") if button["class"] == "face"]
+    assert len(images) == len(buttons) == 2 * 24
+    for image, button in zip(images, buttons, strict=True):
+        assert "\nblur\thazy\nyaw_deg\t12.3" in button["title"]
+        assert "pose" not in button["title"]
+        assert "blur hazy" in image["alt"]
     assert images[0]["alt"].startswith(f"image {real_faces[0].key}, quality {real_faces[0].quality:.2f}")
     jpeg = base64.b64decode(images[0]["src"].partition(",")[2])
     assert decode(jpeg).shape == (84, 84, 3)
@@ -256,6 +257,7 @@ def test_hostile_names_are_text(one_benchmark, real_faces):
         assert attributes.get("src", "data:").startswith("data:")
     assert " ".join(HOSTILE.split()) in parsed.text
     assert parsed.all("img")[0]["alt"].count(HOSTILE) == 2
+    assert [button for button in parsed.all("button") if button["title"].count(HOSTILE) == 2]
 
 
 @pytest.mark.parametrize(

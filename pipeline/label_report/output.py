@@ -1,0 +1,79 @@
+"""Writes a page, in a folder that is whole or absent, and points `current` at it.
+
+<workspace>/<data set>/report/<fingerprint>/index.html
+<workspace>/<data set>/report/current                       the page of the labels last asked for
+<workspace>/<data set>/_receipts/report/<fingerprint>/      what made it, and the figures of the run
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from data_manifests.files import write_atomically
+from pipeline.label_command import Command
+from pipeline.label_report.spec import page_file
+from pipeline.logs import wants_trace
+from pipeline.receipts import write_receipt
+from pipeline.store import CURRENT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.fingerprint import StageSpec
+    from pipeline.job import Job
+
+logger = logging.getLogger(__name__)
+
+
+def draw_page(job: Job, spec: StageSpec) -> None:
+    """Make the page at the end of a labelling, and say where it lies.
+
+    The labels are whole by then: whatever goes wrong with their page is one warning that names the cause.
+    """
+    try:
+        print_place(make_page(job, spec))
+    except Exception as error:
+        logger.warning(
+            "the labels are there, but their page could not be made: %s: %s; once that is mended: "
+            "luigi --module pipeline LabelReport", type(error).__name__, error, exc_info=wants_trace(),
+        )  # fmt: skip
+
+
+def print_place(page: Path) -> None:
+    """Say where a page lies."""
+    current = page.parent.parent / CURRENT / page.name
+    Console().print(f"look at the labels: {current}", highlight=False, markup=False, soft_wrap=True)
+
+
+def make_page(job: Job, spec: StageSpec) -> Path:
+    """Make the page of a job's labels unless it is there, and point `current` at it.
+
+    Args:
+        job: whose labels; they have to be complete.
+        spec: of the page.
+
+    Returns:
+        The page.
+
+    Raises:
+        DiskFullError: if no space is left; nothing stays behind.
+    """
+    path = page_file(job.store, spec)
+    if not path.is_file():
+        # A run that draws nothing loads no plots.
+        from pipeline.label_report.labels_table import LabelTable  # noqa: PLC0415
+        from pipeline.label_report.page import render_labels  # noqa: PLC0415
+
+        started = time.monotonic()
+        command = Command(text=spec.parameters["command"], bare=spec.parameters["bare"])
+        text = render_labels(job, command).encode()
+        job.store.remember(spec)
+        write_atomically(path, lambda file: file.write(text))
+        figures = {"rows": LabelTable(folder=job.store.folder(job.stages["labels"])).rows, "bytes": len(text)}
+        write_receipt(job.store, spec, figures, time.monotonic() - started, 1)
+    job.store.point_current(spec)
+    return path

@@ -1,0 +1,185 @@
+// The page of a label set: which faces are shown, and thresholds that can be moved.
+(() => {
+  "use strict";
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const every = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const show = (elements, wanted) => { for (const each of elements) each.hidden = !wanted; };
+
+  // Which faces are shown.
+  const controls = document.getElementById("controls");
+  const parts = every("[data-part]");
+  const filter = () => {
+    const selects = every("select", controls);
+    const differs = (part) => (select) =>
+      select.value && select.name in part.dataset && part.dataset[select.name] !== select.value;
+    for (const part of parts) part.hidden = selects.some(differs(part));
+  };
+  controls.addEventListener("change", filter);
+  addEventListener("hashchange", () => {
+    const target = location.hash && document.querySelector(location.hash);
+    if (!target?.hidden) return;
+    controls.reset();
+    filter();
+    target.scrollIntoView();
+  });
+
+  // Thresholds: each has a place among its marks.
+  const { thresholds, splits } = data;
+  const places = {};
+  const placeOf = (threshold, value) => {
+    const { marks } = thresholds[threshold];
+    return marks.reduce((best, mark, place) => Math.abs(mark - value) < Math.abs(marks[best] - value) ? place : best, 0);
+  };
+  const valueOf = (threshold) => thresholds[threshold].marks[places[threshold]];
+  const spoken = (threshold) => `${valueOf(threshold)}${thresholds[threshold].unit}`;
+  const isMoved = (threshold) => valueOf(threshold) !== thresholds[threshold].now;
+
+  const keeps = {
+    "<": (value, edge) => value < edge, "<=": (value, edge) => value <= edge,
+    ">": (value, edge) => value > edge, ">=": (value, edge) => value >= edge,
+  };
+  // Both are compared in single precision, as the labels are made.
+  const belongs = (side, value) => keeps[side.rule](Math.fround(value), Math.fround(valueOf(side.threshold)));
+  // The class that no threshold bounds from outside: what is left over.
+  const restOf = (split) => split.classes.findIndex((_, place) => !split.sides.some((side) => side.place === place));
+  const classOf = (split, value) => (split.sides.find((side) => belongs(side, value)) ?? { place: restOf(split) }).place;
+  const countsOf = (split) => {
+    const counts = split.classes.map(() => 0);
+    for (const side of split.sides) counts[side.place] = side.counts[places[side.threshold]];
+    counts[restOf(split)] = split.total - counts.reduce((sum, count) => sum + count, 0);
+    return counts;
+  };
+
+  const words = { "<": "under", "<=": "up to", ">": "over", ">=": "from" };
+  const rangeOf = (split, place) => {
+    const side = split.sides.find((each) => each.place === place);
+    if (side) return `${words[side.rule]} ${spoken(side.threshold)}`;
+    const edges = split.sides.map((each) => each.threshold).sort((one, other) => valueOf(one) - valueOf(other));
+    return edges.length > 1 ? edges.map(spoken).join(" to ") : `under ${spoken(edges[0])}`;
+  };
+  const percent = (share) => `${(100 * share).toFixed(1)} %`;
+  const change = (share) => `${share < -5e-4 ? "−" : share > 5e-4 ? "+" : "±"}${Math.abs(100 * share).toFixed(1)}`;
+  const drawZones = (section, split) => {
+    const [low, high] = split.axis;
+    const edges = [...new Set(split.sides.map((side) => side.threshold))].map(valueOf).sort((one, other) => one - other);
+    const ends = [low, ...edges, high].map((edge) => 100 * (edge - low) / (high - low));
+    split.along.forEach((place, at) => {
+      const zone = section.querySelector(`.zone[data-place="${place}"]`);
+      zone.style.left = `${ends[at]}%`;
+      zone.style.width = `${ends[at + 1] - ends[at]}%`;
+    });
+  };
+  const dividePool = (section, split) => {
+    const groups = split.classes.map((_, place) => section.querySelector(`.group[data-place="${place}"]`));
+    const lists = groups.map((group) => group.querySelector("ul"));
+    const faces = every(".pool li", section).sort((one, other) => one.dataset.value - other.dataset.value);
+    for (const face of faces) lists[classOf(split, Number(face.dataset.value))].append(face);
+    groups.forEach((group, place) => {
+      group.querySelector(".none").hidden = lists[place].children.length > 0;
+      group.querySelector("[data-range]").textContent = rangeOf(split, place);
+    });
+  };
+  const timers = {};
+  const draw = (name) => {
+    const section = document.querySelector(`[data-split="${name}"]`);
+    const split = splits[name];
+    const counts = countsOf(split);
+    const moved = split.sides.some((side) => isMoved(side.threshold));
+    const would = section.querySelector("[data-would]");
+    counts.forEach((count, place) => {
+      const share = split.total ? count / split.total : 0;
+      const now = split.now[place];
+      section.querySelector(`[data-share="${place}"]`).textContent = percent(share);
+      section.querySelector(`[data-change="${place}"]`).textContent = change(share - now);
+      const bar = would.querySelector(`[data-place="${place}"]`);
+      bar.style.width = `${100 * share}%`;
+      bar.textContent = share > 0.16 ? split.classes[place] : "";
+    });
+    show(every("[data-moved]", section), moved);
+    drawZones(section, split);
+    dividePool(section, split);
+    clearTimeout(timers[name]);
+    timers[name] = setTimeout(() => {
+      const said = split.classes.map((each, place) => `${each} ${percent(split.total ? counts[place] / split.total : 0)}`);
+      section.querySelector("[data-said]").textContent = moved ? said.join(", ") : "";
+    }, 500);
+  };
+
+  // The command for what was moved.
+  const bar = document.getElementById("bar");
+  const command = document.getElementById("command");
+  const write = () => {
+    const names = data.order;
+    const options = names.filter((name) => valueOf(name) !== thresholds[name].bare)
+      .map((name) => `${thresholds[name].option} ${valueOf(name)}`);
+    command.textContent = [data.command, ...options].join(" ");
+    bar.hidden = !names.some(isMoved);
+    document.documentElement.style.setProperty("--bar", bar.hidden ? "0rem" : `${bar.offsetHeight + 16}px`);
+    document.getElementById("copied").textContent = "";
+  };
+  const refresh = (threshold) => {
+    for (const slider of every(`[data-threshold="${threshold}"]`)) {
+      slider.value = places[threshold];
+      slider.setAttribute("aria-valuetext", spoken(threshold));
+    }
+    for (const exact of every(`[data-exact="${threshold}"]`)) exact.value = valueOf(threshold);
+    for (const [name, split] of Object.entries(splits)) {
+      if (split.sides.some((side) => side.threshold === threshold)) draw(name);
+    }
+  };
+  const move = (threshold, place) => {
+    const { marks, under, over } = thresholds[threshold];
+    // A class stays between two thresholds: neither passes the other.
+    const last = under ? marks.findLastIndex((mark) => mark < valueOf(under)) : marks.length - 1;
+    const first = over ? marks.findIndex((mark) => mark > valueOf(over)) : 0;
+    places[threshold] = Math.max(first, Math.min(last, place));
+    refresh(threshold);
+    write();
+  };
+  const reset = () => {
+    for (const threshold in thresholds) places[threshold] = placeOf(threshold, thresholds[threshold].now);
+    for (const threshold in thresholds) refresh(threshold);
+    write();
+  };
+
+  document.addEventListener("input", ({ target }) => {
+    if (target.dataset.threshold) move(target.dataset.threshold, Number(target.value));
+  });
+  document.addEventListener("change", ({ target }) => {
+    const threshold = target.dataset.exact;
+    if (!threshold) return;
+    if (target.value !== "") places[threshold] = placeOf(threshold, Number(target.value));
+    move(threshold, places[threshold]);
+  });
+  document.addEventListener("keydown", (event) => {
+    const threshold = event.target.dataset?.threshold;
+    const way = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
+    if (!threshold || !way) return;
+    event.preventDefault();
+    move(threshold, places[threshold] + way * (event.shiftKey ? 1 : 5));
+  });
+  for (const button of every("[data-try]")) {
+    button.addEventListener("click", () => {
+      const wanted = JSON.parse(button.dataset.try);
+      for (const threshold in wanted) places[threshold] = placeOf(threshold, wanted[threshold]);
+      for (const threshold in wanted) refresh(threshold);
+      write();
+    });
+  }
+  document.getElementById("reset").addEventListener("click", reset);
+  document.getElementById("copy").addEventListener("click", async () => {
+    const said = document.getElementById("copied");
+    try {
+      await navigator.clipboard.writeText(command.textContent);
+      said.textContent = "Copied.";
+    } catch {
+      getSelection().selectAllChildren(command);
+      said.textContent = document.execCommand("copy") ? "Copied." : "Selected: copy it with your keyboard.";
+    }
+  });
+
+  for (const split of Object.values(splits)) split.now = split.counted.map((count) => split.total ? count / split.total : 0);
+  controls.hidden = false;
+  show(every(".sliders, [data-script]"), true);
+  reset();
+})();

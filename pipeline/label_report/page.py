@@ -1,0 +1,46 @@
+"""The page of a label set as text."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from pipeline.label_report.content import build_content
+from pipeline.label_report.faces import read_faces
+from pipeline.label_report.findings import list_findings
+from pipeline.label_report.labels_table import LabelTable
+from pipeline.label_report.survey import survey_labels
+from training.pages.document import LIMIT, render_document
+
+if TYPE_CHECKING:
+    from pipeline.job import Job
+    from pipeline.label_command import Command
+
+logger = logging.getLogger(__name__)
+
+
+def render_labels(job: Job, command: Command) -> str:
+    """The page of a job's labels, which have to be there.
+
+    It stays under LIMIT whatever the size of the data set: the number of faces is bounded, and where stored images are
+    large all of them are made small. The same labels, images and receipts give the same text.
+
+    Args:
+        job: whose labels.
+        command: that makes them again, for what the page says to copy.
+    """
+    labels = LabelTable(folder=job.store.folder(job.stages["labels"]))
+    survey = survey_labels(labels, job.settings.labels)
+    findings = list_findings(job, labels, command.text)
+    page, size = "", 0
+    for small in (False, True):
+        book = read_faces(job, labels, survey.faces, small=small)
+        content = build_content(job, survey, book, command, findings)
+        page = render_document("pipeline.label_report", content)
+        size = len(page.encode())
+        if size <= LIMIT:
+            return page
+    logger.warning(
+        "the page of %s has %s bytes, over the limit of %s", job.name, f"{len(page.encode()):,}", f"{LIMIT:,}"
+    )
+    return page

@@ -1,0 +1,44 @@
+"""The page of a labelled data set, by itself; LabelAll ends with it too."""
+
+from __future__ import annotations
+
+import multiprocessing
+from typing import TYPE_CHECKING
+
+from pipeline.execution import die_with_parent
+from pipeline.label_report.output import make_page, print_place
+from pipeline.label_report.spec import page_file, report_spec
+from pipeline.tasks.derived import Labels
+from pipeline.tasks.goals import Goal
+
+if TYPE_CHECKING:
+    from pipeline.fingerprint import StageSpec
+
+
+class LabelReport(Goal):
+    """One HTML page of the labels: `luigi --module pipeline LabelReport --dataset NAME`. It labels what is missing."""
+
+    last = Labels
+
+    def prepare(self) -> None:
+        """Find out which page belongs to the labels."""
+        self.page = report_spec(self.job)
+
+    def asked(self) -> StageSpec:
+        """The page."""
+        return self.page
+
+    def complete(self) -> bool:
+        """Whether the labels and their page are there, and `current` names them."""
+        store = self.job.store
+        return (
+            store.current(self.page.name) == self.page.fingerprint
+            and page_file(store, self.page).is_file()
+            and super().complete()
+        )
+
+    def tell(self) -> None:
+        """Make the page, and say where it lies."""
+        if multiprocessing.parent_process() is not None:
+            die_with_parent()
+        print_place(make_page(self.job, self.page))

@@ -1,0 +1,1 @@
+"""What all HTML pages share: their frame, colours, pictures and faces, so that they look and behave alike."""
