@@ -46,6 +46,20 @@ def test_photos_of_nobody_known_have_every_measure_and_no_quality(sample_weights
     assert labels["yaw_deg"].null_count() == 0
 
 
+def test_a_set_in_which_nothing_decodes_is_labelled_with_its_causes(sample_weights: None, tmp_path: Path) -> None:
+    for place in range(4):
+        folder = tmp_path / "photos" / f"person {place % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{place}.jpg").write_bytes(b"no image")
+    manifest = tmp_path / "torn.toml"
+    manifest.write_text('name = "torn"\nformat = "image_folder"\nroot = "photos"\npose_model = "fr_pose"\n')
+    factory = Factory(workspace=tmp_path / "workspace")
+    done = factory.luigi("LabelAll", "--dataset", str(manifest))
+    labels = pl.read_parquet(factory.workspace / "torn" / "labels" / "current")
+    assert labels["status"].cast(pl.String).to_list() == ["decode_error"] * 4
+    assert "4 images could not be read (4 decode_error): keys" in done.stdout
+
+
 def test_an_image_folder_is_labelled(labelled_sample: Factory, people: Path, tmp_path: Path) -> None:
     factory = type(labelled_sample)(workspace=tmp_path / "workspace")
     factory.luigi("LabelAll", "--dataset", str(people))
