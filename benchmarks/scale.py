@@ -26,6 +26,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_AIM = 4.0
 LABEL_ALL = (str(Path(sys.executable).with_name("luigi")), "--module", "pipeline", "LabelAll")
+NO_PAGE = ("--report-page", "false")
+CHANGED = ("--labels-blur-hazy", "0.3")
 STEPS = (sys.executable, "-m", "benchmarks.scale_steps")
 
 
@@ -49,9 +51,10 @@ class Step:
 TIMED = (
     Step(name="index from the .idx", command=(*STEPS, "index"), stage="index", aim=60),
     Step(name="anchor_range", command=(*STEPS, "anchor_range"), stage="anchor_range", aim=10),
-    Step(name="LabelAll, labels missing", command=LABEL_ALL, stage="labels"),
-    Step(name="LabelAll, threshold changed", command=(*LABEL_ALL, "--labels-blur-hazy", "0.3"), stage="labels", aim=15),
-    Step(name="LabelAll, nothing to do", command=(*LABEL_ALL, "--labels-blur-hazy", "0.3"), aim=3),
+    Step(name="LabelAll, labels missing", command=(*LABEL_ALL, *NO_PAGE), stage="labels"),
+    Step(name="LabelAll, threshold changed", command=(*LABEL_ALL, *CHANGED, *NO_PAGE), stage="labels", aim=15),
+    Step(name="LabelReport, its page", command=(*LABEL_ALL[:-1], "LabelReport", *CHANGED), stage="report"),
+    Step(name="LabelAll, nothing to do", command=(*LABEL_ALL, *CHANGED), aim=3),
     Step(name="Polars filter and group_by", command=(*STEPS, "polars")),
 )
 
