@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
 
+import onnx
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +42,23 @@ def test_planning_loads_no_model_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_onnx_runtime_reports_nothing(tmp_path: Path) -> None:
+    """By itself it does, from version 1.29 on: it makes a number for the machine and a store of what to send."""
+    network = tmp_path / "same.onnx"
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("a", "b")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["a"], ["b"])], "same", value[:1], value[1:])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), network)
+    stays = {name: value for name, value in os.environ.items() if not name.startswith(("CI", "ORT_", "GITHUB_"))}
+    for package in ("data_manifests", "labelers", "training", "pipeline"):
+        home = tmp_path / package
+        home.mkdir()
+        program = f"import {package}, onnxruntime; onnxruntime.InferenceSession({str(network)!r})"
+        environment = {**stays, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True)
+        assert not [path for path in home.rglob("*") if "onnxruntime" in path.name.lower()]
 
 
 def test_processes_are_spawned() -> None:
