@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 import urllib.request
@@ -42,11 +45,13 @@ class Browser:
         self.requests: list[str] = []
         self._loop = asyncio.new_event_loop()
         options = ("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0")
+        silent = ("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
         self._process = subprocess.Popen(
-            [find_browser(), *options, f"--user-data-dir={folder}", "about:blank"],
+            [find_browser(), *options, *silent, f"--user-data-dir={folder}", "about:blank"],
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
+            start_new_session=True,  # what Debian calls the browser is a script that starts it
         )
         self._socket: Any = None
         self._number = 0
@@ -68,7 +73,8 @@ class Browser:
     def __exit__(self, *_: object) -> None:
         if self._socket is not None:
             self._socket.close()
-        self._process.terminate()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(SECONDS)
         self._loop.close()
 
