@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 from rich.table import Table as Grid
 
+from data_manifests.alignment_table import ALIGNMENT
+from data_manifests.evaluation_tables import EVALUATION_TABLES
 from data_manifests.score_tables import MODEL_TABLES
 from data_manifests.tables import TABLES
 from pipeline.commands.common import console
 
-ALL_TABLES = TABLES | MODEL_TABLES
+ALL_TABLES = TABLES | MODEL_TABLES | EVALUATION_TABLES | {ALIGNMENT.name: ALIGNMENT}
 
 
 def register(app: typer.Typer) -> None:
