@@ -10,7 +10,7 @@ _TEXT = pa.dictionary(pa.int32(), pa.string())
 _F64 = pa.float64()
 
 BENCHMARK = Column(name="benchmark", type=_TEXT, text="the benchmark's name")
-RECOGNISER = Column(name="recogniser", type=_TEXT, text="the network whose errors are counted, by its name in models.toml")
+RECOGNISER = Column(name="recogniser", type=_TEXT, text="network whose errors are counted, by its name in models.toml")
 METHOD = Column(name="method", type=_TEXT, text="what gave the quality")
 PROTOCOL = Column(name="protocol", type=_TEXT, text="`fixed` or `cr_fiqa`: which pairs are rejected, and the threshold")
 FMR = Column(name="fmr", type=_F64, text="false match rate that sets the threshold", limits=(0.0, 1.0))
