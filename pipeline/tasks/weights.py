@@ -24,6 +24,8 @@ class ModelParameter(luigi.Parameter):
 class Weights(luigi.Task):
     """Finds, or fetches, and verifies the weight files of one model."""
 
+    retry_count = 1  # fetching has its own tries
+
     model = luigi.Parameter()
     hashes = luigi.Parameter()
     entry: Entry = ModelParameter(significant=False, visibility=ParameterVisibility.PRIVATE)
