@@ -93,6 +93,7 @@ def test_a_second_run_is_told_who_holds_the_folder(large: Path, tmp_path: Path) 
         deadline = time.monotonic() + 60
         while not lock.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
+        os.killpg(first.pid, signal.SIGSTOP)  # so that it cannot end before the second one asks
         second = factory.luigi("BlurAll", "--dataset", str(large), check=False)
         os.killpg(first.pid, signal.SIGKILL)
     assert second.returncode != 0
