@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.iresnet import write_iresnet50
+from benchmarks.labels_speed import time_labels
 from data_manifests.files import sha256_of
 from labelers.blur import sobel
 from labelers.faces import FaceBatch, decode
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
 AIM = 6.5
 CLASSES = 85_742
-ROOT = Path(__file__).resolve().parent.parent
 NETWORK = "iresnet50_random"
 ENTRY = """[{name}]
 kind = "recognition"
@@ -64,7 +62,8 @@ def main() -> None:
         head = prepare(folder)
         settings = {"--models-recognition": NETWORK, "--anchors-centres": "head", "--anchors-head": str(head)}
         words = [word for pair in settings.items() for word in pair]
-        seconds = time_labels(folder, [*words, "--dataset", given.dataset], given.images, given.workers)
+        words += ["--limit", str(given.images)]
+        seconds = time_labels(folder / "workspace", given.dataset, given.workers, *words)
         ours = given.images / seconds
         job = resolve(given.dataset, workspace=folder / "none", limit=given.one_by_one)
         theirs, parts = take_one_by_one(job, folder / f"{NETWORK}.onnx", np.load(head))
@@ -84,18 +83,6 @@ def prepare(folder: Path) -> Path:
     head = folder / "head.npy"
     np.save(head, np.random.default_rng(1).standard_normal((512, CLASSES), np.float32))
     return head
-
-
-def time_labels(folder: Path, words: list[str], images: int, workers: int) -> float:
-    """Seconds of LabelAll from nothing, as a user runs it."""
-    command = [str(Path(sys.executable).with_name("luigi")), "--module", "pipeline", "LabelAll", *words]
-    command += ["--limit", str(images), "--workers", str(workers)]
-    environment = {**os.environ, "FIQA_WORKSPACE": str(folder / "workspace"), "PYTHONPATH": str(ROOT)}
-    started = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
-    if done.returncode:
-        sys.exit(f"LabelAll ended with {done.returncode}")
-    return time.monotonic() - started
 
 
 def take_one_by_one(job: Job, network: Path, head: np.ndarray) -> tuple[float, dict[str, float]]:
