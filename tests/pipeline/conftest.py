@@ -13,6 +13,8 @@ import pytest
 
 from data_manifests.models import load_registry
 from data_manifests.weights import WeightsUnreachableError, fetch
+from pipeline.job import WORKSPACE_VARIABLE, Job
+from tests.pipeline.shown import Shown, job_of, read_current
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE_MODELS = ("fr_feature", "fr_pose", "factors_mini")
@@ -72,3 +74,21 @@ def sample_copy(labelled_sample: Factory, tmp_path: Path) -> Factory:
     """A copy of the labelled sample, to be changed."""
     shutil.copytree(labelled_sample.workspace, tmp_path / "workspace", symlinks=True)
     return Factory(workspace=tmp_path / "workspace")
+
+
+@pytest.fixture
+def workspace_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `job_of` sets ends with the test."""
+    monkeypatch.setenv(WORKSPACE_VARIABLE, "")
+
+
+@pytest.fixture(scope="session")
+def sample_page(labelled_sample: Factory) -> Shown:
+    """The page that LabelAll left, with its labels."""
+    return read_current(labelled_sample)
+
+
+@pytest.fixture
+def copied_job(sample_copy: Factory) -> Job:
+    """The job of a copy of the labelled sample."""
+    return job_of(sample_copy)

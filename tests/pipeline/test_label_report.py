@@ -15,13 +15,13 @@ import pytest
 
 from data_manifests.tables import CLASSES, Factor
 from labelers.levels import binary_level, blur_level, pose_level
-from pipeline.job import WORKSPACE_VARIABLE, Job
 from pipeline.label_report.spec import page_file, report_spec
 from pipeline.receipts import read_receipts
 from pipeline.store import read_columns
-from tests.pipeline.shown import Shown, current, facts_of, job_of, read_current, render
+from tests.pipeline.shown import Shown, current, facts_of, job_of, render
 
 if TYPE_CHECKING:
+    from pipeline.job import Job
     from tests.pipeline.conftest import Factory
 
 MINUS = "\N{MINUS SIGN}"
@@ -29,21 +29,7 @@ SCORES = {Factor.BLUR: "cpbd", Factor.OCCLUSION: "p_obstructed", Factor.EXPRESSI
           Factor.LIGHTING: "p_extreme_lighting"}  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `job_of` sets ends with the test."""
-    monkeypatch.setenv(WORKSPACE_VARIABLE, "")
-
-
-@pytest.fixture(scope="module")
-def sample_page(labelled_sample: Factory) -> Shown:
-    """What LabelAll left."""
-    return read_current(labelled_sample)
-
-
-@pytest.fixture
-def copied_job(sample_copy: Factory) -> Job:
-    return job_of(sample_copy)
+pytestmark = pytest.mark.usefixtures("workspace_variable")
 
 
 def test_labelling_ends_with_the_page_and_a_second_run_does_nothing(sample_copy: Factory) -> None:

@@ -17,36 +17,23 @@ import pytest
 
 from data_manifests.tables import LABELS, Status
 from labelers.faces import decode
-from pipeline.job import WORKSPACE_VARIABLE, Job
 from pipeline.label_report import page as page_module
 from pipeline.label_report.spec import report_spec
 from pipeline.store import read_columns
-from tests.pipeline.shown import Shown, current, facts_of, job_of, read_current, render
+from tests.pipeline.shown import Shown, current, facts_of, job_of, render
 from training.pages.document import LIMIT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pipeline.job import Job
     from tests.pipeline.conftest import Factory
 
 HOSTILE = """<img src=x onerror="alert(1)">'"&{{ 7 * 7 }}<script>alert(2)</script>"""
 HOSTILE_NAME = HOSTILE.replace("/", "\N{DIVISION SLASH}")
 
 
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `job_of` sets ends with the test."""
-    monkeypatch.setenv(WORKSPACE_VARIABLE, "")
-
-
-@pytest.fixture(scope="module")
-def sample_page(labelled_sample: Factory) -> Shown:
-    return read_current(labelled_sample)
-
-
-@pytest.fixture
-def copied_job(sample_copy: Factory) -> Job:
-    return job_of(sample_copy)
+pytestmark = pytest.mark.usefixtures("workspace_variable")
 
 
 def rewrite(job: Job, **columns: pl.Expr) -> None:
