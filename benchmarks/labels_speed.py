@@ -30,7 +30,8 @@ from pipeline.execution import quieten_process
 from pipeline.index import index_images
 from pipeline.job import Job, resolve, workspace_root
 from pipeline.measure import SLICE_ROWS
-from pipeline.openers import BlurOpener, for_model
+from pipeline.openers import for_stage
+from pipeline.pixel_stages import PIXEL_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,12 +72,8 @@ def measure_kernels(job: Job, device: str = "cpu") -> list[Rate]:
     stored = job.source.read(table)
     faces, _ = decode_batch(keys, identities, stored)
     rates = [rate_of("read and decode", len(faces), lambda: decode_batch(keys, identities, job.source.read(table)))]
-    openers = {
-        "blur": BlurOpener(edges=job.settings.edges, blocks=job.settings.blocks),
-        "pose": for_model(job.models["pose"], device),
-        "factors": for_model(job.models["factors"], device),
-        "embeddings": for_model(job.models["recognition"], device),
-    }
+    settings = job.settings.model_copy(update={"device": device})
+    openers = {stage.name: for_stage(stage, settings, job.models) for stage in PIXEL_STAGES}
     embeddings = np.zeros((0, 0), np.float32)
     for stage, opener in openers.items():
         labeler = opener.open()

@@ -35,9 +35,9 @@ if WORKER_VARIABLE not in os.environ:
     from pipeline.tasks.alignment import AlignFaces
     from pipeline.tasks.derived import AnchorRange, Anchors, Centres, Labels
     from pipeline.tasks.evaluation import EvaluateQuality
-    from pipeline.tasks.goals import AnchorsAll, BlurAll, EmbeddingsAll, FactorsAll, LabelAll, PoseAll
+    from pipeline.tasks.goals import PIXEL_GOALS, AnchorsAll, LabelAll
     from pipeline.tasks.label_report import LabelReport
-    from pipeline.tasks.measures import Blur, Embeddings, Factors, Index, Pose
+    from pipeline.tasks.measures import PIXEL_TASKS, Index
     from pipeline.tasks.training import TrainFactorNet, TrainQuality
 
     __all__ = [
@@ -46,20 +46,15 @@ if WORKER_VARIABLE not in os.environ:
         "AnchorRange",
         "Anchors",
         "AnchorsAll",
-        "Blur",
-        "BlurAll",
         "Centres",
-        "Embeddings",
-        "EmbeddingsAll",
         "EvaluateQuality",
-        "Factors",
-        "FactorsAll",
         "Index",
         "LabelAll",
         "LabelReport",
         "Labels",
-        "Pose",
-        "PoseAll",
         "TrainFactorNet",
         "TrainQuality",
     ]
+    _named = {task.__name__: task for task in (*PIXEL_TASKS.values(), *PIXEL_GOALS.values())}
+    globals().update(_named)
+    __all__ += list(_named)

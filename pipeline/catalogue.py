@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from data_manifests.manifest import Centres
 from labelers.versions import VERSIONS
 from pipeline.fingerprint import StageSpec
+from pipeline.labels import CARRIED
+from pipeline.pixel_stages import PIXEL_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from data_manifests.network import Entry
+    from pipeline.pixel_stages import PixelStage
     from pipeline.settings import Settings
-
-PER_IMAGE = ("blur", "pose", "factors", "embeddings")
-"""Stages that read pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,30 +51,24 @@ def build_stages(inputs: Inputs) -> dict[str, StageSpec]:
         data=inputs.data,
         parameters={"layout": inputs.layout, "limit": inputs.limit},
     )
-    blur = _measure("blur", inputs, index, edges=settings.edges, blocks=settings.blocks)
-    pose = _network("pose", inputs, index, inputs.models["pose"])
-    factors = _network("factors", inputs, index, inputs.models["factors"])
-    embeddings = _network("embeddings", inputs, index, inputs.models["recognition"])
+    stages = {"index": index} | {stage.name: _pixel_stage(stage, inputs, index) for stage in PIXEL_STAGES}
+    embeddings = stages["embeddings"]
     centres = _centres(inputs, index, embeddings)
     anchors = _derived("anchors", inputs, index, embeddings, centres, centres=settings.centres.value)
     anchor_range = _derived("anchor_range", inputs, anchors)
-    measures = (index, blur, pose, factors, embeddings, anchors, anchor_range)
-    labels = _derived("labels", inputs, *measures, **settings.labels.model_dump(mode="json"))
-    stages = (index, blur, pose, factors, embeddings, centres, anchors, anchor_range, labels)
-    return {spec.name: spec for spec in stages}
+    stages |= {spec.name: spec for spec in (centres, anchors, anchor_range)}
+    read = (index, *(stages[name] for name in CARRIED), anchor_range)
+    return stages | {"labels": _derived("labels", inputs, *read, **settings.labels.model_dump(mode="json"))}
 
 
-def _measure(stage: str, inputs: Inputs, index: StageSpec, **parameters: str) -> StageSpec:
-    """A stage that reads pixels and needs no weights."""
-    version = VERSIONS[stage].number
-    return StageSpec(name=stage, version=version, data=inputs.data, parameters=parameters, upstream=(index,))
-
-
-def _network(stage: str, inputs: Inputs, index: StageSpec, entry: Entry) -> StageSpec:
-    """A stage that reads pixels through a network."""
+def _pixel_stage(stage: PixelStage, inputs: Inputs, index: StageSpec) -> StageSpec:
+    """A stage that reads pixels, by a labeler with its settings or through a network."""
+    if not stage.role:
+        return _derived(stage.name, inputs, index, **{name: getattr(inputs.settings, name) for name in stage.settings})
+    entry = inputs.models[stage.role]
     return StageSpec(
-        name=stage,
-        version=VERSIONS[stage].number,
+        name=stage.name,
+        version=VERSIONS[stage.name].number,
         data=inputs.data,
         # The batch stays the same on every machine because results depend on it in the last digits.
         parameters={"model": entry.name, "entry": entry.version, "batch": entry.batch},
@@ -98,6 +92,6 @@ def _centres(inputs: Inputs, index: StageSpec, embeddings: StageSpec) -> StageSp
 
 
 def _derived(stage: str, inputs: Inputs, *upstream: StageSpec, **parameters: str | float) -> StageSpec:
-    """A stage made from tables alone."""
+    """A stage that is made without weights."""
     version = VERSIONS[stage].number
     return StageSpec(name=stage, version=version, data=inputs.data, parameters=parameters, upstream=upstream)

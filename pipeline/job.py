@@ -17,8 +17,9 @@ from data_manifests.models import load_registry
 from data_manifests.network import POSE_KINDS, Kind
 from data_manifests.sample import make_sample
 from data_manifests.weights import WeightsMissingError, fetch, sha256_of_entry
-from pipeline.catalogue import PER_IMAGE, Inputs, build_stages
+from pipeline.catalogue import Inputs, build_stages
 from pipeline.images import ImageSource
+from pipeline.pixel_stages import PIXEL_STAGES
 from pipeline.recheck import data_token
 from pipeline.settings import Settings, dataset, read_settings
 from pipeline.store import RECEIPTS, Store
@@ -38,7 +39,7 @@ _LOCK_VARIABLE = "FIQA_RUN"
 BYTES_A_ROW = {"index": 10, "blur": 11, "pose": 16, "factors": 15, "embeddings": 1030, "anchors": 13, "labels": 55}
 """Measured size of a row in Parquet; an embedding of 512 float16 does not compress."""
 
-MEASURED_STAGES = ("index", *PER_IMAGE)
+MEASURED_STAGES = ("index", *(stage.name for stage in PIXEL_STAGES))
 """The stages that need no person, so that benchmarks can have them too."""
 
 _SAFETY = 1.2

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MEASURED = ("blur", "pose", "factors", "embeddings", "anchors")
+CARRIED = ("blur", "pose", "factors", "embeddings", "anchors")
 """The stages whose measures and causes stand in the labels, in their order."""
 
 _NOT_CARRIED = {"key", "status", "embedding"}
@@ -32,7 +32,7 @@ def make_labels(
 
     Args:
         index: `key` and `identity` of N images.
-        measured: stage -> its table of the same N images, for every stage in MEASURED.
+        measured: stage -> its table of the same N images, for every stage in CARRIED.
         limits: the anchor's low and high end over the whole data set.
         settings: thresholds and rules.
 
@@ -40,7 +40,7 @@ def make_labels(
         N rows of the `labels` table.
     """
     columns: dict[str, Any] = {"key": index["key"], "identity": index["identity"]}
-    for stage in MEASURED:
+    for stage in CARRIED:
         table = measured[stage]
         columns |= {name: table[name] for name in table.column_names if name not in _NOT_CARRIED}
     classes = classify({name: _floats(columns[name]) for name in _CLASSIFIED}, settings)
@@ -50,7 +50,7 @@ def make_labels(
     for factor, codes in classes.items():
         columns[factor.value] = _class_array(codes, CLASSES[factor])
     columns["quality"] = pa.array(_quality(columns, limits, settings), pa.float32(), from_pandas=True)
-    columns["status"] = join_causes([measured[stage]["status"] for stage in MEASURED])
+    columns["status"] = join_causes([measured[stage]["status"] for stage in CARRIED])
     return pa.table([columns[name] for name in LABELS.names], schema=LABELS.schema())
 
 

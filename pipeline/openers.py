@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from data_manifests.network import AnglesOutput, BinsOutput, Entry, Kind, ProbabilitiesOutput
 from data_manifests.weights import find
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from labelers.measures import Labeler
     from labelers.onnx import Network
     from pipeline.measure import Opener
+    from pipeline.pixel_stages import PixelStage
+    from pipeline.settings import Settings
 
 # Every import of a labeler stands inside a function: the process that plans loads no model library.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BlurOpener:
-    """Opens the blur labeler."""
+class LabelerOpener:
+    """Opens a labeler that needs no weights.
 
-    edges: str
-    blocks: str
+    Attributes:
+        labeler: `module:class`.
+        settings: name and value of what the labeler is made with.
+    """
+
+    labeler: str
+    settings: tuple[tuple[str, str | float], ...] = ()
 
     def open(self) -> Labeler:
-        """The compiled CPBD and Sobel kernels."""
-        from labelers.blur import Blocks, BlurLabeler, Edges  # noqa: PLC0415
-
-        return BlurLabeler(edges=Edges(self.edges), blocks=Blocks(self.blocks))
+        """Import the labeler and make it."""
+        labeler: Labeler = resolve_name(self.labeler)(**dict(self.settings))
+        return labeler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +56,21 @@ class ModelOpener:
         """Find the verified weights and load the network."""
         opener = _OPENERS[self.entry.kind]
         return opener(self.entry, find(self.entry), self.device)
+
+
+def for_stage(stage: PixelStage, settings: Settings, models: Mapping[str, Entry]) -> Opener:
+    """The opener of a stage that reads pixels.
+
+    Args:
+        stage: whose labeler is opened.
+        settings: the settings of the run.
+        models: role -> network.
+    """
+    if stage.role:
+        return for_model(models[stage.role], settings.device)
+    return LabelerOpener(
+        labeler=stage.labeler, settings=tuple((name, getattr(settings, name)) for name in stage.settings)
+    )
 
 
 def for_model(entry: Entry, device: str) -> Opener:

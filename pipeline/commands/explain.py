@@ -17,7 +17,7 @@ from data_manifests.tables import LABELS, TABLES, Status
 from labelers.faces import DecodeError, decode
 from pipeline.commands.common import Dataset, Limit, console, job_of
 from pipeline.job import Job, JobError
-from pipeline.labels import MEASURED
+from pipeline.labels import CARRIED
 from pipeline.store import read_columns
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def find_row(job: Job, key: int) -> Row:
 def measures_table(job: Job, row: Row) -> Table:
     """Every column of the labels with its value and what made it."""
     labels = _record(job, "labels", row)
-    origins = {name: stage for stage in (*MEASURED, "index") for name in TABLES[stage].names}
+    origins = {name: stage for stage in (*CARRIED, "index") for name in TABLES[stage].names}
     table = Table("column", "value", "made by", "source")
     for column in LABELS.columns:
         value = labels[column.name]

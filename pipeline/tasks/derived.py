@@ -9,11 +9,11 @@ from data_manifests.manifest import Centres as CentresKind
 from data_manifests.tables import TABLES
 from pipeline.anchors import CompareCentres, head_table, lay_out_centres, sum_centres, summarise_anchors
 from pipeline.columns import check_table
-from pipeline.labels import MEASURED, anchor_limits, make_labels
+from pipeline.labels import CARRIED, anchor_limits, make_labels
 from pipeline.receipts import write_receipt
 from pipeline.stage import Stage, tell
 from pipeline.store import read_columns
-from pipeline.tasks.measures import Blur, Embeddings, Factors, Index, Pose
+from pipeline.tasks.measures import PIXEL_TASKS, Index
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +39,7 @@ class Centres(_OneTable):
     """Class centres."""
 
     stage = "centres"
-    needs = (Index, Embeddings)
+    needs = (Index, PIXEL_TASKS["embeddings"])
 
     def table(self) -> pa.Table:
         """Sums of unit embeddings, or the columns of the recogniser's last layer."""
@@ -54,7 +54,7 @@ class Anchors(Stage):
     """CCS, NNCCS and the certainty ratio."""
 
     stage = "anchors"
-    needs = (Index, Embeddings, Centres)
+    needs = (*Centres.needs, Centres)
     uses_gpu = True
 
     def make(self) -> None:
@@ -89,7 +89,7 @@ class Labels(Stage):
     """Every measure with its class, and the quality."""
 
     stage = "labels"
-    needs = (Index, Blur, Pose, Factors, Embeddings, Anchors, AnchorRange)
+    needs = (Index, *(task for name, task in PIXEL_TASKS.items() if name in CARRIED), Anchors, AnchorRange)
 
     def make(self) -> None:
         """Join and classify shard by shard; thresholds cost seconds, so nothing is staged."""
@@ -104,7 +104,7 @@ class Labels(Stage):
         rows = 0
         for shard in missing:
             index = read_columns(self.store.folder(stages["index"]), shard, ["key", "identity"])
-            measured = {stage: self._measures(stage, shard) for stage in MEASURED}
+            measured = {stage: self._measures(stage, shard) for stage in CARRIED}
             table = make_labels(index, measured, limits, settings)
             check_table(TABLES["labels"], table, index["key"])
             self.store.write_shard(self.spec, shard, table, shards)

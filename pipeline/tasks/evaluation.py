@@ -17,7 +17,7 @@ from pipeline.logs import set_up_logs
 from pipeline.stage import Stage, luigi_processes
 from pipeline.tasks.derived import Anchors
 from pipeline.tasks.goals import WorkspaceParameter, one_message
-from pipeline.tasks.measures import Blur, Embeddings, Factors, Index, Measure, Pose
+from pipeline.tasks.measures import PIXEL_TASKS, Index, Measure
 
 if TYPE_CHECKING:
     from pipeline.evaluation.asked import Asked
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TASKS: tuple[type[Stage], ...] = (Index, Blur, Pose, Factors, Embeddings, Anchors)
+_TASKS: tuple[type[Stage], ...] = (Index, *PIXEL_TASKS.values(), Anchors)
 _STAGES = {task.stage: task for task in _TASKS}
 """The task of every stage that an evaluation reads."""
 

@@ -19,7 +19,7 @@ from pipeline.settings import report
 from pipeline.stage import Stage, luigi_processes
 from pipeline.store import CURRENT
 from pipeline.tasks.derived import Anchors, Labels
-from pipeline.tasks.measures import Blur, Embeddings, Factors, Pose
+from pipeline.tasks.measures import PIXEL_TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,38 +135,33 @@ class Goal(luigi.Task):
 
     def tell_complete(self) -> None:
         """Say that nothing had to be done, and where it lies."""
-        folder = self.job.store.root / self.asked().name / CURRENT
-        sys.stdout.write(f"nothing to do: {self.asked().name} of {self.job.name} is complete in {folder}\n")
+        sys.stdout.write(f"nothing to do: {self._where()}\n")
 
     def tell(self) -> None:
-        """Say which images could not be read."""
+        """Say which images could not be read, and where the measures lie."""
         from pipeline.report import print_unread  # noqa: PLC0415 - Polars is loaded by who needs it
 
         print_unread(self.job.store.folder(self.stages()[-1]))
+        sys.stdout.write(f"{self._where()}\n")
+
+    def _where(self) -> str:
+        """What is complete, and its folder."""
+        asked = self.asked().name
+        return f"{asked} of {self.job.name} is complete in {self.job.store.root / asked / CURRENT}"
 
 
-class BlurAll(Goal):
-    """Blur of every image: `luigi --module pipeline BlurAll --dataset NAME`."""
-
-    last = Blur
-
-
-class PoseAll(Goal):
-    """Head pose of every image: `luigi --module pipeline PoseAll --dataset NAME`."""
-
-    last = Pose
+def _make_goal(task: type[Stage]) -> type[Goal]:
+    """The goal of a stage that reads pixels, named after it."""
+    name = f"{task.__name__}All"
+    text = f"{task.__doc__} `luigi --module pipeline {name} --dataset NAME`"
+    return type(name, (Goal,), {"__doc__": text, "__module__": __name__, "last": task})
 
 
-class FactorsAll(Goal):
-    """Occlusion, expression and lighting of every image."""
+PIXEL_GOALS = {stage: _make_goal(task) for stage, task in PIXEL_TASKS.items()}
+"""The goal of every stage that reads pixels."""
 
-    last = Factors
-
-
-class EmbeddingsAll(Goal):
-    """Recognition embedding of every image."""
-
-    last = Embeddings
+# A task travels to the process that runs it by its module and its name.
+globals().update({goal.__name__: goal for goal in PIXEL_GOALS.values()})
 
 
 class AnchorsAll(Goal):

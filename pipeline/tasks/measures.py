@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from pipeline import openers
+from data_manifests.tables import TABLES
 from pipeline.index import index_images, write_index
 from pipeline.measure import MeasureImages, Opener, forget_labeler
+from pipeline.openers import for_stage
+from pipeline.pixel_stages import PIXEL_STAGES, PixelStage
 from pipeline.receipts import write_receipt
 from pipeline.stage import Stage
 from pipeline.tasks.weights import Weights
@@ -55,48 +57,38 @@ class Measure(Stage):
             forget_labeler()
 
 
-class _Network(Measure):
-    """A stage that measures pixels with a network of models.toml."""
+class _PixelTask(Measure):
+    """The task of a stage of PIXEL_STAGES."""
 
-    uses_gpu = True
-    role: str
+    reads: ClassVar[PixelStage]
 
     def requires(self) -> list[luigi.Task]:
         """The index and the network's weights."""
-        entry = self.job.models[self.role]
-        return [*super().requires(), Weights.of(entry, self.spec.weights[entry.name])]
+        needed = super().requires()
+        if self.reads.role:
+            entry = self.job.models[self.reads.role]
+            needed.append(Weights.of(entry, self.spec.weights[entry.name]))
+        return needed
 
     def opener(self) -> Opener:
-        """What opens the network in a worker."""
-        return openers.for_model(self.job.models[self.role], self.job.settings.device)
+        """What opens the labeler in a worker."""
+        return for_stage(self.reads, self.job.settings, self.job.models)
 
 
-class Blur(Measure):
-    """CPBD and Sobel sharpness."""
-
-    stage = "blur"
-
-    def opener(self) -> Opener:
-        """The blur labeler with its edge detector and block rule."""
-        return openers.BlurOpener(edges=self.job.settings.edges, blocks=self.job.settings.blocks)
-
-
-class Pose(_Network):
-    """Yaw, pitch and roll."""
-
-    stage = "pose"
-    role = "pose"
+def _make_task(stage: PixelStage) -> type[_PixelTask]:
+    """The task of a stage, named after it."""
+    content = {
+        "__doc__": TABLES[stage.name].text,
+        "__module__": __name__,
+        "stage": stage.name,
+        "reads": stage,
+        "uses_gpu": bool(stage.role),
+    }
+    return type(stage.name.capitalize(), (_PixelTask,), content)
 
 
-class Factors(_Network):
-    """Occlusion, expression and lighting."""
+PIXEL_TASKS = {stage.name: _make_task(stage) for stage in PIXEL_STAGES}
+"""The task of every stage that reads pixels."""
 
-    stage = "factors"
-    role = "factors"
-
-
-class Embeddings(_Network):
-    """Recognition embeddings."""
-
-    stage = "embeddings"
-    role = "recognition"
+# A task travels to the process that runs it by its module and its name.
+globals().update({task.__name__: task for task in PIXEL_TASKS.values()})

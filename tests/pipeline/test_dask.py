@@ -21,7 +21,8 @@ from pipeline.dask_execution import survey
 from pipeline.execution import run_parts
 from pipeline.job import resolve
 from pipeline.measure import MeasureImages
-from pipeline.openers import BlurOpener
+from pipeline.openers import for_stage
+from pipeline.pixel_stages import PIXEL_STAGES
 from pipeline.run import StageRun
 from pipeline.shards import Part
 from tests.pipeline.conftest import ROOT, Factory
@@ -162,7 +163,7 @@ class BlurOfSample:
             spec=self.job.stages["blur"],
             index=self.job.stages["index"],
             source=self.job.source,
-            opener=BlurOpener(edges=self.job.settings.edges, blocks=self.job.settings.blocks),
+            opener=for_stage(PIXEL_STAGES[0], self.job.settings, self.job.models),
         )
         StageRun(
             store=self.job.store,
