@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Device(StrEnum):
@@ -14,3 +19,39 @@ class Device(StrEnum):
 
 class ProviderError(RuntimeError):
     """The device asked for cannot be used; says what to install or choose."""
+
+
+def torch_device(name: str, what: str) -> Any:
+    """The device of PyTorch that is called so, such as cpu or cuda.
+
+    Args:
+        name: the device.
+        what: what was to be done on it, for the error.
+
+    Raises:
+        ProviderError: if it is cuda and cannot be used.
+    """
+    # Here because importing PyTorch takes seconds.
+    import torch  # noqa: PLC0415
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ProviderError(
+            f"{what} on cuda, but PyTorch finds no GPU; run `python -m pipeline doctor`, or choose the device cpu"
+        )
+    return torch.device(name)
+
+
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Within, matrix products of PyTorch on a GPU are float32, whatever the process has set.
+
+    Tensor-float products are off by 1e-3: more than a search for the largest of many similarities allows for.
+    """
+    import torch  # noqa: PLC0415
+
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = before

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labelers.device import Device, ProviderError
+from labelers.device import Device, exact_products, torch_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,13 +102,8 @@ class _TorchTile:
         # Here because importing PyTorch takes seconds, and the processor's way does without it.
         import torch  # noqa: PLC0415
 
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ProviderError(
-                "class centres were to be compared on cuda, but PyTorch finds no usable GPU;"
-                " run `python -m pipeline doctor`, or choose the device cpu"
-            )
         self._torch = torch
-        self._device = torch.device(device)
+        self._device = torch_device(device, "class centres were to be compared")
         self._units = torch.from_numpy(units).to(self._device)
 
     def load(self, tile: NDArray[np.float32]) -> None:
@@ -118,12 +113,8 @@ class _TorchTile:
     def best(self, start: int, stop: int, inside: NDArray[np.intp], own: NDArray[np.intp]) -> tuple[Any, Any]:
         """Value and position of the largest similarity of each row, own classes left out."""
         torch = self._torch
-        # Whatever the process has set: tensor-float products would pick wrong neighbours.
-        before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
-        try:
+        with exact_products():
             similarity = self._units[start:stop] @ self._tile.T  # [R, T]
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
         rows, columns = (torch.from_numpy(index).to(self._device) for index in (inside, own))
         similarity[rows, columns] = float("-inf")
         values, positions = similarity.max(dim=1)

@@ -67,7 +67,7 @@ VERSIONS: dict[str, Version] = {
     "anchors": Version(
         number=1,
         modules=("anchors.py", "centres.py", "nearest.py"),
-        code="5e388fd82993bd5735c0131c4207e48cbbdb44744386919e63b3cfef282b808a",
+        code="eab5d190a440b29373d106cb61276f994a7cea096ed106b8bca438807ea8a513",
     ),
     "anchor_range": Version(
         number=1, modules=("anchors.py",), code="07a6ad8d60ca5de5385e9017381ebc29c57c36bbbcad6cbafc7f54d6f9107f39"

@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """Leaves a file a call that names the process, and comes to grief on chosen parts, on one at its first try only."""
+    """Leaves a file a call that names the process, and fails on chosen parts, on some at their first try alone."""
 
     folder: Path
     seconds: float = 0.0
-    fails: int = -1
-    kills: int = -1
-    kills_once: int = -1
+    fails: tuple[int, ...] = ()
+    kills: tuple[int, ...] = ()
+    kills_once: tuple[int, ...] = ()
     inner: PartWork | None = None
 
     def __call__(self, part: Part, advance: Callable[[int], None]) -> dict[str, float]:
         (self.folder / f"{part.start}-{os.getpid()}-{time.time_ns()}").touch()
         time.sleep(self.seconds)
-        if part.start == self.fails:
+        if part.start in self.fails:
             raise ValueError(f"part {part.start} is bad")
         first = len(list(self.folder.glob(f"{part.start}-*"))) == 1
-        if part.start == self.kills or (part.start == self.kills_once and first):
+        if part.start in self.kills or (part.start in self.kills_once and first):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.inner is not None:
             return self.inner(part, advance)

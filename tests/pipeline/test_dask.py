@@ -156,7 +156,7 @@ class BlurOfSample:
 
     def run(
         self, processes: int = 1, cluster: Cluster | None = None, seconds: float = 0.0,
-        report: Callable[[float, str], None] | None = None, kills_once: int = -1,
+        report: Callable[[float, str], None] | None = None, kills_once: tuple[int, ...] = (),
     ) -> dict[str, bytes]:  # fmt: skip
         work = MeasureImages(
             store=self.job.store,
@@ -213,7 +213,7 @@ def test_a_killed_worker_costs_nothing_but_its_part(
     four: Processes, blur: BlurOfSample, by_one_process: Factory
 ) -> None:
     cluster = cluster_of(four, blur.job.store.root)
-    assert blur.run(cluster=cluster, seconds=0.1, kills_once=96) == by_one_process.files("sample", "blur")
+    assert blur.run(cluster=cluster, seconds=0.1, kills_once=(96,)) == by_one_process.files("sample", "blur")
     begun = [start for start, _ in notes(blur.notes)]
     assert set(begun) == set(range(0, 256, PART_ROWS))
     assert begun.count(96) == 2
@@ -224,7 +224,7 @@ def test_a_killed_worker_costs_nothing_but_its_part(
 def test_parts_that_fail_or_kill_are_given_up_alone(four: Processes, tmp_path: Path) -> None:
     folder = tmp_path / "notes"
     folder.mkdir()
-    work = Note(folder=folder, seconds=0.02, fails=3, kills=7)
+    work = Note(folder=folder, seconds=0.02, fails=(3,), kills=(7,))
     found = {o.part.start: o for o in run_parts(work, cut(12), 1, lambda _: None, cluster_of(four, tmp_path))}
     assert set(found) == set(range(12))
     assert {start for start, o in found.items() if o.error} == {3, 7}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from labelers.device import Device, ProviderError
+from labelers.device import Device, exact_products, torch_device
 from training.evaluation.histogram import BINS, HIDDEN, VISIBLE, WIDTH, bins_of, count_bins
 
 if TYPE_CHECKING:
@@ -150,13 +150,8 @@ class TorchBlocks:
         # Here because importing PyTorch takes seconds, and the processor's way does without it.
         import torch  # noqa: PLC0415
 
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ProviderError(
-                "all pairs were to be compared on cuda, but PyTorch finds no usable GPU;"
-                " run `python -m pipeline doctor`, or choose the device cpu"
-            )
         self._torch = torch
-        self._device = torch.device(device)
+        self._device = torch_device(device, "all pairs were to be compared")
         self._units = torch.from_numpy(units).to(self._device)
 
     def new_matrix(self, size: int) -> Any:
@@ -168,12 +163,8 @@ class TorchBlocks:
         torch = self._torch
         rows, columns = block.shape
         similarity = matrix[: rows * columns].view(rows, columns)
-        # Whatever the process has set: tensor-float products are off by more than the search allows for.
-        before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
-        try:
+        with exact_products():
             torch.mm(self._units[block.rows], self._units[block.columns].T, out=similarity)
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
         if block.overlap:
             similarity[:, : block.overlap].masked_fill_(self._move(_wrong_order(block)), float(HIDDEN))
         similarity[self._move(block.hidden_rows), self._move(block.hidden_columns)] = float(HIDDEN)
