@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -144,9 +145,8 @@ def survey_labels(labels: LabelTable, settings: LabelSettings) -> Survey:
     codes = {factor: labels.codes(factor) for factor in Factor}
     quality = Ranked.rank(labels.values("quality"))
     distributions, factors = [], {}
-    for column in dict.fromkeys([*(score.column for score in SHOWN), *splits]):
+    for column, found in _sort_ahead(labels, quality, splits):
         split = splits.get(column)
-        found = quality if column == "quality" else _order(labels.values(column), split)
         if SCORES[column] in SHOWN:
             distributions.append(_describe(SCORES[column], found, _list_edges(column, splits, values)))
         if split is not None and isinstance(found, Ranked):
@@ -172,9 +172,22 @@ def survey_labels(labels: LabelTable, settings: LabelSettings) -> Survey:
     )
 
 
-def _order(values: NDArray[np.float32], split: Split | None) -> Sorted:
-    """A score in order; one that is split with its images, of which some are shown."""
-    return Sorted.sort(values) if split is None else Ranked.rank(values)
+def _sort_ahead(labels: LabelTable, quality: Ranked, splits: Mapping[str, Split]) -> Iterator[tuple[str, Sorted]]:
+    """All scores in order; a thread reads and sorts the next one while one is looked at, so that two are held."""
+    columns = list(dict.fromkeys([*(score.column for score in SHOWN), *splits]))
+
+    def order(column: str) -> Sorted:
+        """A score in order; one that is split with its images, of which some are shown."""
+        if column == "quality":
+            return quality
+        return Ranked.rank(labels.values(column)) if column in splits else Sorted.sort(labels.values(column))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="sort") as thread:
+        started = (thread.submit(order, column) for column in columns)
+        following = next(started)
+        for column in columns:
+            found, following = following, next(started, following)
+            yield column, found.result()
 
 
 def _survey_factor(split: Split, ranked: Ranked, codes: NDArray[np.int8], values: Mapping[str, float]) -> FactorSurvey:
