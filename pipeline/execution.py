@@ -179,6 +179,20 @@ def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, by)
 
 
+def check_locks() -> None:
+    """Find out whether processes can share locks, without which there is no second one.
+
+    Raises:
+        OSError: names what is missing and the remedy.
+    """
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except OSError as error:
+        raise OSError(
+            f"no locks in shared memory ({error}): make /dev/shm writable, or run with --workers 1"
+        ) from error
+
+
 def quieten_process() -> None:
     """Hold the libraries of this process to one thread, and OpenCV's remarks on broken images back."""
     import cv2  # noqa: PLC0415 - only processes that compute load it

@@ -18,6 +18,7 @@ from data_manifests.recordio import UNKNOWN_IDENTITY
 from data_manifests.weights import WeightsError, find
 from pipeline.cluster import START_WORKERS, ClusterError
 from pipeline.commands.common import Dataset, console, human_bytes, job_of
+from pipeline.execution import check_locks
 from pipeline.index import index_images
 from pipeline.job import free_bytes, workspace_root
 
@@ -76,9 +77,10 @@ def doctor(dataset: Dataset = "") -> None:
 
 
 def check_machine() -> Iterator[Finding]:
-    """Python, cores, disk and luigi.cfg."""
+    """Python, cores, processes, disk and luigi.cfg."""
     yield Finding(verdict=Verdict.OK, subject="Python", text=sys.version.split()[0])
-    yield Finding(verdict=Verdict.OK, subject="cores", text=str(os.cpu_count()))
+    yield Finding(verdict=Verdict.OK, subject="cores", text=str(len(os.sched_getaffinity(0))))
+    yield check_processes()
     root = workspace_root()
     yield Finding(verdict=Verdict.OK, subject="disk", text=f"{human_bytes(free_bytes(root))} free for {root}")
     local = luigi.configuration.get_config().getboolean("core", "local_scheduler", False)
@@ -86,6 +88,15 @@ def check_machine() -> Iterator[Finding]:
         "local scheduler" if local else "no local_scheduler in luigi.cfg: run from the project's folder, or run luigid"
     )
     yield Finding(verdict=Verdict.OK if local else Verdict.NOTE, subject="luigi.cfg", text=text)
+
+
+def check_processes() -> Finding:
+    """Processes can share locks, without which `--workers` has no second one."""
+    try:
+        check_locks()
+    except OSError as error:
+        return Finding(verdict=Verdict.BAD, subject="processes", text=str(error))
+    return Finding(verdict=Verdict.OK, subject="processes", text="share locks in shared memory")
 
 
 def check_packages() -> Iterator[Finding]:

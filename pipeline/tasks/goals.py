@@ -11,6 +11,7 @@ import luigi
 from luigi.cmdline_parser import CmdlineParser
 
 from pipeline import job as jobs
+from pipeline.execution import check_locks
 from pipeline.label_report.output import draw_page
 from pipeline.label_report.spec import report_spec
 from pipeline.logs import set_up_logs, wants_trace
@@ -99,6 +100,8 @@ class Goal(luigi.Task):
         """Resolve the data set."""
         set_up_logs()
         with one_message():
+            if luigi.interface.core().workers > 1:
+                check_locks()
             return jobs.resolve(
                 self.dataset,
                 workspace=Path(self.workspace),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +43,26 @@ def test_a_command_with_nothing_to_do_says_where_it_lies(labelled_sample: Factor
     done = labelled_sample.luigi("LabelAll")
     folder = labelled_sample.workspace / "sample" / "labels" / "current"
     assert done.stdout == f"nothing to do: labels of sample is complete in {folder}\n"
+
+
+def may_mount() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not may_mount(), reason="needs the right to mount a file system in a name space of its own")
+def test_processes_that_cannot_share_locks_are_told_the_remedy(labelled_sample: Factory) -> None:
+    alone = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o ro none /dev/shm && "$@"', "sh"]
+    remedy = "make /dev/shm writable, or run with --workers 1"
+    run = [LUIGI, "--module", "pipeline", "LabelAll", "--workers", "2"]
+    done = labelled_sample._run([*alone, *run], check=False)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].startswith("error: no locks in shared memory")
+    assert done.stderr.rstrip().endswith(remedy)
+    doctor = labelled_sample._run([*alone, sys.executable, "-m", "pipeline", "doctor"], check=False)
+    assert doctor.returncode == 1
+    assert remedy in re.sub(r"[^\w\-/,.]+", " ", doctor.stdout)
 
 
 def test_settings_of_ones_own_lie_over_the_shipped_ones_in_any_folder(labelled_sample: Factory, tmp_path: Path) -> None:
