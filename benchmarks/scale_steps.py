@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-DIMENSION = 16
-"""Of the fabricated embeddings; true ones have 512 values, which labels never read."""
-
 UNREAD, FACELESS, ALONE = 1e-4, 0.01, 1e-3
 """Shares of images that do not decode, that show no face, and whose person has no other."""
 
@@ -38,10 +35,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=("fabricate", "index", "anchor_range", "polars"))
     parser.add_argument("--dataset", required=True, help="a data set of benchmarks.make_ms1mv2")
+    parser.add_argument("--dimension", type=int, default=16, help="of fabricated embeddings, which labels never read")
+    parser.add_argument("--without", default="", help="a stage that is not fabricated")
     options = parser.parse_args()
     job = resolve(options.dataset, workspace=workspace_root())
     if options.step == "fabricate":
-        fabricate(job)
+        fabricate(job, options.dimension, options.without)
     elif options.step == "polars":
         query(job)
     else:
@@ -50,23 +49,26 @@ def main() -> None:
             sys.exit(f"{options.step} failed")
 
 
-def fabricate(job: Job) -> None:
+def fabricate(job: Job, dimension: int, without: str) -> None:
     """Write random values of the true schemas where the stages that read pixels would have written theirs."""
+    fabricated = [stage for stage in ("blur", "pose", "factors", "embeddings", "anchors") if stage != without]
     shards = plan_shards(job.manifest.images or 0)
     for number, piece in enumerate(shards):
         chance = np.random.default_rng((7, number))
         keys = np.arange(1 + piece.start, 1 + piece.stop, dtype=np.int32)
-        for stage, table in random_measures(keys, chance).items():
+        measures = random_measures(keys, chance, dimension)
+        for stage in fabricated:
+            table = measures[stage]
             check_table(TABLES[stage], table, table["key"])
             job.store.write_shard(job.stages[stage], number, table, len(shards))
     people = np.arange(job.manifest.identities or 0)
-    vectors = np.random.default_rng(7).normal(size=(len(people), DIMENSION)).astype(np.float32)
+    vectors = np.random.default_rng(7).normal(size=(len(people), dimension)).astype(np.float32)
     job.store.write_shard(job.stages["centres"], 0, centres_table(accumulate([(vectors, people)])), 1)
-    for stage in ("blur", "pose", "factors", "embeddings", "centres", "anchors"):
+    for stage in (*fabricated, "centres"):
         job.store.remember(job.stages[stage])
 
 
-def random_measures(keys: NDArray[np.int32], chance: np.random.Generator) -> dict[str, pa.Table]:
+def random_measures(keys: NDArray[np.int32], chance: np.random.Generator, dimension: int) -> dict[str, pa.Table]:
     """A table of random values for every stage that the labels join, with the causes of nulls that real ones have."""
     count = len(keys)
     unread, faceless, alone = (chance.random(count) < share for share in (UNREAD, FACELESS, ALONE))
@@ -81,7 +83,7 @@ def random_measures(keys: NDArray[np.int32], chance: np.random.Generator) -> dic
         return list(texts)
 
     none = np.zeros(count, np.bool_)
-    vectors = chance.normal(size=(count, DIMENSION)).astype(np.float16)
+    vectors = chance.normal(size=(count, dimension)).astype(np.float16)
     vectors[unread] = np.nan
     ccs, nnccs = column(-0.2, 0.95, unread | alone), column(0.1, 0.5, unread | alone)
     columns = {
