@@ -1,6 +1,6 @@
 """LabelAll with its networks on a GPU: images a second of every stage, beside the ideal, and what MS1MV2 would take.
 
-    python -m benchmarks.gpu_speed [--images 50000] [--device cuda] [--pose fr_pose] [--workers 16]
+    python -m benchmarks.gpu_speed [--images 50000] [--device cuda] [--pose face_mesh] [--workers 16]
 
 Needs no data: the images are those of the embedded sample, again and again, as an MS1MV2 of that many images. The
 recogniser is an iresnet50 with random weights and 85,742 class centres are compared, both as costly as real ones. The
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--device", choices=list(Device), type=Device, default=Device.CUDA)
-    parser.add_argument("--pose", default="fr_pose", help="a pose network; face_landmarker runs on the processor")
+    parser.add_argument("--pose", default="face_mesh", help="or fr_pose, fsanet; face_landmarker cannot use a GPU")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path, help="file for the figures")
     given = parser.parse_args()

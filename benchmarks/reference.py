@@ -15,11 +15,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import luigi
 import typer
-from luigi.parameter import ParameterVisibility
 
-import pipeline
 from benchmarks.stale_stages import stale_stages
 from data_manifests.alignment_table import ALIGNMENT
 from data_manifests.evaluation_tables import EVALUATION_TABLES
@@ -29,14 +26,16 @@ from data_manifests.models import SHIPPED, read_entries
 from data_manifests.network import Entry
 from data_manifests.score_tables import MODEL_TABLES
 from data_manifests.tables import TABLES
-from pipeline import settings as sections
 from pipeline.__main__ import app
-from pipeline.stage import Stage
+from pipeline.commands.settings import PANEL
+from pipeline.commands.tasks import document, list_options, show_default, user_tasks
+from pipeline.settings import list_sections
 from pipeline.tasks.goals import LabelAll
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import luigi
     from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,8 +64,7 @@ EXIT_CODES = (
 
 
 _DEFAULT = re.compile(r" \(default: (%\(default\)s|yes|no|\w+)\)$")
-_CHOICES = re.compile(r"\s*Choices: \{([^}]*)\}$")
-_EXAMPLE = re.compile(r"(Example: |loader: )(python .*?)(\.?)$", re.MULTILINE)
+_EXAMPLE = re.compile(r"(Example: |loader: )(python .*)$", re.MULTILINE)
 _TARGET = re.compile(r"^([a-z]+):.*?## (.*)$", re.MULTILINE)
 
 
@@ -100,25 +98,25 @@ def render() -> str:
 def _settings() -> str:
     """Every section of luigi.cfg that is the factory's own, and what runs again."""
     text = (
-        "They stand in `luigi.cfg`, in a file of the same form that `LUIGI_CONFIG_PATH` names, or in a command of\n"
-        "Luigi as `--section-name value`: `luigi --module pipeline LabelAll --labels-blur-hazy 0.3`. The last column\n"
-        "says which stages have another output when the setting has another value; all others are found as they are."
+        "They stand in `luigi.cfg`, in a file of the same form that `LUIGI_CONFIG_PATH` names, or in a command as\n"
+        "`--section-name value`: `luigi --module pipeline LabelAll --labels-blur-hazy 0.3`, and `python -m pipeline\n"
+        "plan LabelAll --labels-blur-hazy 0.3` shows what that would run. The last column says which stages have\n"
+        "another output when the setting has another value; all others are found as they are."
     )
     head = ("setting", "default", "what it is", "runs again")
     found = []
-    for section in settings_sections():
+    for section in list_sections():
         rows = [
-            (f"`{name}`", _default(parameter), parameter.description, _show_stages(stale_stages(section, name)))
+            (
+                f"`{name}`",
+                _as_code(show_default(parameter)),
+                parameter.description,
+                _show_stages(stale_stages(section, name)),
+            )
             for name, parameter in section.get_params()
         ]
         found.append(f"### [{section.__name__}]\n\n{inspect.getdoc(section)}\n\n{_grid(head, rows)}")
     return "\n\n".join([text, *found])
-
-
-def settings_sections() -> list[type[luigi.Config]]:
-    """The sections that the factory reads, in the order of the code."""
-    classes = [value for value in vars(sections).values() if inspect.isclass(value)]
-    return [c for c in classes if issubclass(c, luigi.Config) and c.__module__ == sections.__name__]
 
 
 def _show_stages(stages: list[str] | None) -> str:
@@ -128,12 +126,9 @@ def _show_stages(stages: list[str] | None) -> str:
     return ", ".join(f"`{stage}`" for stage in stages) or "nothing"
 
 
-def _default(parameter: luigi.Parameter) -> str:
-    """The default of a parameter as code; Luigi has no public way to ask for it."""
-    default = parameter._default
-    if default in ("", None) or not isinstance(default, bool | int | float | str):
-        return ""
-    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+def _as_code(text: str) -> str:
+    """A text as code; an empty one stays empty."""
+    return f"`{text}`" if text else ""
 
 
 def _tasks() -> str:
@@ -145,38 +140,13 @@ def _tasks() -> str:
     return "\n\n".join([text, *(_task(task) for task in user_tasks())])
 
 
-def user_tasks() -> list[type[luigi.Task]]:
-    """The tasks that are called by name; the stages they are made of are not."""
-    classes = [getattr(pipeline, name) for name in pipeline.__all__]
-    found = [c for c in classes if not issubclass(c, Stage)]
-    return sorted(found, key=lambda task: (task.__name__ != "LabelAll", task.__name__))
-
-
 def _task(task: type[luigi.Task]) -> str:
     """One task."""
-    if task is not LabelAll and _parameters(task) == _parameters(LabelAll):
-        return f"### {task.__name__}\n\n{_document(task)} Its options are those of [LabelAll](#labelall)."
-    return (
-        f"### {task.__name__}\n\n{_document(task)}\n\n{_grid(('option', 'default', 'what it is'), _parameters(task))}"
-    )
-
-
-def _parameters(task: type[luigi.Task]) -> list[tuple[str, str, str]]:
-    """The options of a task with their defaults and texts."""
-    return [
-        (f"`--{name.replace('_', '-')}`", _default(parameter), _with_choices(parameter.description or ""))
-        for name, parameter in task.get_params()
-        if parameter.visibility == ParameterVisibility.PUBLIC and name != "fingerprint"
-    ]
-
-
-def _with_choices(text: str) -> str:
-    """A description with its choices in a fixed order, where it does not name them itself; Luigi has them in a set."""
-    found = _CHOICES.search(text)
-    if found is None:
-        return text
-    bare, choices = text[: found.start()], sorted(found[1].split(", "))
-    return bare if all(choice in bare for choice in choices) else f"{bare}: {' or '.join(choices)}"
+    options = list_options(task)
+    if task is not LabelAll and options == list_options(LabelAll):
+        return f"### {task.__name__}\n\n{document(task)} Its options are those of [LabelAll](#labelall)."
+    rows = ((_as_code(option), _as_code(default), text) for option, default, text in options)
+    return f"### {task.__name__}\n\n{document(task)}\n\n{_grid(('option', 'default', 'what it is'), rows)}"
 
 
 def _commands() -> str:
@@ -196,12 +166,16 @@ def _commands() -> str:
 def _command(title: str, command: Any) -> str:
     """One command of typer."""
     rows = []
-    for option in command.params:
+    own = [option for option in command.params if getattr(option, "rich_help_panel", None) != PANEL]
+    for option in own:
         if option.name != "help":
             shown = ", ".join(option.opts) if option.param_type_name == "option" else option.name
             default = "" if option.default in (None, "", False) or option.required else f"`{option.default}`"
             rows.append((f"`{shown}`", default, getattr(option, "help", None) or ""))
-    return _section(title, _EXAMPLE.sub(r"\1`\2`\3", inspect.cleandoc(command.help or "")), rows)
+    text = _EXAMPLE.sub(r"\1`\2`", inspect.cleandoc(command.help or ""))
+    if len(own) < len(command.params):
+        text += "\n\nIt also takes every [setting](#settings)."
+    return _section(title, text, rows)
 
 
 def _parser(title: str, parser: argparse.ArgumentParser) -> str:
@@ -293,11 +267,6 @@ def _tables() -> str:
     tables = (*TABLES.values(), *MODEL_TABLES.values(), *EVALUATION_TABLES.values(), ALIGNMENT)
     rows = ((f"[`{table.name}`](labels.md#{table.name})", table.text) for table in tables)
     return _grid(("table", "what it holds"), rows)
-
-
-def _document(thing: type) -> str:
-    """A docstring without what it says of arguments."""
-    return re.split(r"\n\n(?:Args|Attributes|Raises):\n", inspect.getdoc(thing) or "")[0]
 
 
 def _grid(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

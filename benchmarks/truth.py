@@ -20,8 +20,8 @@ from data_manifests.files import write_atomically
 from data_manifests.models import load_registry
 from labelers.faces import decode_batch
 from pipeline.job import Job, resolve, workspace_root
+from pipeline.label_command import label_command
 from pipeline.openers import for_model
-from pipeline.report import label_command
 from pipeline.store import read_columns
 
 OCCLUDING = ("box", "mask", "glasses")

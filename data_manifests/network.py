@@ -171,6 +171,15 @@ class MatrixOutput(_Frozen):
     kind: Literal["matrix"]
 
 
+class MeshOutput(_Frozen):
+    """The points of MediaPipe's face mesh and whether there is a face; the angles are those of the head laid onto it.
+
+    They are read from the head's rotation as in MatrixOutput.
+    """
+
+    kind: Literal["mesh"]
+
+
 class ProbabilitiesOutput(_Frozen):
     """One value a column, [N, columns].
 
@@ -204,14 +213,21 @@ class ClipOutput(_Frozen):
 
 
 Output = Annotated[
-    EmbeddingOutput | AnglesOutput | BinsOutput | MatrixOutput | ProbabilitiesOutput | BoxesOutput | ClipOutput,
+    EmbeddingOutput
+    | AnglesOutput
+    | BinsOutput
+    | MatrixOutput
+    | MeshOutput
+    | ProbabilitiesOutput
+    | BoxesOutput
+    | ClipOutput,
     Field(discriminator="kind"),
 ]
 
 OUTPUTS: Mapping[Kind, tuple[str, ...]] = MappingProxyType({
     Kind.RECOGNITION: ("embedding",),
     Kind.POSE: ("angles", "bins66"),
-    Kind.LANDMARKS: ("matrix",),
+    Kind.LANDMARKS: ("matrix", "mesh"),
     Kind.FACTORS: ("probabilities",),
     Kind.DETECTOR: ("boxes",),
     Kind.CLIP: ("clip",),
@@ -253,7 +269,7 @@ class Entry(_Frozen):
         if self.output.kind not in OUTPUTS[self.kind]:
             allowed = " or ".join(OUTPUTS[self.kind])
             raise ValueError(f"`output.kind` of a {self.kind} network is {allowed}, not {self.output.kind}")
-        if self.input is None and self.kind not in (Kind.LANDMARKS, Kind.DETECTOR):
+        if self.input is None and self.output.kind not in ("matrix", "boxes"):
             raise ValueError(f"a {self.kind} network needs a table `input`")
         return self
 

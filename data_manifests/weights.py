@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_manifests.models import model_folders
+from data_manifests.models import load_registry, model_folders
 from data_manifests.network import RepositorySource
 from data_manifests.weight_cache import (
     WeightsError,
@@ -46,8 +46,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def find(entry: Entry) -> tuple[Path, ...]:
     """The verified files of a network, in the entry's order.
 
-    Looked for in the folders of FIQA_MODELS, then in the cache, then in this project. The first file of that name
-    counts: one with another content is an error, not passed over.
+    Looked for in the folders of FIQA_MODELS, then in the cache, where networks share a file that they have in common,
+    then in this project. The first file of that name counts: one with another content is an error, not passed over.
 
     Raises:
         WeightsMissingError: if a file is nowhere.
@@ -104,9 +104,20 @@ def _find_file(entry: Entry, file: WeightFile) -> Path:
 def _places(entry: Entry, file: WeightFile) -> list[Path]:
     """Where a file may lie, in order."""
     places = [path for folder in model_folders() for path in (folder / entry.name / file.name, folder / file.name)]
-    places.append(cached_path(entry, file))
+    places += _cached_paths(entry, file)
     places += [ROOT / source.path for source in file.sources if isinstance(source, RepositorySource)]
     return places
+
+
+def _cached_paths(entry: Entry, file: WeightFile) -> list[Path]:
+    """Where a file may lie in the cache: in its network's folder, or in that of another network with the same file."""
+    sharing = [other for other in load_registry().entries.values() if file.sha256 and _has_same(other, file)]
+    return [cached_path(entry, file), *(cached_path(other, file) for other in sharing if other.name != entry.name)]
+
+
+def _has_same(entry: Entry, file: WeightFile) -> bool:
+    """Whether a network uses the same file."""
+    return any((mine.name, mine.sha256) == (file.name, file.sha256) for mine in entry.files)
 
 
 def _verify(path: Path, entry: Entry, file: WeightFile) -> None:
@@ -125,7 +136,7 @@ def _verify(path: Path, entry: Entry, file: WeightFile) -> None:
 
 def _mismatch(path: Path, entry: Entry, file: WeightFile, difference: str) -> WeightsMismatchError:
     """The error for a file that is there but wrong, with the remedy that fits its place."""
-    if path == cached_path(entry, file):
+    if path in _cached_paths(entry, file):
         remedy = f"`python -m pipeline weights fetch {entry.name}` replaces it"
     elif any(path.is_relative_to(folder) for folder in model_folders()):
         remedy = "put the right file there, remove it, or leave its folder out of FIQA_MODELS"
@@ -166,7 +177,7 @@ def _find_or_discard(entry: Entry, file: WeightFile) -> Path:
     try:
         return _find_file(entry, file)
     except WeightsMismatchError as error:
-        if error.path != cached_path(entry, file):
+        if error.path not in _cached_paths(entry, file):
             raise
         log.warning("%s", error)
         raise WeightsMissingError(str(error)) from error

@@ -15,6 +15,7 @@ import numpy as np
 from mediapipe.tasks.python import BaseOptions, vision
 
 from data_manifests.environment import environment
+from labelers.head_geometry import EYES_NOSE_MOUTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +27,6 @@ _LOG = logging.getLogger(__name__)
 
 PADDING = 56
 """Black pixels on each side for the second try: the detector misses some faces that fill the picture."""
-
-EYES_NOSE_MOUTH = (468, 473, 4, 61, 291)
-"""MediaPipe's points that stand for ArcFace's five: centres of the irises, nose tip, corners of the mouth."""
 
 _NOISE = (
     b"Logging before InitGoogle() is written to STDERR",

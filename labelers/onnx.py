@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Colour", "Device", "InputSpec", "Network", "NetworkError", "ProviderError", "open_network"]
+__all__ = ["Colour", "Device", "InputSpec", "Network", "NetworkError", "ProviderError", "open_model", "open_network"]
 
 BATCH_TOLERANCE = 1e-3
 """How far a row may lie from the same row run alone, as a share of the output's largest value: rounding, not error."""
@@ -155,29 +155,45 @@ class Network:
         return tuple(tuple(output.shape[1:]) for output in together)
 
 
-def open_network(path: Path, *, input: InputSpec, batch: int, device: Device, threads: int = 1) -> Network:  # noqa: A002 - the contract's word
-    """Open a network and check that it is the one described.
+def open_network(path: Path, *, input: InputSpec, batch: int, device: Device) -> Network:  # noqa: A002 - the contract's word
+    """Open a network and check that it is the one described. It runs in one thread: other cores have other processes.
 
     Args:
         path: an ONNX file.
         input: what the network wants to see.
         batch: pictures in a run; part of the network's entry, since values depend on it in the last bits.
         device: where it runs; never another one than asked for.
-        threads: processor threads of one run.
 
     Raises:
         FileNotFoundError: if there is no such file.
         NetworkError: if the file is no ONNX model, or its input or its batch is not as described.
         ProviderError: if the device cannot be used.
     """
-    if batch < 1 or threads < 1:
-        raise ValueError(f"batch and threads must be at least 1, not {batch} and {threads}")
     try:
         model = onnx.load(path)
     except DecodeError as error:
         raise NetworkError(f"{path} is not an ONNX model: {error}") from error
+    return open_model(model, path=path, input=input, batch=batch, device=device)
+
+
+def open_model(model: onnx.ModelProto, *, path: Path, input: InputSpec, batch: int, device: Device) -> Network:  # noqa: A002 - the contract's word
+    """Open a network that is in memory, as `open_network` does, with the same checks.
+
+    Args:
+        model: the network.
+        path: the file that it was made from, for messages.
+        input: what the network wants to see.
+        batch: pictures in a run.
+        device: where it runs.
+
+    Raises:
+        NetworkError: if its input or its batch is not as described.
+        ProviderError: if the device cannot be used.
+    """
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, not {batch}")
     _check_input(model, path, input)
-    session = _open_session(free_batch(model).SerializeToString(), path, device, threads)
+    session = _open_session(free_batch(model).SerializeToString(), path, device)
     return Network(session, path=path, spec=input, batch=batch)
 
 
@@ -204,10 +220,10 @@ def _check_input(model: onnx.ModelProto, path: Path, spec: InputSpec) -> None:
         )
 
 
-def _open_session(serialized: bytes, path: Path, device: Device, threads: int) -> Any:
+def _open_session(serialized: bytes, path: Path, device: Device) -> Any:
     """An ONNX Runtime session that runs on the device asked for."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     # Spinning threads burn the cores that other workers need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

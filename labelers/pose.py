@@ -59,16 +59,17 @@ class Angle(StrEnum):
     ROLL = "roll_deg"
 
 
-def head_angles(rotation: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Yaw, pitch and roll in degrees of a rotation matrix [3, 3] in MediaPipe's axes (x right, y up, z to the viewer).
+def head_angles(rotations: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Yaw, pitch and roll in degrees, [..., 3], of rotations [..., 3, 3] in MediaPipe's axes.
 
-    yaw = atan2(R02, R22), pitch = atan2(R12, hypot(R02, R22)), roll = -atan2(R10, R11).
+    With x right, y up and z to the viewer: yaw = atan2(R02, R22), pitch = atan2(R12, hypot(R02, R22)),
+    roll = -atan2(R10, R11).
     """
-    r = rotation
+    r = np.moveaxis(rotations, (-2, -1), (0, 1))
     yaw = np.arctan2(r[0, 2], r[2, 2])
     pitch = np.arctan2(r[1, 2], np.hypot(r[0, 2], r[2, 2]))
     roll = -np.arctan2(r[1, 0], r[1, 1])
-    return float(np.degrees(yaw)), float(np.degrees(pitch)), float(np.degrees(roll))
+    return np.asarray(np.degrees(np.stack([yaw, pitch, roll], axis=-1)))
 
 
 class LandmarkerPose:
@@ -96,8 +97,8 @@ class LandmarkerPose:
             degrees[row] = head_angles(found.rotation)
             status[row] = Status.OK
             padded += found.padded
-            misaligned += template_distance(found.landmarks) > MISALIGNED_PX
-        return _to_measures(degrees, status, padded=padded, misaligned=misaligned)
+            misaligned += bool(template_distance(found.landmarks) > MISALIGNED_PX)
+        return name_angles(degrees, status, padded=padded, misaligned=misaligned)
 
     def close(self) -> None:
         """Free the model."""
@@ -112,9 +113,9 @@ class LandmarkerPose:
         self.close()
 
 
-def template_distance(landmarks: NDArray[np.float64]) -> float:
-    """Mean distance in pixels of five landmarks [5, 2] of a 112 x 112 picture from the ArcFace template."""
-    return float(np.linalg.norm(landmarks - ARCFACE_TEMPLATE, axis=1).mean())
+def template_distance(landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean distances [...] in pixels of five landmarks [..., 5, 2] of 112 x 112 pictures from the ArcFace template."""
+    return np.asarray(np.linalg.norm(landmarks - ARCFACE_TEMPLATE, axis=-1).mean(axis=-1))
 
 
 class AnglesPose:
@@ -133,7 +134,7 @@ class AnglesPose:
         total = np.zeros((len(faces), 3), np.float32)
         for network in self._networks:
             total += network.run(faces.images)[0]
-        return _to_measures(total / np.float32(len(self._networks)) * self._signs)
+        return name_angles(total / np.float32(len(self._networks)) * self._signs)
 
 
 class BinsPose:
@@ -155,7 +156,7 @@ class BinsPose:
     def __call__(self, faces: FaceBatch) -> Measures:
         """Measure every face. A network answers to any picture, so there is no `no_face`."""
         logits = np.stack(self._network.run(faces.images), axis=1)  # [N, 3, 66]
-        return _to_measures(expected_angle(logits, self._width, self._offset) * self._signs)
+        return name_angles(expected_angle(logits, self._width, self._offset) * self._signs)
 
 
 def expected_angle(
@@ -178,7 +179,7 @@ def expected_angle(
     return np.asarray(mean * width_deg + offset_deg, np.float32)
 
 
-def _to_measures(degrees: NDArray[np.float32], status: list[Status] | None = None, **notes: int) -> Measures:
+def name_angles(degrees: NDArray[np.float32], status: list[Status] | None = None, **notes: int) -> Measures:
     """Name the columns of yaw, pitch and roll, [N, 3]; all ok unless said otherwise."""
     return Measures(
         columns={str(angle): np.ascontiguousarray(degrees[:, column]) for column, angle in enumerate(Angle)},

@@ -46,18 +46,28 @@ VERSIONS: dict[str, Version] = {
     ),
     "pose": Version(
         number=1,
-        modules=("faces.py", "onnx.py", "batch_axis.py", "pose.py", "landmarker.py"),
-        code="e195323d6e5166d8329a619e132500241ad42c0bf19bb41d0d318cff8bfe685e",
+        modules=(
+            "faces.py",
+            "onnx.py",
+            "batch_axis.py",
+            "pose.py",
+            "landmarker.py",
+            "face_mesh.py",
+            "head_geometry.py",
+            "tflite.py",
+            "tflite_to_onnx.py",
+        ),
+        code="58dfdc5a70c0668f52d7ce14959cedb4382f42797935720c1efa41dddfc90f77",
     ),
     "factors": Version(
         number=1,
         modules=("faces.py", "onnx.py", "batch_axis.py", "factors.py"),
-        code="4119148253d2bf7ff3cc64a7bda15d9f8b60a9cff7c2ce9ea182782d37f328b1",
+        code="f917bf967f951a3acd6108d4c60bdf07cbe7a80dae4d5f02a22a8cadcefef488",
     ),
     "embeddings": Version(
         number=1,
         modules=("faces.py", "onnx.py", "batch_axis.py", "recognition.py"),
-        code="1303a1593695b26c9f74d6894adf5e394014a32062370fca45196ed922148a9e",
+        code="2b860838f8f944d99d7a5ca51c362e133c03656b48aee95f7b1f49484170bcac",
     ),
     "centres": Version(
         number=1,

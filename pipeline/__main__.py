@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pipeline.commands import clean, describe, doctor, explain, export, plan, status, weights
+from pipeline.commands import clean, describe, doctor, explain, export, plan, status, tasks, weights
 from pipeline.logs import set_up_logs, wants_trace
 
 app = typer.Typer(
@@ -15,9 +15,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Look after label sets: check the machine, see what would run and why, trace a number, tidy up.\n\n"
-    "Labels are made by Luigi:  luigi --module pipeline LabelAll --dataset NAME --workers 2",
+    "Labels are made by Luigi:  luigi --module pipeline LabelAll --dataset NAME --workers 2\n\n"
+    "All that it makes:  python -m pipeline tasks",
 )
-for module in (doctor, weights, plan, status, describe, explain, export, clean):
+for module in (doctor, weights, tasks, plan, status, describe, explain, export, clean):
     module.register(app)
 
 

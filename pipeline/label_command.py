@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from luigi.configuration import get_config
 
 from pipeline.job import workspace_root
+from pipeline.parameters import given_text, option_of
 from pipeline.settings import anchors, blur, labels, models
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ class Command:
     text: str
     bare: Mapping[str, float]
 
+    def with_thresholds(self, values: Mapping[str, float]) -> str:
+        """The command that makes the labels again with these thresholds."""
+        words = (f"{option_of(labels, name)} {values[name]}" for name in THRESHOLDS if values[name] != self.bare[name])
+        return " ".join([self.text, *words])
+
 
 def label_command(job: Job) -> str:
     """The command that makes a job's labels with the settings of luigi.cfg."""
@@ -49,29 +55,18 @@ def find_command(job: Job) -> Command:
     """The command that makes a job's labels, as this process was asked to make them."""
     words = []
     for section in _SECTIONS:
-        used = section()
-        for name, parameter in section.get_params():
-            value = getattr(used, name)
-            if name not in THRESHOLDS and value != _configured(section, name, parameter):
-                words += [f"--{section.__name__}-{name.replace('_', '-')}", parameter.serialize(value)]
+        for name, _ in section.get_params():
+            text = given_text(section, name)
+            if name not in THRESHOLDS and text is not None:
+                words += [option_of(section, name), text]
     workspace = job.store.root.parent
     if workspace != workspace_root():
         words += ["--workspace", str(workspace)]
-    thresholds = {name: parameter for name, parameter in labels.get_params() if name in THRESHOLDS}
-    bare = {name: float(_configured(labels, name, parameter)) for name, parameter in thresholds.items()}
+    bare = {name: _configured(name, parameter) for name, parameter in labels.get_params() if name in THRESHOLDS}
     return Command(text=" ".join(filter(None, [label_command(job), shlex.join(words)])), bare=bare)
 
 
-def option_of(threshold: str) -> str:
-    """The option that gives a threshold on the command line.
-
-    >>> option_of("blur_hazy")
-    '--labels-blur-hazy'
-    """
-    return f"--{labels.__name__}-{threshold.replace('_', '-')}"
-
-
-def _configured(section: type[luigi.Config], name: str, parameter: luigi.Parameter) -> Any:
-    """A setting as luigi.cfg has it, or its default: what holds without the command line."""
-    text = get_config().get(section.__name__, name, None)
-    return parameter._default if text is None else parameter.parse(text)
+def _configured(threshold: str, parameter: luigi.Parameter) -> float:
+    """A threshold as luigi.cfg has it, or its default: what holds without the command line."""
+    text = get_config().get(labels.__name__, threshold, None)
+    return float(parameter._default if text is None else parameter.parse(text))

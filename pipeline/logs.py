@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import re
 import sys
+from typing import TYPE_CHECKING
 
+from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterException
 from rich.console import Console
 from rich.logging import RichHandler
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 PACKAGES = ("pipeline", "labelers", "training", "data_manifests")
 TRACE_VARIABLE = "FIQA_TRACE"
 """Set to anything, errors come with their trace."""
+
+_UNREAD = re.compile(r"\w+\[.*\]: Error when parsing the default value of '(\w+)'", re.DOTALL)
+"""What Luigi says of a value of its own options that it cannot read: the cause stands behind it."""
 
 _EXPECTED = (ValueError, OSError, RuntimeError, ParameterException)
 """Errors that say by themselves what to do; any other is a defect and keeps its trace."""
@@ -21,6 +31,17 @@ _EXPECTED = (ValueError, OSError, RuntimeError, ParameterException)
 def wants_trace() -> bool:
     """Whether errors are to come with their trace."""
     return bool(os.environ.get(TRACE_VARIABLE))
+
+
+@contextlib.contextmanager
+def one_message() -> Iterator[None]:
+    """On the command line, end the program with a mistake's one message instead of a trace."""
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError) as error:
+        if CmdlineParser.get_instance() is None or wants_trace():
+            raise
+        sys.exit(f"error: {_message_of(error)}")
 
 
 def set_up_logs(level: int = logging.INFO) -> None:
@@ -54,7 +75,13 @@ def _shorten(record: logging.LogRecord) -> bool:
     if record.exc_info and isinstance(record.exc_info[1], _EXPECTED) and not wants_trace():
         task = record.args[-1] if isinstance(record.args, tuple) and record.args else None
         failed = f"{getattr(task, 'task_family', task)} failed: " if task else ""
-        record.msg = f"{failed}{record.exc_info[1]}"
+        record.msg = f"{failed}{_message_of(record.exc_info[1])}"
         record.args = None
         record.exc_info = None
     return True
+
+
+def _message_of(error: BaseException) -> str:
+    """What an expected error says."""
+    unread = _UNREAD.fullmatch(str(error))
+    return f"{unread[1]}: {error.__cause__}" if unread and error.__cause__ else str(error)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-from data_manifests.network import AnglesOutput, BinsOutput, Entry, Kind, ProbabilitiesOutput
+from data_manifests.network import AnglesOutput, BinsOutput, Entry, Kind, MeshOutput, ProbabilitiesOutput
 from data_manifests.weights import find
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from labelers.measures import Labeler
-    from labelers.onnx import Network
+    from labelers.onnx import InputSpec, Network
     from pipeline.measure import Opener
     from pipeline.pixel_stages import PixelStage
     from pipeline.settings import Settings
@@ -78,24 +78,36 @@ def for_model(entry: Entry, device: str) -> Opener:
     return ModelOpener(entry=entry, device=device)
 
 
-def _networks(entry: Entry, paths: tuple[Path, ...], device: str) -> list[Network]:
-    """The ONNX sessions of an entry."""
-    from labelers.onnx import Colour, Device, InputSpec, open_network  # noqa: PLC0415
+def _input_spec(entry: Entry) -> InputSpec:
+    """What the networks of an entry want to see."""
+    from labelers.onnx import Colour, InputSpec  # noqa: PLC0415
 
     if entry.input is None:
         raise ValueError(f"{entry.name} has no [input] table in models.toml, which an ONNX network needs")
-    spec = InputSpec(
+    return InputSpec(
         width=entry.input.width,
         height=entry.input.height,
         colour=Colour(entry.input.colour.value),
         mean=entry.input.mean,
         std=entry.input.std,
     )
+
+
+def _networks(entry: Entry, paths: tuple[Path, ...], device: str) -> list[Network]:
+    """The ONNX sessions of an entry."""
+    from labelers.onnx import Device, open_network  # noqa: PLC0415
+
+    spec = _input_spec(entry)
     return [open_network(path, input=spec, batch=entry.batch, device=Device(device)) for path in paths]
 
 
-def _open_landmarks(entry: Entry, paths: tuple[Path, ...], device: str) -> Labeler:  # noqa: ARG001 - CPU only
-    """MediaPipe's FaceLandmarker, which runs on the CPU whatever the device of the networks is."""
+def _open_landmarks(entry: Entry, paths: tuple[Path, ...], device: str) -> Labeler:
+    """MediaPipe's bundle: its mesh network alone, or FaceLandmarker, which runs on the processor on any device."""
+    if isinstance(entry.output, MeshOutput):
+        from labelers.face_mesh import open_face_mesh  # noqa: PLC0415
+        from labelers.onnx import Device  # noqa: PLC0415
+
+        return open_face_mesh(paths[0], input=_input_spec(entry), batch=entry.batch, device=Device(device))
     from labelers.pose import LandmarkerPose  # noqa: PLC0415
 
     return LandmarkerPose(paths[0])

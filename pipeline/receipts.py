@@ -69,7 +69,12 @@ def count_status(store: Store, spec: StageSpec) -> dict[str, int]:
 
 def read_receipts(store: Store, spec: StageSpec) -> list[dict[str, Any]]:
     """The receipts of all runs that took part in a stage, oldest first."""
-    return [json.loads(path.read_text()) for path in sorted(store.receipts(spec).glob("run-*.json"))]
+    return read_runs(store.receipts(spec))
+
+
+def read_runs(folder: Path) -> list[dict[str, Any]]:
+    """The receipts in a folder, oldest first."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("run-*.json"))]
 
 
 def sum_notes(store: Store, spec: StageSpec) -> dict[str, int]:

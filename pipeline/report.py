@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from data_manifests.tables import CLASSES, Factor, Status
-from pipeline.label_command import label_command
 from pipeline.receipts import sum_notes
 from pipeline.settings import BlurSource, LabelSettings
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.job import Job
+    from pipeline.label_command import Command
 
 FEW = 100
 """Of fewer images no share is worth a warning."""
@@ -79,12 +79,13 @@ def rank_correlation(labels: pl.LazyFrame) -> float:
     return float("nan") if value is None else float(value)
 
 
-def advise_blur(labels: pl.LazyFrame, command: str) -> BlurAdvice | None:
+def advise_blur(labels: pl.LazyFrame, settings: LabelSettings, command: Command) -> BlurAdvice | None:
     """Thresholds for cpbd: its quantiles at the shares of sobel under 0.35 and 0.7, or terciles; None without scores.
 
     Args:
         labels: the label set.
-        command: what re-runs the labels, without thresholds.
+        settings: the thresholds now; those of other factors stay.
+        command: what re-runs the labels.
     """
     scores = labels.select("cpbd", "sobel").drop_nulls().collect()
     if scores.is_empty():
@@ -97,12 +98,11 @@ def advise_blur(labels: pl.LazyFrame, command: str) -> BlurAdvice | None:
     low, high = (round(float(q), 3) for q in np.quantile(cpbd, shares))
     if not low < high:
         high = round(low + 0.001, 3)
-    return BlurAdvice(
-        low=low, high=high, reason=reason, command=f"{command} --labels-blur-hazy {low} --labels-blur-clear {high}"
-    )
+    better = settings.model_dump() | {"blur_hazy": low, "blur_clear": high}
+    return BlurAdvice(low=low, high=high, reason=reason, command=command.with_thresholds(better))
 
 
-def warnings_of(labels: pl.LazyFrame, settings: LabelSettings, command: str) -> list[str]:
+def warnings_of(labels: pl.LazyFrame, settings: LabelSettings, command: Command) -> list[str]:
     """What looks wrong with the classes, each with what to do; nothing for a handful of images."""
     if labels.select(pl.len()).collect().item() < FEW:
         return []
@@ -116,7 +116,7 @@ def warnings_of(labels: pl.LazyFrame, settings: LabelSettings, command: str) -> 
     if correlation < DISAGREEING:
         found.append(f"blur: cpbd and sobel order the images against each other (Spearman {correlation:.2f})")
     suspicious = settings.blur_source is BlurSource.CPBD and any(line.startswith("blur") for line in found)
-    if suspicious and (advice := advise_blur(labels, command)):
+    if suspicious and (advice := advise_blur(labels, settings, command)):
         found.append(
             f"blur: thresholds {advice.low} and {advice.high} ({advice.reason}) would fit this data set; "
             f"to classify again, nothing else: {advice.command}"
@@ -139,15 +139,20 @@ def image_warnings(job: Job, labels: pl.LazyFrame, rows: int) -> list[str]:
     return found
 
 
-def print_summary(job: Job) -> None:
-    """Print causes of nulls, class shares, warnings, where the labels lie and how to open them."""
+def print_summary(job: Job, command: Command) -> None:
+    """Print causes of nulls, class shares, warnings, where the labels lie and how to open them.
+
+    Args:
+        job: whose labels.
+        command: that made them.
+    """
     console = Console()
     folder = job.store.root / "labels" / "current"
     labels = pl.scan_parquet(folder)
     rows = labels.select(pl.len()).collect().item()
     console.print(_status_table(labels, rows))
     console.print(_share_table(labels))
-    for line in warnings_of(labels, job.settings.labels, label_command(job)) + image_warnings(job, labels, rows):
+    for line in warnings_of(labels, job.settings.labels, command) + image_warnings(job, labels, rows):
         console.print(f"[yellow]warning:[/] {line}", highlight=False, soft_wrap=True)
     print_unread(folder)
     console.print(f"{rows:,} labels lie in {folder}", highlight=False, soft_wrap=True)

@@ -5,6 +5,7 @@ Only settings that decide an output enter fingerprints; where and how fast it is
 
 from __future__ import annotations
 
+import inspect
 import math
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from data_manifests.manifest import Anchor, Centres
 from data_manifests.recipes import Recipe
 from pipeline.cluster import Cluster, check_address
+from pipeline.parameters import BoolParameter, FloatParameter, given_text
 
 
 class SettingsError(ValueError):
@@ -50,7 +52,7 @@ class dataset(luigi.Config):  # noqa: N801 - the class name is the section's nam
 
 
 class models(luigi.Config):  # noqa: N801
-    """The networks; a manifest may name others for its data set."""
+    """The networks; a manifest may name others for its data set, and the command line stands above both."""
 
     recognition = luigi.Parameter(default="fr_feature", description="recogniser of models.toml")
     pose = luigi.Parameter(default="face_landmarker", description="pose model of models.toml")
@@ -76,11 +78,11 @@ class labels(luigi.Config):  # noqa: N801
 
     recipe = luigi.Parameter(default="paper", description="paper or released")
     blur_source = luigi.Parameter(default="", description="cpbd (paper) or sobel (released)")
-    blur_hazy = luigi.FloatParameter(default=0.35, description="below: hazy")
-    blur_clear = luigi.FloatParameter(default=0.7, description="above: clear")
-    yaw_frontal = luigi.FloatParameter(default=10.0, description="degrees; below: frontal")
-    yaw_profile = luigi.FloatParameter(default=25.0, description="degrees; above: profile")
-    worse_probability = luigi.FloatParameter(default=0.5, description="from here on: the worse class of a factor")
+    blur_hazy = FloatParameter(default=0.35, description="below: hazy")
+    blur_clear = FloatParameter(default=0.7, description="above: clear")
+    yaw_frontal = FloatParameter(default=10.0, description="degrees; below: frontal")
+    yaw_profile = FloatParameter(default=25.0, description="degrees; above: profile")
+    worse_probability = FloatParameter(default=0.5, description="from here on: the worse class of a factor")
     missing_pose = luigi.Parameter(default="", description="class of a face that was not found: null or profile")
     anchor = luigi.Parameter(default="", description="certainty_ratio (paper) or plain_ratio (released)")
     normalise = luigi.Parameter(default="minmax", description="minmax, or quantile (0.1 % and 99.9 %, clipped)")
@@ -91,17 +93,23 @@ class execution(luigi.Config):  # noqa: N801
 
     device = luigi.Parameter(default="cpu", description="cpu or cuda, for networks in ONNX Runtime")
     dask = luigi.Parameter(default="", description="a Dask cluster: tcp://host:8786, or local:N for N processes")
-    dask_wait = luigi.FloatParameter(default=30.0, description="seconds to wait for a silent scheduler or a worker")
+    dask_wait = FloatParameter(default=30.0, description="seconds to wait for a silent scheduler or a worker")
 
 
 class report(luigi.Config):  # noqa: N801
     """The page of a label set; never part of a fingerprint."""
 
-    page = luigi.BoolParameter(
+    page = BoolParameter(
         default=True,
-        parsing=luigi.BoolParameter.EXPLICIT_PARSING,
+        parsing=BoolParameter.EXPLICIT_PARSING,
         description="whether LabelAll ends with the page that LabelReport makes: true or false",
     )
+
+
+def list_sections() -> tuple[type[luigi.Config], ...]:
+    """The sections, in the order in which they stand above."""
+    here = (value for value in globals().values() if inspect.isclass(value) and value.__module__ == __name__)
+    return tuple(value for value in here if issubclass(value, luigi.Config))
 
 
 class _Section(BaseModel):
@@ -176,8 +184,19 @@ _BY_RECIPE = {
 """What each recipe means for the settings that are left empty (docs/fidelity.md)."""
 
 
+_CHOICES: dict[str, tuple[type[luigi.Config], str]] = {
+    "recognition_model": (models, "recognition"),
+    "pose_model": (models, "pose"),
+    "factors_model": (models, "factors"),
+    "centres": (anchors, "centres"),
+    "head": (anchors, "head"),
+    "anchor": (labels, "anchor"),
+}
+"""What a manifest may choose for its data set, and the setting that it then stands above."""
+
+
 def read_settings(overrides: dict[str, str]) -> Settings:
-    """Read luigi.cfg and the command line, and let the manifest's own choices stand above luigi.cfg.
+    """Read the settings: the command line stands above the manifest's own choices, and these above luigi.cfg.
 
     Args:
         overrides: recognition_model, pose_model, factors_model, centres, head, anchor of the manifest, where given.
@@ -185,6 +204,7 @@ def read_settings(overrides: dict[str, str]) -> Settings:
     Raises:
         SettingsError: names the first setting that is wrong.
     """
+    overrides = {name: value for name, value in overrides.items() if given_text(*_CHOICES[name]) is None}
     label_values = {name: getattr(labels(), name) for name in LabelSettings.model_fields}
     if "anchor" in overrides:
         label_values["anchor"] = overrides["anchor"]

@@ -49,7 +49,6 @@ class Stage(luigi.Task):
 
     stage: ClassVar[str]
     needs: ClassVar[tuple[type[Stage], ...]] = ()
-    uses_gpu: ClassVar[bool] = False
 
     data_set = luigi.Parameter(description="the data set's folder in the workspace")
     fingerprint = luigi.Parameter(description="what decides the output")
@@ -81,8 +80,12 @@ class Stage(luigi.Task):
     @property
     def resources(self) -> dict[str, int]:
         """One computing stage at a time: each uses all processes. A stage on the GPU runs beside one on the CPU."""
-        on_gpu = self.uses_gpu and self.job.settings.device == "cuda"
+        on_gpu = self.can_use_gpu() and self.job.settings.device == "cuda"
         return {"gpu": 1} if on_gpu else {"cpu": 1}
+
+    def can_use_gpu(self) -> bool:
+        """Whether the stage computes on a GPU where the settings ask for one."""
+        return False
 
     def requires(self) -> list[luigi.Task]:
         """The stages that are read, and the weights."""

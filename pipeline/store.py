@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 STAGING = "_staging"
 RECEIPTS = "_receipts"
 CURRENT = "current"
+EVALUATION = "evaluation"
+"""The folder of evaluations, beside those of data sets."""
+PAGE = "index.html"
+"""What a person opens, in the folder of a report or an evaluation."""
 _SHARD = re.compile(r"shard-(\d{5})\.parquet")
 _PART = re.compile(r"shard-(\d{5})-rows-(\d+)-(\d+)\.parquet")
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import requests
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,8 +22,10 @@ from training.prompts import PROMPTS, tokenize_prompts
 from training.weights import load_strictly, read_state_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import ModuleType
+
+logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).with_name("towers")
 """Towers of our own, small enough for a processor, in open_clip's form; the others come with open_clip."""
@@ -35,6 +39,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 OPENAI_EXTRAS = frozenset({"input_resolution", "context_length", "vocab_size"})
 """What OpenAI's own archives hold beside weights."""
 
+_ANSWER_SECONDS = 10.0
 _TEXT_BATCH = 60
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 
@@ -192,13 +197,30 @@ def find_published(name: str, tag: str) -> Path | None:
 def _download(source: Mapping[str, Any], tower: Tower, tag: str) -> str:
     """The file of published weights, from open_clip's cache or from where they are published."""
     try:
-        path: str = import_open_clip().download_pretrained(source)
+        with _ask_cache_where_unreachable():
+            path: str = import_open_clip().download_pretrained(source)
     except (OSError, RuntimeError) as error:
         raise TowerError(
             f"the weights {tag!r} of {tower.name!r} are not cached and cannot be fetched ({error}): fetch them on "
             "a machine with a connection and name the file instead of the tag"
         ) from error
     return path
+
+
+@contextlib.contextmanager
+def _ask_cache_where_unreachable() -> Iterator[None]:
+    """Let huggingface_hub look into its cache alone where its host does not answer; it would try for 45 seconds."""
+    constants: Any = importlib.import_module("huggingface_hub.constants")
+    before = constants.HF_HUB_OFFLINE
+    try:
+        requests.head(constants.ENDPOINT, timeout=_ANSWER_SECONDS)
+    except requests.RequestException:
+        logger.warning("%s does not answer: what was fetched from there before has to do", constants.ENDPOINT)
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _check_activation(tower: Tower, *, quick_gelu: bool, whose: str) -> None:

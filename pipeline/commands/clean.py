@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from data_manifests.files import RunLock
-from pipeline.commands.common import console, human_bytes
+from pipeline.commands.common import console, folder_bytes, human_bytes
 from pipeline.job import workspace_root
 from pipeline.store import CURRENT, RECEIPTS, STAGING
+from pipeline.tasks.training import FACTOR_NET, QUALITY_MODEL
 
 
 def register(app: typer.Typer) -> None:
@@ -24,9 +25,12 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, remove nothing.")] = False,
     dataset: Annotated[str, typer.Option("--dataset", help="Folder of one data set; default: all.")] = "",
 ) -> None:
-    """Remove old outputs; `current` always stays. Example: python -m pipeline clean --keep 2 --dry-run.
+    """Remove old outputs; `current` always stays.
 
-    Old are outputs of settings that were not asked for last, and parts of runs that were not finished.
+    Example: python -m pipeline clean --keep 2 --dry-run
+
+    Old are outputs of settings that were not asked for last, pages too, and parts of runs that were not finished.
+    Trainings stay: remove the folders of those that you no longer need.
     """
     root = workspace_root()
     freed = 0
@@ -46,7 +50,8 @@ def clean(
 def old_outputs(folder: Path, keep: int) -> list[Path]:
     """The outputs of a data set that are neither current nor among the `keep` newest others of their stage."""
     found = []
-    for stage in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(("_", "."))):
+    stages = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(("_", "."))]
+    for stage in sorted(p for p in stages if p.name not in {QUALITY_MODEL, FACTOR_NET}):
         link = stage / CURRENT
         current = link.readlink().name if link.is_symlink() else None
         others = [p for p in stage.iterdir() if p.is_dir() and not p.is_symlink() and p.name != current]
@@ -73,8 +78,3 @@ def remove_output(folder: Path, output: Path) -> None:
     shutil.rmtree(doomed)
     for tree in (RECEIPTS, STAGING):
         shutil.rmtree(folder / tree / stage / fingerprint, ignore_errors=True)
-
-
-def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder."""
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())

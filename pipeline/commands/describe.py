@@ -24,7 +24,10 @@ def register(app: typer.Typer) -> None:
 def describe(
     table: Annotated[str, typer.Argument(help=f"One of: {', '.join(ALL_TABLES)}.")] = "labels",
 ) -> None:
-    """Show the columns of a table. Example: python -m pipeline describe labels."""
+    """Show the columns of a table.
+
+    Example: python -m pipeline describe labels
+    """
     if table not in ALL_TABLES:
         raise typer.BadParameter(f"there is no table {table!r}: choose one of {', '.join(ALL_TABLES)}")
     found = ALL_TABLES[table]

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import luigi
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from data_manifests.recordio import UNKNOWN_IDENTITY
 from data_manifests.weights import WeightsError, find
 from pipeline.cluster import START_WORKERS, ClusterError
 from pipeline.commands.common import Dataset, console, human_bytes, job_of
+from pipeline.commands.settings import with_settings
 from pipeline.execution import check_locks
 from pipeline.index import index_images
 from pipeline.job import free_bytes, workspace_root
@@ -56,16 +57,18 @@ class Finding:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("doctor")(doctor)
+    app.command("doctor")(with_settings(doctor))
 
 
 def doctor(dataset: Dataset = "") -> None:
-    """Check packages, providers, weights, disk and the data set. Example: python -m pipeline doctor --dataset ms1mv2.
+    """Check packages, providers, weights, disk and the data set.
+
+    Example: python -m pipeline doctor --dataset ms1mv2
 
     It ends with exit code 1 where something is bad; a note is no obstacle.
     """
     job = job_of(dataset)
-    table = Table("", "what", "found", title="doctor")
+    table = Table("", "what", Column("found", overflow="fold"), title="doctor")
     findings = [*check_machine(), *check_packages(), *check_providers(job), *check_cluster(job)]
     findings += [*check_weights(job), *check_data(job)]
     for finding in findings:

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from data_manifests.tables import LABELS, TABLES, Status
 from labelers.faces import DecodeError, decode
-from pipeline.commands.common import Dataset, Limit, console, job_of
+from pipeline.commands.common import Dataset, Limit, console, job_of, require_labels
+from pipeline.commands.settings import with_settings
 from pipeline.job import Job, JobError
 from pipeline.labels import CARRIED
 from pipeline.store import read_columns
@@ -45,7 +46,7 @@ class Row:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("explain")(explain)
+    app.command("explain")(with_settings(explain))
 
 
 def explain(
@@ -54,7 +55,9 @@ def explain(
     limit: Limit = 0,
     save: Annotated[Path | None, typer.Option("--save", help="Write the stored image to this file.")] = None,
 ) -> None:
-    """Show an image, its measures and where each comes from. Example: python -m pipeline explain 42 --save face.jpg.
+    """Show an image, its measures and where each comes from.
+
+    Example: python -m pipeline explain 42 --save face.jpg
 
     The key of an image is the first column of the labels.
     """
@@ -81,8 +84,7 @@ def find_row(job: Job, key: int) -> Row:
         JobError: if there are no labels yet, or no such key.
     """
     index = job.stages["index"]
-    if not job.store.is_complete(job.stages["labels"]):
-        raise JobError(f"{job.name} has no labels under these settings yet: run luigi --module pipeline LabelAll")
+    require_labels(job)
     low, high = 0, job.store.shard_count(index) or 1
     while low < high:
         middle = (low + high) // 2

@@ -11,7 +11,8 @@ import typer
 
 from data_manifests.files import write_atomically
 from data_manifests.tables import CLASSES, Factor, Status
-from pipeline.commands.common import Dataset, Limit, console, job_of
+from pipeline.commands.common import Dataset, Limit, console, job_of, require_labels
+from pipeline.commands.settings import with_settings
 from pipeline.job import Job, JobError
 from pipeline.store import read_columns
 
@@ -34,7 +35,7 @@ CLIB_FACTORS = (Factor.BLUR, Factor.POSE, Factor.EXPRESSION, Factor.LIGHTING, Fa
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("export")(export)
+    app.command("export")(with_settings(export))
 
 
 def export(
@@ -49,13 +50,14 @@ def export(
         typer.Option("--images", help="clib: folder to which the images of a .rec file are written."),
     ] = None,
 ) -> None:
-    """Write labels for other programs. Example: python -m pipeline export --output labels.csv.
+    """Write labels for other programs.
+
+    Example: python -m pipeline export --output labels.csv
 
     The file of the authors' loader: python -m pipeline export --format clib --output labels.txt --images faces
     """
     job = job_of(dataset, limit, "labels")
-    if not job.store.is_complete(job.stages["labels"]):
-        raise JobError(f"{job.name} has no labels under these settings yet: run luigi --module pipeline LabelAll")
+    require_labels(job)
     labels = pl.scan_parquet(job.store.folder(job.stages["labels"]))
     if form is ExportFormat.CSV:
         text = labels.collect().write_csv()

@@ -2,58 +2,99 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from pipeline.commands.common import Dataset, Limit, console, job_of
+from pipeline.commands.settings import with_settings
 from pipeline.fingerprint import StageSpec, changes
+from pipeline.job import Job
+from pipeline.label_report.spec import page_file, report_spec
+from pipeline.settings import report
 from pipeline.store import Store
-from pipeline.tasks.goals import Goal
+from pipeline.tasks.goals import Goal, LabelAll
+from pipeline.tasks.label_report import LabelReport
+
+GOALS: dict[str, type[Goal]] = {cls.__name__: cls for cls in sorted(Goal.__subclasses__(), key=lambda c: c.__name__)}
+
+_ELSEWHERE = {
+    "EvaluateQuality": "the stages of a benchmark are those of EmbeddingsAll with --dataset BENCHMARK, and of PoseAll, "
+    "BlurAll and FactorsAll; the command itself ends at once where its evaluation is there",
+    "TrainQuality": "the labels that it trains from are those of LabelAll; it trains where there is no model of these "
+    "labels and options yet",
+}
+"""Tasks that are no goals, and what can be asked instead."""
+
+_DONE = "done"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("plan")(plan)
+    app.command("plan")(with_settings(plan))
 
 
 def plan(
-    goal: Annotated[str, typer.Argument(help="LabelAll, BlurAll, PoseAll, FactorsAll, EmbeddingsAll or AnchorsAll.")],
-    dataset: Dataset = "",
-    limit: Limit = 0,
+    goal: Annotated[str, typer.Argument(help=f"One of: {', '.join(GOALS)}.")], dataset: Dataset = "", limit: Limit = 0
 ) -> None:
-    """Show what a goal would run and why. Example: python -m pipeline plan LabelAll --dataset ms1mv2.
+    """Show what a goal would run and why.
 
-    To try other settings, put them into a file of the form of luigi.cfg, and name it in LUIGI_CONFIG_PATH.
+    Example: python -m pipeline plan LabelAll --labels-blur-hazy 0.3
+
+    It computes nothing.
     """
-    last = goal_class(goal).last.stage
-    job = job_of(dataset, limit, last)
+    wanted = goal_class(goal)
+    job = job_of(dataset, limit, wanted.last.stage)
     table = Table("stage", "fingerprint", "state", "why", title=f"{goal} of {job.name}")
-    runs = 0
-    for spec in job.stages[last].closure():
-        state, why = judge(job.store, spec)
-        runs += state != "done"
+    stages = job.stages[wanted.last.stage].closure()
+    lines = [judge(job.store, spec, is_whole=job.store.is_complete(spec)) for spec in stages]
+    for spec, (state, why) in zip(stages, lines, strict=True):
+        table.add_row(spec.name, spec.fingerprint, state, why)
+    is_drawn = False
+    if wanted is LabelReport or (wanted is LabelAll and report().page):
+        # LabelAll draws when it has made something, or has another output for `current` to name.
+        draws = wanted is LabelReport or any(line != (_DONE, "") for line in lines)
+        spec, state, why = plan_page(job, draws=draws)
+        is_drawn = draws and state != _DONE
         table.add_row(spec.name, spec.fingerprint, state, why)
     console.print(table)
-    console.print(f"{runs} stages would run" if runs else "nothing would run")
+    console.print(_sum_up(sum(state != _DONE for state, _ in lines), len(lines), is_drawn=is_drawn))
+
+
+def _sum_up(runs: int, stages: int, *, is_drawn: bool) -> str:
+    """What would happen, in one line."""
+    if not runs:
+        return "the page alone would be drawn" if is_drawn else "nothing would run"
+    return f"{runs} of {stages} stages would run" + (", and then the page would be drawn" if is_drawn else "")
+
+
+def plan_page(job: Job, *, draws: bool) -> tuple[StageSpec, str, str]:
+    """The page of a job's labels, its state, and why it would be drawn, or would not although it is not there."""
+    spec = report_spec(job)
+    state, why = judge(job.store, spec, is_whole=page_file(job.store, spec).is_file())
+    if state != _DONE and not draws:
+        return spec, "not drawn", f"{LabelAll.__name__} has nothing to do; {LabelReport.__name__} draws it"
+    return spec, state, why
 
 
 def goal_class(name: str) -> type[Goal]:
     """The goal of that name."""
-    known: dict[str, type[Goal]] = {cls.__name__: cls for cls in Goal.__subclasses__()}
-    if name not in known:
-        raise typer.BadParameter(f"{name} is not a goal: choose one of {', '.join(sorted(known))}")
-    return known[name]
+    if name in GOALS:
+        return GOALS[name]
+    near = difflib.get_close_matches(name, GOALS, n=1)
+    remedy = _ELSEWHERE.get(name) or (f"did you mean {near[0]}?" if near else f"choose one of {', '.join(GOALS)}")
+    raise typer.BadParameter(f"{name} is not a goal of one data set: {remedy}")
 
 
-def judge(store: Store, spec: StageSpec) -> tuple[str, str]:
-    """The state of a stage and why it would run."""
+def judge(store: Store, spec: StageSpec, *, is_whole: bool) -> tuple[str, str]:
+    """The state of a stage, whose output is there or not, and why it would run."""
     current = store.current(spec.name)
-    if store.is_complete(spec):
+    if is_whole:
         if current == spec.fingerprint:
-            return "done", ""
-        return "done", "made earlier; `current` will name it" if current else "`current` will name it"
+            return _DONE, ""
+        return _DONE, "made earlier; `current` will name it" if current else "`current` will name it"
     present = len(store.present_shards(spec))
     parts = len(store.present_parts(spec))
     state = f"runs; {present} shards and {parts} parts are there" if present or parts else "runs"

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from pipeline.commands.common import console, human_bytes
+from data_manifests.score_tables import MODEL_TABLES, STAGE_TABLES
+from data_manifests.tables import TABLES
+from pipeline.commands.common import console, folder_bytes, human_age, human_bytes
 from pipeline.job import workspace_root
-from pipeline.store import CURRENT, RECEIPTS
+from pipeline.label_report.spec import STAGE as REPORT
+from pipeline.progress import describe_rest
+from pipeline.receipts import read_runs
+from pipeline.store import CURRENT, EVALUATION, PAGE, RECEIPTS, Store
+
+_ORDER = (*TABLES, REPORT, *MODEL_TABLES)
+"""The stages as they are made; others follow by name."""
+
+_MAKERS = ("model", "network", "tower", "name")
+"""What the network behind an output is called in the output's description."""
 
 
 def register(app: typer.Typer) -> None:
@@ -20,9 +34,13 @@ def register(app: typer.Typer) -> None:
 
 
 def status() -> None:
-    """Show every data set: stages, rows, causes of nulls, speed, size. Example: python -m pipeline status.
+    """Show what is there: rows, networks, causes of nulls, time, age, size.
 
-    The workspace is the folder `workspace` here, or the one that FIQA_WORKSPACE names.
+    Example: python -m pipeline status
+
+    The workspace is the folder `workspace` here, or the one that FIQA_WORKSPACE names. A stage's row speaks of the
+    output that was asked for last, and +1 of an older one beside it; its time is that of all runs that made it, its
+    size that of older outputs too.
     """
     root = workspace_root()
     folders = sorted(p.parent for p in root.glob(f"*/{RECEIPTS}"))
@@ -30,40 +48,103 @@ def status() -> None:
         console.print(f"{root} holds no labels yet; `make labels` makes those of the sample")
     for folder in folders:
         console.print(stage_table(folder))
-        labels = folder / "labels" / CURRENT
-        if labels.exists():
-            console.print(f'open the labels: polars.scan_parquet("{labels}")', highlight=False, soft_wrap=True)
+        if (labels := folder / "labels" / CURRENT).exists():
+            _say(f'open the labels: polars.scan_parquet("{labels}")')
+        if (page := folder / REPORT / CURRENT / PAGE).exists():
+            _say(f"look at the labels: {page}")
+    if (root / RECEIPTS).exists():
+        console.print(stage_table(root))
+        if (page := root / EVALUATION / CURRENT / PAGE).exists():
+            _say(f"look at the evaluation: {page}")
+
+
+def _say(line: str) -> None:
+    """Print a line with a path, which stays whole."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """The output of a stage that was asked for last.
+
+    Attributes:
+        name: its fingerprint.
+        maker: the network behind it, if there is one.
+        rows: of its tables; None where it has none.
+        not_ok: rows by cause, those that are ok left out.
+        seconds: of all runs that made it.
+        images: computed in these runs.
+        finished: when the last of them ended; None where that is not known.
+    """
+
+    name: str
+    maker: str
+    rows: int | None
+    not_ok: dict[str, int]
+    seconds: float
+    images: int
+    finished: datetime | None
 
 
 def stage_table(folder: Path) -> Table:
-    """The stages of one data set."""
-    table = Table(title=str(folder))
-    for name in ("stage", "current", "rows not ok", "images/s", "finished", "size"):
-        table.add_column(name, no_wrap=name in {"stage", "finished", "size"})
-    for stage in sorted(p.name for p in (folder / RECEIPTS).iterdir() if p.is_dir()):
-        link = folder / stage / CURRENT
-        name = link.readlink().name if link.is_symlink() else ""
-        receipt = newest_receipt(folder / RECEIPTS / stage / name) if name else {}
-        made = sorted(p for p in (folder / stage).glob("*") if p.is_dir() and not p.is_symlink())
+    """The stages of one data set, or the evaluations of a workspace."""
+    table = Table(title=str(folder), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("stage", "current", "network", "rows", "not ok", "time", "images/s", "age", "size"):
+        table.add_column(
+            name,
+            no_wrap=name not in {"network", "not ok"},
+            overflow="fold",
+            justify="right" if name in {"rows", "time", "images/s", "age", "size"} else "left",
+        )
+    for stage in sorted((p.name for p in (folder / RECEIPTS).iterdir() if p.is_dir()), key=_place):
+        made = [p for p in (folder / stage).glob("*") if p.is_dir() and not p.is_symlink()]
+        older = f" +{len(made) - 1}" if len(made) > 1 else ""
+        size = human_bytes(sum(map(folder_bytes, made)))
+        output = read_output(Store(root=folder), stage)
+        if output is None:
+            table.add_row(stage, f"not finished{older}", *[""] * 6, size)
+            continue
         table.add_row(
             stage,
-            (name or "not finished") + (f" (+{len(made) - 1} older)" if len(made) > 1 else ""),
-            _not_ok(receipt.get("status", {})),
-            f"{receipt['images_per_second']:,.0f}" if receipt.get("images_per_second") else "",
-            receipt.get("finished", "")[:16].replace("T", " "),
-            human_bytes(sum(f.stat().st_size for p in made for f in p.iterdir())),
+            output.name + older,
+            output.maker,
+            "" if output.rows is None else f"{output.rows:,}",
+            ", ".join(f"{name} {count:,}" for name, count in sorted(output.not_ok.items())),
+            describe_rest(output.seconds) if output.seconds else "",
+            f"{output.images / output.seconds:,.0f}" if _is_by_image(stage) and output.seconds else "",
+            human_age(datetime.now(UTC) - output.finished) if output.finished else "",
+            size,
         )
     return table
 
 
-def newest_receipt(folder: Path) -> dict[str, Any]:
-    """The figures of the last run that computed something, or of the last run."""
-    receipts = [json.loads(p.read_text()) for p in sorted(folder.glob("run-*.json"))]
-    worked = [r for r in receipts if r["rows_computed"]]
-    newest: dict[str, Any] = (worked or receipts or [{}])[-1]
-    return newest
+def _place(stage: str) -> tuple[int, str]:
+    """Where a stage stands among the others."""
+    return (_ORDER.index(stage) if stage in _ORDER else len(_ORDER)), stage
 
 
-def _not_ok(counts: dict[str, int]) -> str:
-    """Rows by cause, those that are ok left out."""
-    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()) if name != "ok")
+def _is_by_image(stage: str) -> bool:
+    """Whether a stage has a row for every image."""
+    return stage in STAGE_TABLES and "key" in STAGE_TABLES[stage].names
+
+
+def read_output(store: Store, stage: str) -> Output | None:
+    """The output that `current` names; None where it names none."""
+    name = store.current(stage)
+    if name is None:
+        return None
+    runs = read_runs(store.root / RECEIPTS / stage / name)
+    # A run that found everything made took part in nothing.
+    worked = [run for run in runs if run.get("rows_computed")] or runs
+    newest: dict[str, Any] = worked[-1] if worked else {}
+    made_from = (store.recall(stage, name) or {}).get("parameters", {})
+    files = list((store.root / stage / name).glob("*.parquet"))
+    return Output(
+        name=name,
+        maker=next((str(made_from[key]) for key in _MAKERS if key in made_from), ""),
+        rows=sum(pq.read_metadata(file).num_rows for file in files) if files and stage != EVALUATION else None,
+        not_ok={cause: count for cause, count in newest.get("status", {}).items() if cause != "ok"},
+        seconds=sum(run["wall_seconds"] for run in worked),
+        images=sum(run.get("rows_computed", 0) for run in worked),
+        finished=datetime.fromisoformat(newest["finished"]) if newest else None,
+    )

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from data_manifests.models import load_registry
 from data_manifests.network import Entry
 from data_manifests.weights import WeightsError, WeightsMissingError, fetch, find
 from pipeline.commands.common import console, human_bytes
 
-_group = typer.Typer(
-    help="Weight files: list them, fetch them. Example: python -m pipeline weights.", invoke_without_command=True
-)
+_group = typer.Typer(invoke_without_command=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -24,10 +22,13 @@ def register(app: typer.Typer) -> None:
 
 @_group.callback()
 def listing(context: typer.Context) -> None:
-    """List every model with its licence and whether its files are at hand. Example: python -m pipeline weights."""
+    """List every model with its licence and whether its files are at hand.
+
+    Example: python -m pipeline weights
+    """
     if context.invoked_subcommand:
         return
-    table = Table("model", "kind", "size", "licence", "state", title="Weight files")
+    table = Table("model", "kind", "size", "licence", Column("state", overflow="fold"), title="Weight files")
     for entry in load_registry().entries.values():
         size = sum(file.bytes or 0 for file in entry.files)
         table.add_row(entry.name, entry.kind.value, human_bytes(size) if size else "?", entry.licence, _state(entry))
@@ -50,7 +51,9 @@ def _state(entry: Entry) -> str:
 def fetch_command(
     names: Annotated[list[str], typer.Argument(help="Names of models.toml.")],
 ) -> None:
-    """Fetch and verify weight files. Example: python -m pipeline weights fetch fr_feature fr_pose.
+    """Fetch and verify weight files.
+
+    Example: python -m pipeline weights fetch fr_feature fr_pose
 
     They come into the cache (FIQA_CACHE). Files that you bring yourself are found in the folders of FIQA_MODELS.
     """

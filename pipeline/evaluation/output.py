@@ -16,7 +16,7 @@ import numpy as np
 from data_manifests.files import sync_folder, write_atomically
 from data_manifests.parquet import write_table
 from pipeline.receipts import machine, versions
-from pipeline.store import write_json
+from pipeline.store import PAGE, write_json
 from training.evaluation.gallery import Face, pick_faces
 from training.evaluation.lineup import distinct
 from training.evaluation.markdown import escape, render_markdown
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.evaluation.judging import JudgedBenchmark, Outcome
     from pipeline.evaluation.plan import Plan
 
-REPORT, PAGE = "report.md", "index.html"
+REPORT = "report.md"
 _SHOWN = 12
 """Digits of a hash that are shown."""
 

@@ -16,7 +16,7 @@ from pipeline.evaluation.opener import QualityOpener
 from pipeline.fingerprint import StageSpec
 from pipeline.job import Job, change_recogniser, resolve
 from pipeline.settings import read_settings
-from pipeline.store import Store
+from pipeline.store import EVALUATION, Store
 from training.evaluation.methods import NETWORKS, Method, MethodKind, parse_methods
 from training.evaluation.networks import NetworkKind, find_network
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NAME = "evaluation"
 SAMPLE = "sample"
 VERSION = 1
 """Raised when the same tables give another evaluation."""
@@ -123,7 +122,7 @@ class Plan:
             "replicates": self.asked.replicates,
             "correlate": self.asked.correlate,
         }
-        return StageSpec(name=NAME, version=VERSION, data="", parameters=parameters)
+        return StageSpec(name=EVALUATION, version=VERSION, data="", parameters=parameters)
 
     @property
     def folder(self) -> Path:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.evaluation.output import PAGE
+from pipeline.store import PAGE
 
 if TYPE_CHECKING:
     from pipeline.evaluation.plan import Plan

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.label_command import THRESHOLDS, option_of
+from pipeline.label_command import THRESHOLDS
 from pipeline.label_report.making import StageLine, list_notes, list_stages
 from pipeline.label_report.picks import Kind
 from pipeline.label_report.plots import BOTTOM, LEFT, TOP, WIDTH
 from pipeline.label_report.scores import FACTOR_TEXTS, SCORES
+from pipeline.parameters import option_of
 from pipeline.progress import describe_rest
 from pipeline.report import RARE
+from pipeline.settings import labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -237,7 +239,7 @@ def _list_data(survey: Survey, command: Command, values: Mapping[str, Any]) -> d
         names = factor.split.thresholds
         for at, name in enumerate(names):
             thresholds[name] = {
-                "option": option_of(name),
+                "option": option_of(labels, name),
                 "unit": factor.split.score.unit,
                 "now": values[name],
                 "bare": command.bare[name],

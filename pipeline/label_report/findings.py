@@ -10,6 +10,7 @@ from pipeline.settings import BlurSource
 
 if TYPE_CHECKING:
     from pipeline.job import Job
+    from pipeline.label_command import Command
     from pipeline.label_report.labels_table import LabelTable
     from pipeline.report import BlurAdvice
 
@@ -27,18 +28,18 @@ class Findings:
     advice: BlurAdvice | None
 
 
-def list_findings(job: Job, labels: LabelTable, command: str) -> Findings:
+def list_findings(job: Job, labels: LabelTable, command: Command) -> Findings:
     """Look for what is wrong.
 
     Args:
         job: whose labels.
         labels: the labels.
-        command: that makes them again, without thresholds.
+        command: that makes them again.
     """
     settings = job.settings.labels
     warnings = warnings_of(labels.frame, settings, command) + image_warnings(job, labels.frame, labels.rows)
     suspicious = settings.blur_source is BlurSource.CPBD and any(line.startswith("blur") for line in warnings)
-    advice = advise_blur(labels.frame, command) if suspicious else None
+    advice = advise_blur(labels.frame, settings, command) if suspicious else None
     if advice is not None and not 0 <= advice.low < advice.high <= 1:
         advice = None
     return Findings(warnings=tuple(warnings), advice=advice)

@@ -31,7 +31,7 @@ def render_labels(job: Job, command: Command) -> str:
     """
     labels = LabelTable(folder=job.store.folder(job.stages["labels"]))
     survey = survey_labels(labels, job.settings.labels)
-    findings = list_findings(job, labels, command.text)
+    findings = list_findings(job, labels, command)
     page, size = "", 0
     for small in (False, True):
         book = read_faces(job, labels, survey.faces, small=small)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.fingerprint import DIGITS, StageSpec
 from pipeline.label_command import find_command
+from pipeline.store import PAGE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 STAGE = "report"
 """Its folder in the workspace."""
-
-PAGE = "index.html"
 
 _CODE = ("pipeline.label_report", "training.pages")
 _SUFFIXES = (".py", ".j2", ".css", ".js")

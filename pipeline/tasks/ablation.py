@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import luigi
 
 from data_manifests.tables import Factor
+from pipeline.logs import one_message
+from pipeline.parameters import ChoiceParameter, IntParameter
 from pipeline.tasks.evaluation import EvaluateQuality
-from pipeline.tasks.goals import DatasetParameter, WorkspaceParameter, one_message
+from pipeline.tasks.goals import DatasetParameter, WorkspaceParameter
 from pipeline.tasks.training import TrainQuality
 
 if TYPE_CHECKING:
@@ -57,14 +59,14 @@ class Ablation(luigi.Task):
     betas = luigi.Parameter(default="", description="also one model for every one of these betas, by commas (Figure 4)")
     baselines = luigi.Parameter(default="norm,random", description="further methods, as EvaluateQuality takes them")
     recognition = luigi.Parameter(default="", description="recognisers of models.toml, by commas; empty: the setting")
-    limit = luigi.IntParameter(default=0, description="train on the labels of the first N images only")
+    limit = IntParameter(default=0, description="train on the labels of the first N images only")
     workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
-    recipe = luigi.ChoiceParameter(choices=["paper", "released"], default="paper", description="whose rules")
+    recipe = ChoiceParameter(choices=["paper", "released"], default="paper", description="whose rules")
     tower = luigi.Parameter(default="RN50-quickgelu", description="image tower, by open_clip's name")
     pretrained = luigi.Parameter(default="openai", description="open_clip's tag or a file; none: random weights")
-    seed = luigi.IntParameter(default=323, description="of random weights, order and mirroring")
-    device = luigi.ChoiceParameter(choices=["cpu", "cuda"], default="cpu", significant=False, description="where")
-    gpus = luigi.IntParameter(default=0, significant=False, description="processes by torchrun; 0: one without it")
+    seed = IntParameter(default=323, description="of random weights, order and mirroring")
+    device = ChoiceParameter(choices=["cpu", "cuda"], default="cpu", significant=False, description="where")
+    gpus = IntParameter(default=0, significant=False, description="processes by torchrun; 0: one without it")
     options = luigi.Parameter(default="", description="further words for training.train_quality, in every row")
 
     def trainings(self) -> dict[str, TrainRow]:

@@ -9,9 +9,10 @@ import luigi
 
 from pipeline.align_job import AlignJob, Wish, resolve_alignment
 from pipeline.align_run import make_crops
-from pipeline.logs import set_up_logs
+from pipeline.logs import one_message, set_up_logs
+from pipeline.parameters import ChoiceParameter, FloatParameter, IntParameter
 from pipeline.stage import luigi_processes
-from pipeline.tasks.goals import WorkspaceParameter, one_message
+from pipeline.tasks.goals import WorkspaceParameter
 from pipeline.tasks.weights import Weights
 
 if TYPE_CHECKING:
@@ -32,14 +33,14 @@ class AlignFaces(luigi.Task):
     dataset = luigi.Parameter(default="", description="instead of --source: a manifest whose images are not aligned")
     output = luigi.Parameter(default="", description="folder of the crops; templates have theirs")
     detector = luigi.Parameter(default="yunet", description="face detector of models.toml")
-    face = luigi.ChoiceParameter(
+    face = ChoiceParameter(
         choices=["largest", "central", "best"],
         default="largest",
         description="of several faces: largest (area, less twice the squared distance from the centre), central, best",
     )
-    encoding = luigi.ChoiceParameter(choices=["jpeg", "png"], default="jpeg", description="of the crops")
-    min_score = luigi.FloatParameter(default=0.6, description="the least certain face that counts, 0 to 1")
-    longest_side = luigi.IntParameter(default=640, description="photos are reduced to it to look for faces; pixels")
+    encoding = ChoiceParameter(choices=["jpeg", "png"], default="jpeg", description="of the crops")
+    min_score = FloatParameter(default=0.6, description="the least certain face that counts, 0 to 1")
+    longest_side = IntParameter(default=640, description="photos are reduced to it to look for faces; pixels")
     workspace = WorkspaceParameter(default="", description="for manifests that lie there (FIQA_WORKSPACE)")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -55,7 +55,10 @@ class Anchors(Stage):
 
     stage = "anchors"
     needs = (*Centres.needs, Centres)
-    uses_gpu = True
+
+    def can_use_gpu(self) -> bool:
+        """The centres are compared where the networks run."""
+        return True
 
     def make(self) -> None:
         """Compare every embedding with all centres."""

@@ -13,10 +13,11 @@ from luigi.parameter import ParameterVisibility
 
 from pipeline import job as jobs
 from pipeline.execution import die_with_parent
-from pipeline.logs import set_up_logs
+from pipeline.logs import one_message, set_up_logs
+from pipeline.parameters import BoolParameter, IntParameter
 from pipeline.stage import Stage, luigi_processes
 from pipeline.tasks.derived import Anchors
-from pipeline.tasks.goals import WorkspaceParameter, one_message
+from pipeline.tasks.goals import WorkspaceParameter
 from pipeline.tasks.measures import PIXEL_TASKS, Index, Measure
 
 if TYPE_CHECKING:
@@ -82,9 +83,9 @@ class EvaluateQuality(luigi.Task):
     )
     protocols = luigi.Parameter(default="fixed", description="fixed, cr_fiqa, or both by a comma")
     fmrs = luigi.Parameter(default="0.01,0.001,0.0001", description="false match rates, by commas")
-    replicates = luigi.IntParameter(default=1000, description="bootstrap draws; 0: no intervals")
-    no_correlate = luigi.BoolParameter(description="do not compare qualities with blur, pose and factors")
-    limit = luigi.IntParameter(default=0, description="the first N images of every benchmark only")
+    replicates = IntParameter(default=1000, description="bootstrap draws; 0: no intervals")
+    no_correlate = BoolParameter(description="do not compare qualities with blur, pose and factors")
+    limit = IntParameter(default=0, description="the first N images of every benchmark only")
     workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
     fingerprint = luigi.Parameter(default="", description="left empty: computed from all that decides the output")
 

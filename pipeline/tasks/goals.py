@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import luigi
-from luigi.cmdline_parser import CmdlineParser
 
 from pipeline import job as jobs
 from pipeline.execution import check_locks
+from pipeline.label_command import find_command
 from pipeline.label_report.output import draw_page
 from pipeline.label_report.spec import report_spec
-from pipeline.logs import set_up_logs, wants_trace
+from pipeline.logs import one_message, set_up_logs
+from pipeline.parameters import BoolParameter, IntParameter
 from pipeline.settings import dataset as dataset_section
 from pipeline.settings import report
 from pipeline.stage import Stage, luigi_processes
@@ -23,21 +23,8 @@ from pipeline.tasks.derived import Anchors, Labels
 from pipeline.tasks.measures import PIXEL_TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pipeline.fingerprint import StageSpec
     from pipeline.job import Job
-
-
-@contextlib.contextmanager
-def one_message() -> Iterator[None]:
-    """On the command line, end the program with a mistake's one message instead of a trace."""
-    try:
-        yield
-    except (ValueError, OSError, RuntimeError) as error:
-        if CmdlineParser.get_instance() is None or wants_trace():
-            raise
-        sys.exit(f"error: {error}")
 
 
 class _FilledParameter(luigi.Parameter):
@@ -75,8 +62,8 @@ class Goal(luigi.Task):
     last: ClassVar[type[Stage]]
 
     dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
-    limit = luigi.IntParameter(default=0, description="label the first N images only, in a folder of their own")
-    recheck = luigi.BoolParameter(significant=False, description="read all content and compare it with the record")
+    limit = IntParameter(default=0, description="label the first N images only, in a folder of their own")
+    recheck = BoolParameter(significant=False, description="read all content and compare it with the record")
     workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
     fingerprint = luigi.Parameter(default="", description="left empty: computed from all that decides the output")
 
@@ -168,7 +155,7 @@ globals().update({goal.__name__: goal for goal in PIXEL_GOALS.values()})
 
 
 class AnchorsAll(Goal):
-    """CCS, NNCCS and certainty ratio of every image."""
+    """CCS, NNCCS and certainty ratio of every image: `luigi --module pipeline AnchorsAll --dataset NAME`."""
 
     last = Anchors
 
@@ -179,8 +166,9 @@ class LabelAll(Goal):
     last = Labels
 
     def prepare(self) -> None:
-        """Find out which page belongs to the labels, if one is wanted."""
+        """Find out which page belongs to the labels, if one is wanted, and what makes the labels again."""
         with one_message():
+            self.command = find_command(self.job)
             self.page = report_spec(self.job) if report().page else None
 
     def run(self) -> None:
@@ -193,7 +181,7 @@ class LabelAll(Goal):
         """Say what the labels hold, and where they lie."""
         from pipeline.report import print_summary  # noqa: PLC0415 - Polars is loaded by who needs it
 
-        print_summary(self.job)
+        print_summary(self.job, self.command)
 
 
 Goal.event_handler(luigi.Event.DEPENDENCY_PRESENT)(Goal.tell_complete)

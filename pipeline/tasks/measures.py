@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, ClassVar
 
+from data_manifests.network import MatrixOutput
 from data_manifests.tables import TABLES
 from pipeline.index import index_images, write_index
 from pipeline.measure import MeasureImages, Opener, forget_labeler
@@ -70,6 +71,10 @@ class _PixelTask(Measure):
             needed.append(Weights.of(entry, self.spec.weights[entry.name]))
         return needed
 
+    def can_use_gpu(self) -> bool:
+        """A network can, but for MediaPipe's FaceLandmarker, which has a process for every core."""
+        return bool(self.reads.role) and not isinstance(self.job.models[self.reads.role].output, MatrixOutput)
+
     def opener(self) -> Opener:
         """What opens the labeler in a worker."""
         return for_stage(self.reads, self.job.settings, self.job.models)
@@ -82,7 +87,6 @@ def _make_task(stage: PixelStage) -> type[_PixelTask]:
         "__module__": __name__,
         "stage": stage.name,
         "reads": stage,
-        "uses_gpu": bool(stage.role),
     }
     return type(stage.name.capitalize(), (_PixelTask,), content)
 

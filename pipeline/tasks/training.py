@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +18,23 @@ from data_manifests.manifest import Format, load_manifest
 from pipeline.execution import die_with_parent
 from pipeline.fingerprint import StageSpec
 from pipeline.job import JobError
-from pipeline.logs import set_up_logs
+from pipeline.logs import one_message, set_up_logs
+from pipeline.parameters import ChoiceParameter, IntParameter
+from pipeline.receipts import write_receipt
 from pipeline.store import Store
-from pipeline.tasks.goals import DatasetParameter, LabelAll, WorkspaceParameter, one_message
+from pipeline.tasks.goals import DatasetParameter, LabelAll, WorkspaceParameter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _STOPPED = 75
 """Exit code of a training that was told to stop, and saved."""
+
+QUALITY_MODEL, FACTOR_NET = "quality_model", "factor_net"
+"""The folders of runs."""
+
+_TRIES = 1
+"""What stops a training stops it again, and one that was told to stop is not to begin anew: no second try."""
 
 
 class TrainingError(RuntimeError):
@@ -55,17 +64,39 @@ def run_training(module: str, words: Sequence[str], gpus: int = 0) -> None:
         raise TrainingError(f"{module} ended with exit code {done.returncode}; its message stands above")
 
 
+def train(store: Store, spec: StageSpec, module: str, words: Sequence[str], gpus: int = 0) -> None:
+    """Run a training, and keep what it is made from and how long it took, even where it was stopped or fails.
+
+    Args:
+        store: where the run lies.
+        spec: of the run.
+        module: as for `run_training`.
+        words: as for `run_training`.
+        gpus: as for `run_training`.
+    """
+    store.remember(spec)
+    started = time.monotonic()
+    try:
+        run_training(module, words, gpus)
+    finally:
+        write_receipt(store, spec, {}, time.monotonic() - started, max(gpus, 1))
+
+
 class TrainFactorNet(luigi.Task):
     """Trains the network of occlusion, expression and lighting from WIDER FACE's layout.
+
+    `luigi --module pipeline TrainFactorNet --dataset wider_face`
 
     The result is a folder with the ONNX file, its metrics, its card, and a models.toml: name that folder in
     FIQA_MODELS and the network in `[models] factors`, and the factors and labels are made anew with it.
     """
 
+    retry_count = _TRIES
+
     dataset = luigi.Parameter(default="wider_face", description="a manifest of format wider_face")
     name = luigi.Parameter(default="factors_own", description="the network's name in models.toml")
-    epochs = luigi.IntParameter(default=0, description="passes over the training faces; 0: the trainer's default")
-    seed = luigi.IntParameter(default=0, description="of weights, order and augmentation")
+    epochs = IntParameter(default=0, description="passes over the training faces; 0: the trainer's default")
+    seed = IntParameter(default=0, description="of weights, order and augmentation")
     workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -76,7 +107,7 @@ class TrainFactorNet(luigi.Task):
             if self.manifest.format is not Format.WIDER_FACE:
                 raise JobError(f"{self.manifest.name} has the format {self.manifest.format}: wider_face is needed")
             self.spec = StageSpec(
-                name="factor_net",
+                name=FACTOR_NET,
                 version=1,
                 data=read_identity(self.manifest).digest,
                 parameters={"name": self.name, "epochs": self.epochs, "seed": self.seed},
@@ -94,17 +125,16 @@ class TrainFactorNet(luigi.Task):
 
     def complete(self) -> bool:
         """Whether the network is there and `current` names it."""
-        return (self.folder / "models.toml").is_file() and self.store.current("factor_net") == self.spec.fingerprint
+        return (self.folder / "models.toml").is_file() and self.store.current(FACTOR_NET) == self.spec.fingerprint
 
     def run(self) -> None:
         """Train in a child process, then point `current` at the result."""
         if not (self.folder / "models.toml").is_file():
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self.store.remember(self.spec)
             words = ["--root", str(self.manifest.root), "--output", str(self.folder)]
             words += ["--name", self.name, "--seed", str(self.seed)]
             words += ["--epochs", str(self.epochs)] if self.epochs else []
-            run_training("training.factor_net", words)
+            train(self.store, self.spec, "training.factor_net", words)
             sync_folder(self.folder.parent)
         self.store.point_current(self.spec)
 
@@ -115,15 +145,17 @@ class TrainQuality(luigi.Task):
     `luigi --module pipeline TrainQuality --dataset ms1mv2 --recipe paper --device cuda`
     """
 
+    retry_count = _TRIES
+
     dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
-    limit = luigi.IntParameter(default=0, description="train on the labels of the first N images only")
+    limit = IntParameter(default=0, description="train on the labels of the first N images only")
     workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
-    recipe = luigi.ChoiceParameter(choices=["paper", "released"], default="paper", description="whose rules")
+    recipe = ChoiceParameter(choices=["paper", "released"], default="paper", description="whose rules")
     tower = luigi.Parameter(default="RN50-quickgelu", description="image tower, by open_clip's name")
     pretrained = luigi.Parameter(default="openai", description="open_clip's tag or a file; none: random weights")
-    seed = luigi.IntParameter(default=323, description="of random weights, order and mirroring")
-    device = luigi.ChoiceParameter(choices=["cpu", "cuda"], default="cpu", significant=False, description="where")
-    gpus = luigi.IntParameter(default=0, significant=False, description="processes by torchrun; 0: one without it")
+    seed = IntParameter(default=323, description="of random weights, order and mirroring")
+    device = ChoiceParameter(choices=["cpu", "cuda"], default="cpu", significant=False, description="where")
+    gpus = IntParameter(default=0, significant=False, description="processes by torchrun; 0: one without it")
     options = luigi.Parameter(default="", description="further words for training.train_quality, such as --beta 16")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -132,7 +164,7 @@ class TrainQuality(luigi.Task):
         labels = self.labels.job.stages["labels"]
         parameters = {name: getattr(self, name) for name in ("recipe", "tower", "pretrained", "seed", "options")}
         self.spec = StageSpec(
-            name="quality_model", version=1, data=labels.data, parameters=parameters, upstream=(labels,)
+            name=QUALITY_MODEL, version=1, data=labels.data, parameters=parameters, upstream=(labels,)
         )
 
     @property
@@ -166,12 +198,11 @@ class TrainQuality(luigi.Task):
     def run(self) -> None:
         """Train in a child process, which goes on from its last checkpoint, and publish the run."""
         job = self.labels.job
-        self.store.remember(self.spec)
         pretrained = "" if self.pretrained == "none" else self.pretrained
         words = ["--labels", str(self.store.folder(job.stages["labels"])), "--images", str(job.manifest.data_path)]
         words += ["--output", str(self.folder), "--recipe", self.recipe, "--tower", self.tower]
         words += [f"--pretrained={pretrained}", "--seed", str(self.seed), "--device", self.device]
-        run_training("training.train_quality", [*words, *shlex.split(self.options)], self.gpus)
+        train(self.store, self.spec, "training.train_quality", [*words, *shlex.split(self.options)], self.gpus)
         self.publish()
 
     def publish(self) -> None:

@@ -65,7 +65,7 @@ def own_folder(folder: Path, text: str = OWN) -> Path:
 def test_every_network_is_there() -> None:
     registry = load_registry()
     assert set(registry.names(Kind.RECOGNITION)) == {"fr_feature", "w600k_r50", "glintr100"}
-    assert set(registry.names(Kind.POSE, Kind.LANDMARKS)) == {"face_landmarker", "fr_pose", "fsanet"}
+    assert set(registry.names(Kind.POSE, Kind.LANDMARKS)) == {"face_landmarker", "face_mesh", "fr_pose", "fsanet"}
     assert registry.names(Kind.FACTORS) == ("factors_mini",)
     assert {"yunet", "clip_rn50", "fr_expression"} <= set(registry.names())
     assert all(registry.origins[name] == SHIPPED for name in registry.names())
@@ -135,7 +135,7 @@ def test_one_package_is_one_tarball() -> None:
     assert len(zips) == 2
 
 
-@pytest.mark.parametrize("name", ["face_landmarker", "fsanet", "yunet"])
+@pytest.mark.parametrize("name", ["face_landmarker", "face_mesh", "fsanet", "yunet"])
 def test_real_files_are_what_their_entries_say(real_data: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     use_folders(monkeypatch, real_data / "models")
     entry = load_registry().get(name)

@@ -522,6 +522,36 @@ def test_one_archive_serves_several_networks(
     assert len(server.requests) == 1
 
 
+def test_networks_with_one_file_in_common_share_it(
+    server: Server, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.pages["/net.onnx"] = Page(CONTENT)
+    text = ""
+    for name in ("one", "two"):
+        text += (
+            f'[{name}]\nkind = "expression"\nversion = 1\nlicence = "x"\nbatch = 1\n'
+            f'files = [{{ name = "net.onnx", sha256 = "{sha256(CONTENT)}", sources = [{{ type = "url", '
+            f'url = "{server.url("/net.onnx")}" }}] }}]\n'
+            'input = { width = 1, height = 1, colour = "rgb", mean = [0, 0, 0], std = [1, 1, 1] }\n'
+            'output = { kind = "probabilities", columns = ["p"] }\n'
+        )
+    path = put(tmp_path / "mine/models.toml", text.encode())
+    monkeypatch.setenv("FIQA_MODELS", str(tmp_path / "mine"))
+    one, two = read_entries(path).values()
+    assert fetch(two) == fetch(one) == find(one) == (cache / "two/net.onnx",)
+    assert len(server.requests) == 1
+    assert lying_about(cache) == ["two/net.onnx"]
+    # Spoilt where it lies: each network brings a sound one to its own folder.
+    put(cache / "two/net.onnx", b"tampered")
+    with pytest.raises(WeightsMismatchError, match="weights fetch one` replaces it"):
+        find(one)
+    assert fetch(one) == find(one) == (cache / "one/net.onnx",)
+    with pytest.raises(WeightsMismatchError, match="weights fetch two` replaces it"):
+        find(two)
+    assert fetch(two)[0].read_bytes() == CONTENT
+    assert find(two)[0].read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize(
     ("packed", "member", "said"),
     [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.documents import ROOT
-from benchmarks.reference import INTERNAL, PAGE, VARIABLES, attributes, render, settings_sections
+from benchmarks.reference import INTERNAL, PAGE, VARIABLES, attributes, render
 from benchmarks.stale_stages import stale_stages
 from data_manifests.manifest import Manifest
 from pipeline import settings
@@ -46,7 +46,7 @@ def test_every_variable_of_the_environment_is_told() -> None:
 
 def test_every_section_stands_in_luigi_cfg() -> None:
     text = (ROOT / "luigi.cfg").read_text()
-    for section in settings_sections():
+    for section in settings.list_sections():
         part = text.partition(f"[{section.__name__}]\n")[2].partition("\n[")[0]
         names = {name for name, _ in section.get_params()}
         assert set(re.findall(r"^(\w+) =", part, re.MULTILINE)) == names, section.__name__

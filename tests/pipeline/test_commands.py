@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
+from luigi.cmdline_parser import CmdlineParser
+from typer.testing import CliRunner
 
+import pipeline
+from data_manifests.tables import TABLES
+from pipeline.__main__ import app
+from pipeline.commands.common import human_bytes
+from pipeline.job import WORKSPACE_VARIABLE
+from pipeline.parameters import option_of
+from pipeline.settings import labels, list_sections
+from pipeline.stage import Stage
 from tests.pipeline.conftest import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import luigi
+
     from tests.pipeline.conftest import Factory
 
 LUIGI = str(Path(sys.executable).with_name("luigi"))
@@ -24,9 +41,13 @@ LUIGI = str(Path(sys.executable).with_name("luigi"))
     [
         (("LabelAl",), "error: No task LabelAl. Did you mean:\nLabelAll"),
         (("Ablation",), "requires the 'benchmarks' parameter to be set"),
-        (("TrainQuality", "--recipe", "papr"), "papr is not a valid choice"),
+        (("TrainQuality", "--recipe", "papr"), "error: --recipe papr: one of paper, released is expected"),
         (("LabelAll", "--labels-recipe", "papr"), "labels recipe = 'papr' is none of paper, released"),
         (("LabelAll", "--labels-blur-hazy", "0.9"), "labels: blur_hazy = 0.9 must lie below blur_clear = 0.7"),
+        (("LabelAll", "--limit", "abc"), "error: --limit abc: a whole number is expected\n"),
+        (("LabelAll", "--labels-blur-hazy", "x"), "error: --labels-blur-hazy x: a number is expected\n"),
+        (("LabelAll", "--report-page", "maybe"), "error: --report-page maybe: true or false is expected\n"),
+        (("LabelAll", "--workers", "many"), "workers: invalid literal for int() with base 10: 'many'"),
         (("LabelAll", "--dataset", "nix"), "no data set is called 'nix'"),
     ],
 )
@@ -75,3 +96,131 @@ def test_settings_of_ones_own_lie_over_the_shipped_ones_in_any_folder(labelled_s
         check=True, LUIGI_CONFIG_PATH=str(settings), PYTHONPATH=str(ROOT),
     )  # fmt: skip
     assert done.stdout == "0.2 true\n"
+
+
+def test_a_number_in_a_file_of_settings_is_named_by_its_place(labelled_sample: Factory, tmp_path: Path) -> None:
+    settings = tmp_path / "mine.cfg"
+    settings.write_text("[labels]\nblur_hazy = low\n")
+    said = "error: luigi.cfg: [labels] blur_hazy = low: a number is expected\n"
+    for run in (labelled_sample.luigi, functools.partial(labelled_sample.command, "plan")):
+        done = run("LabelAll", check=False, LUIGI_CONFIG_PATH=str(settings))
+        assert (done.returncode, done.stderr) == (1, said)
+
+
+@pytest.mark.parametrize("section", list_sections(), ids=lambda section: section.__name__)
+@pytest.mark.parametrize("command", ["plan", "explain", "export", "doctor"])
+def test_a_command_has_every_setting_under_its_name_for_luigi(command: str, section: type[luigi.Config]) -> None:
+    options = {flag for option in typer.main.get_command(app).commands[command].params for flag in option.opts}
+    known = CmdlineParser._build_parser()._option_string_actions
+    for name, _ in section.get_params():
+        assert option_of(section, name) in options & known.keys()
+
+
+def test_plan_shows_what_a_setting_on_the_command_line_would_run(
+    labelled_sample: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(WORKSPACE_VARIABLE, str(labelled_sample.workspace))
+    before = labels().blur_hazy
+    said = CliRunner().invoke(app, ["plan", "LabelAll", "--labels-blur-hazy", "0.3", "--report-page", "false"]).output
+    assert "parameters.blur_hazy: 0.35 -> 0.3" in said
+    assert said.endswith("\n1 of 9 stages would run\n")
+    assert (labels().blur_hazy, CmdlineParser.get_instance()) == (before, None)
+    assert CliRunner().invoke(app, ["plan", "LabelAll"]).output.endswith("\nnothing would run\n")
+
+
+def test_plan_knows_the_page(sample_copy: Factory) -> None:
+    shutil.rmtree((sample_copy.workspace / "sample" / "report" / "current").resolve())
+    said = sample_copy.command("plan", "LabelAll").stdout
+    assert "LabelReport draws it" in said
+    assert said.endswith("\nnothing would run\n")
+    assert sample_copy.luigi("LabelAll").stdout.startswith("nothing to do")
+    assert sample_copy.command("plan", "LabelReport").stdout.endswith("\nthe page alone would be drawn\n")
+    sample_copy.luigi("LabelReport")
+    assert sample_copy.command("plan", "LabelReport").stdout.endswith("\nnothing would run\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("plan", "LabelAl"), "did you mean LabelAll?"),
+        (("plan", "EvaluateQuality"), "EmbeddingsAll with --dataset BENCHMARK"),
+        (("plan", "LabelAll", "--labels-blur-hazi", "0.3"), "--labels-blur-hazy"),
+        (("plan", "LabelAll", "--models-pose", "fsanett"), "did you mean fsanet?"),
+        (
+            ("export", "--output", "x.csv", "--labels-blur-hazy", "0.31"),
+            "LabelAll --dataset sample --labels-blur-hazy 0.31",
+        ),
+    ],
+)
+def test_a_wrong_word_is_answered_by_what_is_right(words: tuple[str, ...], said: str, labelled_sample: Factory) -> None:
+    done = labelled_sample.command(*words, check=False)
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_status_shows_stages_as_they_are_made(labelled_sample: Factory) -> None:
+    said = labelled_sample.command("status").stdout
+    rows = {cells[0]: cells for line in said.splitlines() if len(cells := line.split()) > 3}
+    stages = [stage for stage in rows if stage in {*TABLES, "report"}]
+    assert stages == [*(stage for stage in TABLES if stage != "identities"), "report"]
+    factors = rows["factors"]
+    assert factors[2:4] == ["factors_mini", "256"]
+    assert factors[-2:] == folder_size(labelled_sample.workspace / "sample" / "factors")
+    assert "look at the labels: " in said
+
+
+def folder_size(folder: Path) -> list[str]:
+    return human_bytes(sum(path.stat().st_size for path in folder.rglob("*.parquet"))).split()
+
+
+def test_a_table_that_is_piped_is_whole(labelled_sample: Factory, tmp_path: Path) -> None:
+    environment = labelled_sample.environment(FIQA_CACHE=str(tmp_path / ("long" * 40)))
+    del environment["COLUMNS"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "doctor"], cwd=ROOT, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert str(tmp_path / ("long" * 40)) in done.stdout
+
+
+def test_the_command_line_stands_above_the_manifest(labelled_sample: Factory) -> None:
+    """The sample's manifest names fr_pose."""
+    said = labelled_sample.command("plan", "PoseAll", "--models-pose", "fsanet").stdout
+    assert "parameters.model: fr_pose -> fsanet" in said
+
+
+def test_advice_can_be_pasted(sample_copy: Factory) -> None:
+    """With hardly any face clear, the advice names thresholds, beside the settings that were given."""
+    words = ("--labels-recipe", "released", "--labels-blur-source", "cpbd", "--labels-yaw-frontal", "8")
+    said = sample_copy.luigi("LabelAll", *words, "--labels-blur-clear", "0.95", "--report-page", "false").stdout
+    (line,) = [line for line in said.splitlines() if "to classify again" in line]
+    command = line.partition("luigi --module pipeline ")[2]
+    assert command.startswith("LabelAll --dataset sample --labels-recipe released --labels-blur-source cpbd")
+    again = sample_copy.command("plan", *shlex.split(command)).stdout
+    assert "1 of 9 stages would run" in again
+
+
+def every_command() -> Iterator[tuple[str, Any]]:
+    for name, command in typer.main.get_command(app).commands.items():
+        yield name, command
+        yield from ((f"{name} {inner}", part) for inner, part in getattr(command, "commands", {}).items())
+
+
+@pytest.mark.parametrize(("name", "command"), list(every_command()))
+def test_a_command_shows_an_example_that_it_understands(name: str, command: Any) -> None:
+    (example,) = re.findall(r"^ *Example: (.*)$", command.help, re.MULTILINE)
+    words = shlex.split(example)
+    assert words[: 3 + len(name.split())] == ["python", "-m", "pipeline", *name.split()]
+    command.make_context(name, words[3 + len(name.split()) :])
+
+
+def test_tasks_lists_all_that_a_user_calls(labelled_sample: Factory) -> None:
+    said = labelled_sample.command("tasks").stdout
+    named = re.findall(r"^│ (\w+)", said, re.MULTILINE)
+    assert named[0] == "LabelAll"
+    assert {*named} == {task for task in pipeline.__all__ if not issubclass(getattr(pipeline, task), Stage)}
+    of_one = labelled_sample.command("tasks", "TrainQuality").stdout
+    assert "luigi --module pipeline TrainQuality --dataset ms1mv2" in of_one
+    assert re.search(r"--seed +│ 323 +│ of random weights", of_one)
+    assert "did you mean TrainQuality?" in labelled_sample.command("tasks", "TrainQualty", check=False).stderr

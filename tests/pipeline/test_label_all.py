@@ -93,7 +93,7 @@ def test_plan_says_which_field_changed(sample_copy: Factory) -> None:
     config.write_text("[core]\nlocal_scheduler = true\n[labels]\nblur_hazy = 0.2\n[models]\nfactors = factors_mini\n")
     said = sample_copy.command("plan", "LabelAll", LUIGI_CONFIG_PATH=str(config)).stdout
     assert "parameters.blur_hazy: 0.35 -> 0.2" in said
-    assert "1 stages would run" in said
+    assert "1 of 9 stages would run, and then the page would be drawn" in said
     assert "nothing would run" in sample_copy.command("plan", "LabelAll").stdout
 
 
@@ -145,7 +145,10 @@ def test_export_for_the_authors_loader(labelled_sample: Factory, tmp_path: Path)
         assert {k: CLASSES[k][int(v)] for k, v in stored.items()} == {k: label[k] for k in stored}  # type: ignore[index]
 
 
-def test_clean_keeps_current(sample_copy: Factory) -> None:
+def test_clean_keeps_current_and_trainings(sample_copy: Factory) -> None:
+    training = sample_copy.workspace / "sample" / "quality_model" / "92918ee10122" / "checkpoints"
+    training.mkdir(parents=True)
+    page = sample_copy.workspace / "sample" / "report"
     sample_copy.luigi("LabelAll", "--labels-blur-hazy", "0.2")
     sample_copy.luigi("LabelAll")
     stage = sample_copy.workspace / "sample" / "labels"
@@ -153,6 +156,8 @@ def test_clean_keeps_current(sample_copy: Factory) -> None:
     assert "would remove" in sample_copy.command("clean", "--keep", "0", "--dry-run").stdout
     assert len([p for p in stage.iterdir() if not p.is_symlink()]) == 2
     sample_copy.command("clean", "--keep", "0")
+    assert training.is_dir()
+    assert len([p for p in page.iterdir() if not p.is_symlink()]) == 1
     assert [p.name for p in stage.iterdir() if not p.is_symlink()] == [(stage / "current").readlink().name]
     assert len(labels_of(sample_copy)) == 256
 

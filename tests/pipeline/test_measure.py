@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from data_manifests.models import load_registry
 from pipeline.job import resolve
 from pipeline.measure import MeasureImages, forget_labeler
 from pipeline.openers import for_model
 from pipeline.run import StageRun
+from pipeline.tasks.measures import PIXEL_TASKS
 from tests.pipeline.conftest import Factory
 
 if TYPE_CHECKING:
@@ -37,3 +40,22 @@ def test_reading_ahead_in_threads_changes_no_byte(
     made = Factory(workspace=workspace)
     assert made.files("sample", "embeddings") == labelled_sample.files("sample", "embeddings")
     forget_labeler()
+
+
+@pytest.mark.parametrize(
+    ("stage", "model", "device", "resource"),
+    [
+        ("blur", "", "cuda", "cpu"),
+        ("pose", "face_landmarker", "cuda", "cpu"),
+        ("pose", "face_mesh", "cuda", "gpu"),
+        ("pose", "face_mesh", "cpu", "cpu"),
+        ("factors", "factors_mini", "cuda", "gpu"),
+    ],
+)
+def test_what_cannot_use_a_gpu_keeps_its_processes(
+    stage: str, model: str, device: str, resource: str, tmp_path: Path
+) -> None:
+    job = resolve("sample", workspace=tmp_path)
+    models = {**job.models, **({stage: load_registry().get(model)} if model else {})}
+    job = replace(job, settings=job.settings.model_copy(update={"device": device}), models=models)
+    assert PIXEL_TASKS[stage].of(job, 4).resources == {resource: 1}

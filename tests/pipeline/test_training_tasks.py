@@ -65,6 +65,18 @@ def test_a_training_without_data_says_what_to_get(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_training_that_cannot_begin_is_tried_once(sample_copy: Factory) -> None:
+    """Its time stands in `status`, and the run is not finished."""
+    words = ("TrainQuality", "--tower", "test-vit", "--pretrained", "nix.pt")
+    done = sample_copy.luigi(*words, check=False)
+    assert done.returncode == 30
+    assert done.stderr.count("'nix.pt' is neither a file nor weights of the tower 'test-vit'") == 1
+    (receipts,) = (sample_copy.workspace / "sample" / "_receipts" / "quality_model").iterdir()
+    (run,) = receipts.glob("run-*.json")
+    assert json.loads(run.read_text())["wall_seconds"] > 0
+    assert "quality_model  not finished" in sample_copy.command("status").stdout
+
+
 @pytest.mark.slow
 def test_the_quality_model_is_trained_from_the_labels(sample_copy: Factory) -> None:
     words = ["TrainQuality", "--tower", "test-vit", "--pretrained", "none"]

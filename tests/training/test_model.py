@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 from torch import Tensor, nn
 
@@ -321,3 +323,17 @@ def test_every_level_of_every_factor_has_its_own_place() -> None:
     found = log_marginals(log_joint)
     for index, place in enumerate(places):
         assert tuple(int(getattr(found, name)[index].argmax()) for name in names) == place
+
+
+def test_weights_of_a_host_that_does_not_answer_are_asked_for_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """huggingface_hub by itself would try for 45 seconds."""
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    import_open_clip()
+    started = time.monotonic()
+    with pytest.raises(TowerError, match="are not cached and cannot be fetched"):
+        load_pretrained(nn.Identity(), find_tower("RN50-quickgelu"), "cc12m")
+    assert time.monotonic() - started < 5
+    assert not constants.HF_HUB_OFFLINE

@@ -19,8 +19,12 @@ _NAME = re.compile(r"\w[\w .+()-]{0,59}")
 _METHOD = re.compile(r"(?:(?P<name>[^=:]*)=)?(?P<kind>\w+)(?::(?P<path>.*))?", re.DOTALL)
 """A path may hold an equals sign and a colon, a name may not."""
 _SUFFIXES = (".csv", ".onnx", ".parquet", ".pt", ".pth", ".safetensors", ".tsv")
-_TELL_NOTHING = ("model", "current", "quality_model")
+_CURRENT = "current"
+"""The link to the run that was asked for last."""
+_TELL_NOTHING = ("model", _CURRENT, "quality_model")
 """Names of files and folders that many runs share."""
+_RUN = re.compile(r"[0-9a-f]{12}")
+"""The name of a run's folder, which says what it is beside that of its data set."""
 
 
 class MethodKind(StrEnum):
@@ -68,7 +72,8 @@ class Method:
 def parse_methods(text: str) -> tuple[Method, ...]:
     """Read a list such as `clib=model:runs/a,table:scores.csv,norm`.
 
-    What is not named gets the shortest end of its path that no other method has, without suffix.
+    What is not named gets the shortest end of its path that no other method has, without suffix: `a` for `runs/a`, and
+    `ms1mv2/8c1f02b4d6e7` for the run to which `ms1mv2/quality_model/current` points.
 
     Args:
         text: methods parted by commas, each `KIND:PATH` or a baseline, with `NAME=` before it where a name is wanted.
@@ -119,15 +124,25 @@ def _check_name(name: str, kind: MethodKind, word: str) -> None:
 
 def _endings(path: Path) -> tuple[str, ...]:
     """What a path may be called, shortest first."""
+    path = _follow(path)
     last = path.stem if path.suffix in _SUFFIXES else path.name
     parts = [part for part in (*path.parts[1:-1], last) if part not in _TELL_NOTHING] or [last]
-    return tuple("/".join(parts[start:]) for start in reversed(range(len(parts))))
+    endings = tuple("/".join(parts[start:]) for start in reversed(range(len(parts))))
+    return endings[1:] if _RUN.fullmatch(endings[0]) and len(parts) > 1 else endings
+
+
+def _follow(path: Path) -> Path:
+    """The path with the run to which `current` points instead of that link."""
+    for link in (path, *path.parents):
+        if link.name == _CURRENT and link.is_symlink():
+            return link.parent / link.readlink() / path.relative_to(link)
+    return path
 
 
 def _shorten(path: Path, endings: Sequence[tuple[str, ...]], taken: Sequence[str]) -> str:
     """The shortest ending that no other path has, and that is no other method's name."""
-    for place, ending in enumerate(_endings(path)):
-        alike = sum(others[place : place + 1] == (ending,) for others in endings)
+    for ending in _endings(path):
+        alike = sum(ending in others for others in endings)
         if alike == 1 and ending not in (*taken, FLOOR, *MethodKind):
             return ending
     raise MethodError(f"{path} is named twice, or has no name of its own: give it one, as NAME=...")

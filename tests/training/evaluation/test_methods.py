@@ -70,6 +70,19 @@ def test_default_names_are_short_and_differ() -> None:
     assert names_of("model:/runs/v1.2") == ["v1.2"]
 
 
+def test_a_run_of_the_workspace_is_named_by_its_data_set_and_its_folder(tmp_path: Path) -> None:
+    runs = tmp_path / "ms1mv2" / "quality_model"
+    for run in ("8c1f02b4d6e7", "92918ee10122"):
+        (runs / run).mkdir(parents=True)
+    (runs / "current").symlink_to("92918ee10122", target_is_directory=True)
+    other = runs / "8c1f02b4d6e7" / "model.safetensors"
+    assert names_of(f"model:{runs}/current,model:{other}") == ["ms1mv2/92918ee10122", "ms1mv2/8c1f02b4d6e7"]
+    assert names_of(f"model:{runs}/current/model.safetensors,ms1mv2=norm") == ["ms1mv2/92918ee10122", "ms1mv2"]
+    assert names_of(f"ours=model:{runs}/current") == ["ours"]
+    with pytest.raises(MethodError, match="is named twice"):
+        names_of(f"model:{runs}/current,model:{runs}/92918ee10122")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
