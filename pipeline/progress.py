@@ -32,6 +32,15 @@ def describe_rest(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def describe_time(seconds: float) -> str:
+    """A time taken as a person says it; short ones with a digit more.
+
+    >>> describe_time(0.42)
+    '0.4 s'
+    """
+    return f"{seconds:.1f} s" if seconds < 10 else describe_rest(seconds)
+
+
 class Meter:
     """Shows the progress of one stage.
 

@@ -17,7 +17,7 @@ from data_manifests.tables import TABLES
 from pipeline.commands.common import console, folder_bytes, human_age, human_bytes
 from pipeline.job import workspace_root
 from pipeline.label_report.spec import STAGE as REPORT
-from pipeline.progress import describe_rest
+from pipeline.progress import describe_time
 from pipeline.receipts import read_runs
 from pipeline.store import CURRENT, EVALUATION, PAGE, RECEIPTS, Store
 
@@ -110,7 +110,7 @@ def stage_table(folder: Path) -> Table:
             output.maker,
             "" if output.rows is None else f"{output.rows:,}",
             ", ".join(f"{name} {count:,}" for name, count in sorted(output.not_ok.items())),
-            describe_rest(output.seconds) if output.seconds else "",
+            describe_time(output.seconds) if output.seconds else "",
             f"{output.images / output.seconds:,.0f}" if _is_by_image(stage) and output.seconds else "",
             human_age(datetime.now(UTC) - output.finished) if output.finished else "",
             size,

@@ -11,7 +11,7 @@ from pipeline.label_report.picks import Kind
 from pipeline.label_report.plots import BOTTOM, LEFT, TOP, WIDTH
 from pipeline.label_report.scores import FACTOR_TEXTS, SCORES
 from pipeline.parameters import option_of
-from pipeline.progress import describe_rest
+from pipeline.progress import describe_time
 from pipeline.report import RARE
 from pipeline.settings import labels
 
@@ -140,7 +140,7 @@ def build_content(job: Job, survey: Survey, book: FaceBook, command: Command, fi
         "quality": SCORES["quality"],
         "data": _list_data(survey, command, values),
         "plural": _plural,
-        "duration": describe_rest,
+        "duration": describe_time,
     }
 
 
@@ -223,7 +223,7 @@ def _list_tiles(survey: Survey, stages: Sequence[StageLine]) -> Iterator[tuple[s
     yield f"{survey.scored / images:.1%}" if images else ABSENT, "have a quality", f"{survey.scored:,} images"
     seconds = sum(line.seconds for line in stages)
     if seconds:
-        yield describe_rest(seconds), "to label", f"{images / seconds:,.0f} images a second over all stages"
+        yield describe_time(seconds), "to label", f"{images / seconds:,.0f} images a second over all stages"
 
 
 def _split_command(text: str, command: str) -> tuple[str, str]:
