@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from pipeline.job import Job, JobError, resolve, workspace_root
 from pipeline.label_command import find_command
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _PIPED_WIDTH = 10_000
 """Columns where no terminal says how many there are: a program that reads tables wants them whole."""
@@ -40,6 +44,16 @@ def require_labels(job: Job) -> None:
     if not job.store.is_complete(job.stages["labels"]):
         command = find_command(job).with_thresholds(job.settings.labels.model_dump())
         raise JobError(f"{job.name} has no labels under these settings yet: run {command}")
+
+
+def choose_from(name: str, known: Collection[str]) -> str:
+    """What to say of a name that is not known: the nearest one that is, or all.
+
+    >>> choose_from("LabelAl", ["LabelAll", "PoseAll"])
+    'did you mean LabelAll?'
+    """
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
 
 
 def human_bytes(count: float) -> str:

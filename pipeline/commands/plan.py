@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from pipeline.commands.common import Dataset, Limit, console, job_of
+from pipeline.commands.common import Dataset, Limit, choose_from, console, job_of
 from pipeline.commands.settings import with_settings
 from pipeline.fingerprint import StageSpec, changes
 from pipeline.job import Job
@@ -83,8 +82,7 @@ def goal_class(name: str) -> type[Goal]:
     """The goal of that name."""
     if name in GOALS:
         return GOALS[name]
-    near = difflib.get_close_matches(name, GOALS, n=1)
-    remedy = _ELSEWHERE.get(name) or (f"did you mean {near[0]}?" if near else f"choose one of {', '.join(GOALS)}")
+    remedy = _ELSEWHERE.get(name) or choose_from(name, GOALS)
     raise typer.BadParameter(f"{name} is not a goal of one data set: {remedy}")
 
 

@@ -125,7 +125,7 @@ def _place(stage: str) -> tuple[int, str]:
 
 def _is_by_image(stage: str) -> bool:
     """Whether a stage has a row for every image."""
-    return stage in STAGE_TABLES and "key" in STAGE_TABLES[stage].names
+    return stage in STAGE_TABLES and STAGE_TABLES[stage].per_image
 
 
 def read_output(store: Store, stage: str) -> Output | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from typing import Annotated
@@ -13,7 +12,7 @@ from luigi.parameter import ParameterVisibility
 from rich.table import Column, Table
 
 import pipeline
-from pipeline.commands.common import console
+from pipeline.commands.common import choose_from, console
 from pipeline.stage import Stage
 from pipeline.tasks.goals import LabelAll
 
@@ -40,9 +39,7 @@ def tasks(task: Annotated[str, typer.Argument(help="One of them, for its options
         console.print(table)
         return
     if task not in known:
-        near = difflib.get_close_matches(task, known, n=1)
-        remedy = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
-        raise typer.BadParameter(f"there is no task {task}: {remedy}")
+        raise typer.BadParameter(f"there is no task {task}: {choose_from(task, known)}")
     console.print(document(known[task]), markup=False, highlight=False, soft_wrap=True)
     table = Table(Column("option", no_wrap=True), "default", "what it is")
     for option, default, text in list_options(known[task]):

@@ -9,7 +9,6 @@ import io
 import json
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +39,7 @@ from data_manifests.weights import (
     find,
     sha256_of_entry,
 )
+from tests.mounting import may_mount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -499,21 +499,28 @@ def test_a_member_of_a_zip(server: Server, cache: Path) -> None:
     assert lying_about(cache) == ["net/net.onnx"]
 
 
+def write_entries(folder: Path, **files: tuple[str, str, str]) -> Path:
+    """A registry of networks with one file each: name -> its file, SHA-256 and TOML of where it comes from."""
+    text = ""
+    for name, (file, sha, source) in files.items():
+        text += (
+            f'[{name}]\nkind = "expression"\nversion = 1\nlicence = "x"\nbatch = 1\n'
+            f'files = [{{ name = "{file}", sha256 = "{sha}", sources = [{{ type = "url", {source} }}] }}]\n'
+            'input = { width = 1, height = 1, colour = "rgb", mean = [0, 0, 0], std = [1, 1, 1] }\n'
+            'output = { kind = "probabilities", columns = ["p"] }\n'
+        )
+    return put(folder / "mine/models.toml", text.encode())
+
+
 def test_one_archive_serves_several_networks(
     server: Server, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed = zip_of(one=b"one", two=b"two", three=b"three")
     server.pages["/pack.zip"] = Page(packed)
-    text = ""
-    for name, content in {"one": b"one", "two": b"two", "three": b"another"}.items():
-        text += (
-            f'[{name}]\nkind = "expression"\nversion = 1\nlicence = "x"\nbatch = 1\n'
-            f'files = [{{ name = "{name}.onnx", sha256 = "{sha256(content)}", sources = [{{ type = "url", '
-            f'url = "{server.url("/pack.zip")}", member = "pack/{name}.onnx" }}] }}]\n'
-            'input = { width = 1, height = 1, colour = "rgb", mean = [0, 0, 0], std = [1, 1, 1] }\n'
-            'output = { kind = "probabilities", columns = ["p"] }\n'
-        )
-    path = put(tmp_path / "mine/models.toml", text.encode())
+    contents = {"one": b"one", "two": b"two", "three": b"another"}
+    url = server.url("/pack.zip")
+    files = {n: (f"{n}.onnx", sha256(c), f'url = "{url}", member = "pack/{n}.onnx"') for n, c in contents.items()}
+    path = write_entries(tmp_path, **files)
     monkeypatch.setenv("FIQA_MODELS", str(tmp_path / "mine"))
     entries = read_entries(path)
     fetch(entries["one"])
@@ -526,16 +533,8 @@ def test_networks_with_one_file_in_common_share_it(
     server: Server, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.pages["/net.onnx"] = Page(CONTENT)
-    text = ""
-    for name in ("one", "two"):
-        text += (
-            f'[{name}]\nkind = "expression"\nversion = 1\nlicence = "x"\nbatch = 1\n'
-            f'files = [{{ name = "net.onnx", sha256 = "{sha256(CONTENT)}", sources = [{{ type = "url", '
-            f'url = "{server.url("/net.onnx")}" }}] }}]\n'
-            'input = { width = 1, height = 1, colour = "rgb", mean = [0, 0, 0], std = [1, 1, 1] }\n'
-            'output = { kind = "probabilities", columns = ["p"] }\n'
-        )
-    path = put(tmp_path / "mine/models.toml", text.encode())
+    shared = ("net.onnx", sha256(CONTENT), f'url = "{server.url("/net.onnx")}"')
+    path = write_entries(tmp_path, one=shared, two=shared)
     monkeypatch.setenv("FIQA_MODELS", str(tmp_path / "mine"))
     one, two = read_entries(path).values()
     assert fetch(two) == fetch(one) == find(one) == (cache / "two/net.onnx",)
@@ -697,12 +696,6 @@ def registry_file(folder: Path, entry: Entry) -> Path:
 def start_fetch(registry: Path, *before: str) -> subprocess.Popen[str]:
     command = [*before, sys.executable, "-c", FETCH, str(registry)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-
-
-def may_mount() -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    return subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.skipif(not may_mount(), reason="needs the right to mount a small file system in a name space of its own")

@@ -24,6 +24,7 @@ from pipeline.job import WORKSPACE_VARIABLE
 from pipeline.parameters import option_of
 from pipeline.settings import labels, list_sections
 from pipeline.stage import Stage
+from tests.mounting import may_mount
 from tests.pipeline.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -64,12 +65,6 @@ def test_a_command_with_nothing_to_do_says_where_it_lies(labelled_sample: Factor
     done = labelled_sample.luigi("LabelAll")
     folder = labelled_sample.workspace / "sample" / "labels" / "current"
     assert done.stdout == f"nothing to do: labels of sample is complete in {folder}\n"
-
-
-def may_mount() -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    return subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.skipif(not may_mount(), reason="needs the right to mount a file system in a name space of its own")
