@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -15,7 +14,9 @@ import onnxruntime
 from google.protobuf.message import DecodeError
 
 from labelers.batch_axis import free_batch, network_inputs
+from labelers.denormals import flush_denormals
 from labelers.device import Device, ProviderError
+from labelers.picture_input import PICTURES, Colour, take_pictures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,13 +27,6 @@ __all__ = ["Colour", "Device", "InputSpec", "Network", "NetworkError", "Provider
 
 BATCH_TOLERANCE = 1e-3
 """How far a row may lie from the same row run alone, as a share of the output's largest value: rounding, not error."""
-
-
-class Colour(StrEnum):
-    """The order of a network's three colour channels."""
-
-    RGB = "rgb"
-    BGR = "bgr"
 
 
 class NetworkError(ValueError):
@@ -79,16 +73,13 @@ class Network:
         self.input = spec
         self.batch = batch
         self._session = session
-        self._name: str = session.get_inputs()[0].name
-        self._buffer = np.zeros((batch, 3, spec.height, spec.width), np.float32)  # [B, 3, H, W]
-        self._mean = np.array(spec.mean, np.float32)[:, None, None]
-        self._std = np.array(spec.std, np.float32)[:, None, None]
+        self._buffer = np.zeros((batch, spec.height, spec.width, 3), np.uint8)  # [B, H, W, 3]
         self.outputs = self._check_batch()
 
     def run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Resize, normalise and run N pictures.
 
-        Every run holds exactly `batch` pictures and the last one is filled up with zeros: the kernels that the
+        Every run holds exactly `batch` pictures and the last one is filled up with black ones: the kernels that the
         runtime picks, and with them the last bits of the values, depend on the batch's size, and a row's values must
         not depend on how many rows came with it.
 
@@ -112,25 +103,22 @@ class Network:
         return results
 
     def _fill(self, images: NDArray[np.uint8]) -> None:
-        """Prepare at most `batch` pictures in the buffer; rows without a picture become zero."""
+        """Bring at most `batch` pictures to size in the buffer; rows without a picture become black."""
         size = (self.input.width, self.input.height)
-        reverse = self.input.colour is Colour.BGR
         for row, image in enumerate(images):
             fitting = image if image.shape[1::-1] == size else cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-            target = self._buffer[row]
-            target[...] = (fitting[:, :, ::-1] if reverse else fitting).transpose(2, 0, 1)
-            target -= self._mean
-            target /= self._std
-        self._buffer[len(images) :] = 0.0
+            self._buffer[row] = fitting
+        self._buffer[len(images) :] = 0
 
-    def _run_buffer(self, batch: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """Run prepared pictures [B, 3, H, W]."""
-        outputs: list[NDArray[Any]] = self._session.run(None, {self._name: batch})
+    def _run_buffer(self, batch: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """Run pictures [B, H, W, 3]."""
+        with flush_denormals():
+            outputs: list[NDArray[Any]] = self._session.run(None, {PICTURES: batch})
         return outputs
 
     def _check_batch(self) -> tuple[tuple[int, ...], ...]:
         """Run noise as a full batch and alone; both must agree, or the batch axis is not free."""
-        noise = np.random.default_rng(0).integers(0, 256, (self.batch, *self._buffer.shape[2:], 3), dtype=np.uint8)
+        noise = np.random.default_rng(0).integers(0, 256, self._buffer.shape, dtype=np.uint8)
         self._fill(noise)
         rows = sorted({0, self.batch - 1})
         remedy = "set batch = 1 in the network's entry, or export it with a free batch axis"
@@ -193,7 +181,7 @@ def open_model(model: onnx.ModelProto, *, path: Path, input: InputSpec, batch: i
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     _check_input(model, path, input)
-    session = _open_session(free_batch(model).SerializeToString(), path, device)
+    session = _open_session(take_pictures(free_batch(model), input).SerializeToString(), path, device)
     return Network(session, path=path, spec=input, batch=batch)
 
 
@@ -231,7 +219,9 @@ def _open_session(serialized: bytes, path: Path, device: Device) -> Any:
     options.log_severity_level = 3  # errors
     provider, said = _cuda_provider() if device is Device.CUDA else (("CPUExecutionProvider", {}), "")
     try:
-        session = onnxruntime.InferenceSession(serialized, options, providers=[provider], enable_fallback=0)
+        # The first session of a process turns the thread's switch off, so this stands around every one.
+        with flush_denormals():
+            session = onnxruntime.InferenceSession(serialized, options, providers=[provider], enable_fallback=0)
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         raise NetworkError(f"ONNX Runtime does not open {path} on {device}: {error}") from error
     if session.get_providers()[0] != provider[0]:

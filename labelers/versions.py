@@ -49,7 +49,9 @@ VERSIONS: dict[str, Version] = {
         modules=(
             "faces.py",
             "onnx.py",
+            "picture_input.py",
             "batch_axis.py",
+            "denormals.py",
             "pose.py",
             "landmarker.py",
             "face_mesh.py",
@@ -57,17 +59,17 @@ VERSIONS: dict[str, Version] = {
             "tflite.py",
             "tflite_to_onnx.py",
         ),
-        code="58dfdc5a70c0668f52d7ce14959cedb4382f42797935720c1efa41dddfc90f77",
+        code="2304b832ca862470d42b11811fed1c93be370f5c9a174f15ee5121db81e70073",
     ),
     "factors": Version(
         number=1,
-        modules=("faces.py", "onnx.py", "batch_axis.py", "factors.py"),
-        code="f917bf967f951a3acd6108d4c60bdf07cbe7a80dae4d5f02a22a8cadcefef488",
+        modules=("faces.py", "onnx.py", "picture_input.py", "batch_axis.py", "denormals.py", "factors.py"),
+        code="490b9bba52047bfc6103315a2fa6ec40da2b6f2d46297a76b0190f41455303cb",
     ),
     "embeddings": Version(
         number=1,
-        modules=("faces.py", "onnx.py", "batch_axis.py", "recognition.py"),
-        code="2b860838f8f944d99d7a5ca51c362e133c03656b48aee95f7b1f49484170bcac",
+        modules=("faces.py", "onnx.py", "picture_input.py", "batch_axis.py", "denormals.py", "recognition.py"),
+        code="49e879f6e5a06acca3ccdc6e4e2be22e3dc21922d8d9913738932d8e81604474",
     ),
     "centres": Version(
         number=1,

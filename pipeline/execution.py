@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_manifests.environment import environment
+from labelers.denormals import flush_denormals
 from pipeline import WORKER_VARIABLE
 
 if TYPE_CHECKING:
@@ -219,6 +220,7 @@ def _advance(rows: int) -> None:
 def attempt(work: PartWork, part: Part, advance: Callable[[int], None]) -> PartOutcome:
     """Compute one part; whatever it raises becomes part of the outcome, so that the others go on."""
     try:
-        return PartOutcome(part=part, figures=work(part, advance))
+        with flush_denormals():
+            return PartOutcome(part=part, figures=work(part, advance))
     except Exception:
         return PartOutcome(part=part, figures={}, error=traceback.format_exc())

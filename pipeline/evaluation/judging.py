@@ -13,6 +13,7 @@ import pyarrow as pa
 from data_manifests.evaluation_tables import ACCURACY, EVALUATION_TABLES
 from data_manifests.manifest import Format
 from data_manifests.pairs import PairList, read_pairs
+from labelers.denormals import flush_denormals
 from labelers.device import Device
 from pipeline.evaluation.asked import EvaluationError
 from pipeline.evaluation.images import read_embeddings, read_images, read_measure
@@ -73,6 +74,7 @@ class Outcome:
     notes: tuple[str, ...]
 
 
+@flush_denormals()
 def evaluate(plan: Plan, tell: Callable[[str], None]) -> Outcome:
     """Judge all methods on all benchmarks.
 

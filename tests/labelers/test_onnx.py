@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import cv2
@@ -166,6 +168,33 @@ def test_a_wrong_input_is_named(tmp_path: Path) -> None:
     half = write_model(tmp_path / "half.onnx", identity, output=[1, 3, 4, 6], kind=TensorProto.FLOAT16)
     with pytest.raises(NetworkError, match="FLOAT16"):
         open_network(half, input=SMALL, batch=1, device=Device.CPU)
+
+
+DENORMAL = """
+import sys
+from pathlib import Path
+import numpy as np
+from labelers.denormals import flush_denormals, flushes_denormals
+from labelers.onnx import Colour, Device, InputSpec, open_network
+
+spec = InputSpec(width=6, height=4, colour=Colour.RGB, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+def largest():
+    network = open_network(Path(sys.argv[1]), input=spec, batch=2, device=Device.CPU)
+    return network.run(np.full((3, 4, 6, 3), 100, np.uint8))[0].max()
+
+with flush_denormals():
+    assert largest() == 0
+    assert flushes_denormals()  # though the first session of a process turns it off
+assert largest() == 0
+assert not flushes_denormals()
+"""
+
+
+def test_networks_take_denormal_numbers_for_zero_in_every_session(tmp_path: Path) -> None:
+    constants = {"tiny": np.array([1e-40], np.float32), "huge": np.array([1e30], np.float32)}
+    nodes = [helper.make_node("Mul", ["x", "tiny"], ["t"]), helper.make_node("Mul", ["t", "huge"], ["y"])]
+    path = write_model(tmp_path / "tiny.onnx", nodes, output=[1, 3, 4, 6], constants=constants)
+    subprocess.run([sys.executable, "-c", DENORMAL, str(path)], check=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a network", b"\x08\x07" * 40])

@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from labelers.denormals import flushes_denormals
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -38,4 +40,4 @@ class Note:
         if self.inner is not None:
             return self.inner(part, advance)
         advance(part.rows)
-        return {"process": os.getpid()}
+        return {"process": os.getpid(), "flushes": float(flushes_denormals())}

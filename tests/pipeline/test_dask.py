@@ -230,6 +230,7 @@ def test_parts_that_fail_or_kill_are_given_up_alone(four: Processes, tmp_path: P
     assert {start for start, o in found.items() if o.error} == {3, 7}
     assert "ValueError: part 3 is bad" in found[3].error
     assert "out of memory" in found[7].error
+    assert all(outcome.figures["flushes"] for outcome in found.values() if not outcome.error)
     begun = [start for start, _ in notes(folder)]
     assert begun.count(7) == 3
     assert all(begun.count(start) == 1 for start in range(12) if start != 7)

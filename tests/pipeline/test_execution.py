@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from labelers.denormals import flushes_denormals
 from pipeline.execution import PartOutcome, run_parts
 from pipeline.shards import Part
 from tests.pipeline.noting import Note
@@ -28,6 +29,12 @@ def test_every_part_is_done_once(tmp_path: Path, processes: int) -> None:
     assert len(list(tmp_path.iterdir())) == len(PARTS)
     assert shown[-1] == len(PARTS)
     assert shown == sorted(shown)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_denormals_are_zero_where_parts_are_computed_and_only_there(tmp_path: Path, processes: int) -> None:
+    assert all(o.figures["flushes"] for o in outcomes(Note(folder=tmp_path), processes).values())
+    assert not flushes_denormals()
 
 
 @pytest.mark.parametrize("processes", [1, 2])

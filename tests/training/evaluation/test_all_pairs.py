@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,10 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labelers.denormals import flush_denormals, flushes_denormals
 from labelers.device import Device, ProviderError
 from training.evaluation import all_pairs, error_reject, impostors
 from training.evaluation.all_pairs import AllPairs, IdentitySetError
-from training.evaluation.blocks import BlockShape, NumpyBlocks, TorchBlocks
+from training.evaluation.blocks import Block, BlockShape, NumpyBlocks, TorchBlocks
 from training.evaluation.histogram import BINS, HIDDEN, WIDTH, bin_edges, bins_of, count_bins
 from training.evaluation.impostor_threshold import choose_threshold, find_window, product_error
 from training.evaluation.rejection_levels import RejectionLevels
@@ -178,6 +179,24 @@ def test_products_are_within_the_error_that_is_allowed_for() -> None:
         units = unit_embeddings(embeddings, np.arange(len(embeddings)))
         exact = units.astype(np.float64) @ units.T.astype(np.float64)
         assert np.abs(units @ units.T - exact).max() < product_error(dimension)
+
+
+class FlagBlocks(NumpyBlocks):
+    """Notes whether the threads that compute take denormal numbers for zero."""
+
+    flags: ClassVar[set[bool]] = set()
+
+    def fill(self, matrix: Any, block: Block) -> Any:
+        self.flags.add(flushes_denormals())
+        return super().fill(matrix, block)
+
+
+def test_the_threads_of_an_evaluation_take_denormal_numbers_for_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(impostors, "open_blocks", lambda units, _: FlagBlocks(units))
+    embeddings, identities = make_people(3, 40)
+    with flush_denormals():
+        AllPairs.build(embeddings, identities, shape=BlockShape(16, 32)).thresholds([1e-2])
+    assert FlagBlocks.flags == {True}
 
 
 def test_memory_stays_far_below_the_matrix() -> None:
