@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import multiprocessing
+import os
 import signal
 import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from data_manifests.environment import environment
 from labelers.denormals import flush_denormals
+from labelers.device import VISIBLE, choose_gpus
 from pipeline import WORKER_VARIABLE
 
 if TYPE_CHECKING:
@@ -58,12 +60,14 @@ class PartWork(Protocol):
         ...
 
 
-def run_parts(
+def run_parts(  # noqa: PLR0913 - what, and where
     work: PartWork,
     parts: Sequence[Part],
     processes: int,
     show: Callable[[int], None],
     cluster: Cluster | None = None,
+    *,
+    gpus: int = 0,
 ) -> Iterator[PartOutcome]:
     """Compute parts and give each one's outcome as it ends, in no particular order.
 
@@ -76,20 +80,23 @@ def run_parts(
         processes: how many processes; 1, or a single part, is computed here.
         show: called about twice a second with the rows done so far in this call.
         cluster: where to compute instead of in processes of this machine.
+        gpus: over how many GPUs the processes are spread, each of which sees one; 0 leaves them alone.
 
     Raises:
         ClusterError: if the cluster is gone, or has no fit worker.
+        ProviderError: if there are fewer GPUs.
     """
     if cluster is not None:
         from pipeline.dask_execution import run_on_cluster  # noqa: PLC0415 - Dask is loaded where it is asked for
 
         yield from run_on_cluster(work, parts, cluster, show)
         return
+    visible = choose_gpus(gpus) if gpus and parts else ()
     useful = min(processes, len(parts))
     if useful <= 1:
         yield from _run_here(work, parts, show)
     else:
-        yield from _run_in_pool(work, parts, useful, show)
+        yield from _run_in_pool(work, parts, useful, show, visible)
 
 
 def _run_here(work: PartWork, parts: Sequence[Part], show: Callable[[int], None]) -> Iterator[PartOutcome]:
@@ -107,7 +114,7 @@ def _run_here(work: PartWork, parts: Sequence[Part], show: Callable[[int], None]
 
 
 def _run_in_pool(
-    work: PartWork, parts: Sequence[Part], processes: int, show: Callable[[int], None]
+    work: PartWork, parts: Sequence[Part], processes: int, show: Callable[[int], None], gpus: Sequence[str]
 ) -> Iterator[PartOutcome]:
     """Compute parts in processes of their own; start the processes anew when one dies."""
     context = multiprocessing.get_context("spawn")
@@ -119,7 +126,7 @@ def _run_in_pool(
     todo = list(parts)
     while todo:
         try:
-            with _pool(context, processes, counter) as pool:
+            with _pool(context, processes, counter, gpus) as pool:
                 for outcome in _collect([pool.submit(_run_one, work, part) for part in todo], poll):
                     todo.remove(outcome.part)
                     yield outcome
@@ -129,7 +136,7 @@ def _run_in_pool(
             logger.warning("a worker process ended unexpectedly; %d parts are done again", len(suspects))
             for part in suspects:
                 todo.remove(part)
-                with _pool(context, 1, counter) as pool:
+                with _pool(context, 1, counter, gpus) as pool:
                     yield _run_alone(pool.submit(_run_one, work, part), part, poll)
 
 
@@ -153,10 +160,11 @@ def _run_alone(future: Future[PartOutcome], part: Part, poll: Callable[[], None]
 
 
 @contextmanager
-def _pool(context: Any, processes: int, counter: Any) -> Iterator[ProcessPoolExecutor]:
+def _pool(context: Any, processes: int, counter: Any, gpus: Sequence[str]) -> Iterator[ProcessPoolExecutor]:
     """Worker processes that end with this block, and with this process."""
     with environment(dict.fromkeys((*THREAD_VARIABLES, WORKER_VARIABLE), "1")):
-        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker, initargs=(counter,))
+        started = (counter, context.Value("q", 0), gpus)
+        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker, initargs=started)
         try:
             yield pool
         finally:
@@ -166,12 +174,16 @@ def _pool(context: Any, processes: int, counter: Any) -> Iterator[ProcessPoolExe
 _counter: Any = None
 
 
-def _start_worker(counter: Any) -> None:
-    """Prepare a worker process: it dies with its parent, leaves Ctrl-C to it, and uses one thread."""
+def _start_worker(counter: Any, seats: Any, gpus: Sequence[str]) -> None:
+    """Prepare a worker process: it dies with its parent, leaves Ctrl-C to it, and uses one thread and one GPU."""
     global _counter  # noqa: PLW0603 - a shared value reaches a worker only at its start
     _counter = counter
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if gpus:
+        with seats.get_lock():
+            os.environ[VISIBLE] = gpus[seats.value % len(gpus)]
+            seats.value += 1
     quieten_process()
 
 

@@ -17,6 +17,7 @@ from data_manifests.models import load_registry
 from data_manifests.network import POSE_KINDS, Kind
 from data_manifests.sample import make_sample
 from data_manifests.weights import WeightsMissingError, fetch, sha256_of_entry
+from labelers.device import Device
 from pipeline.catalogue import Inputs, build_stages
 from pipeline.images import ImageSource
 from pipeline.pixel_stages import PIXEL_STAGES
@@ -162,6 +163,17 @@ def change_recogniser(job: Job, name: str) -> Job:
     settings = job.settings.model_copy(update={"recognition_model": name, "centres": Centres.MEAN, "head": None})
     inputs = _gather(job.manifest, job.stages["index"].data, job.limit, settings, models)
     return replace(job, settings=settings, models=models, stages=build_stages(inputs))
+
+
+def use_gpus(job: Job, gpus: int) -> Job:
+    """The same data set computed on so many GPUs.
+
+    Raises:
+        JobError: if it is no number of GPUs.
+    """
+    if gpus < 0:
+        raise JobError(f"--gpus {gpus}: give a number of GPUs, or leave it out to compute as [execution] says")
+    return replace(job, settings=job.settings.model_copy(update={"device": Device.CUDA, "gpus": gpus}))
 
 
 def _gather(manifest: Manifest, data: str, limit: int, settings: Settings, models: Mapping[str, Entry]) -> Inputs:

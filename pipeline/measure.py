@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Hashable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,7 +19,7 @@ from pipeline.receipts import NOTE
 from pipeline.store import Store, recall_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
 
     from labelers.faces import FaceBatch
     from labelers.measures import Labeler, Measures
@@ -47,12 +46,6 @@ def _labeler(opener: Opener) -> Labeler:
     return opener.open()
 
 
-@lru_cache(maxsize=1)
-def _readers(threads: int) -> ThreadPoolExecutor:
-    """The threads that read and decode for this process."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="reader")
-
-
 def forget_labeler() -> None:
     """Close the labeler that this process holds, if there is one."""
     _labeler.cache_clear()
@@ -68,7 +61,6 @@ class MeasureImages:
         index: the stage that says where the images lie.
         source: where they are read from.
         opener: opens the labeler.
-        readers: threads that read and decode ahead of the labeler; 0 where every core has a process of its own.
     """
 
     store: Store
@@ -76,7 +68,6 @@ class MeasureImages:
     index: StageSpec
     source: ImageSource
     opener: Opener
-    readers: int = 0
 
     def __call__(self, part: Part, advance: Callable[[int], None]) -> dict[str, float]:
         """Measure, stage, and return the seconds spent on each step and the labeler's notes."""
@@ -84,9 +75,11 @@ class MeasureImages:
         with Stopwatch(figures, "open_seconds"):
             labeler = _labeler(self.opener)
         rows = recall_columns(self.store.folder(self.index), part.shard, INDEX.names).slice(part.start, part.rows)
-        slices = [rows.slice(start, SLICE_ROWS) for start in range(0, part.rows, SLICE_ROWS)]
         pieces = []
-        for piece, (faces, status) in zip(slices, self._decode(slices, figures), strict=True):
+        for start in range(0, part.rows, SLICE_ROWS):
+            piece = rows.slice(start, SLICE_ROWS)
+            with Stopwatch(figures, "read_seconds"):
+                faces, status = self._read(piece)
             with Stopwatch(figures, "compute_seconds"):
                 measures = labeler(faces)
             figures.update({f"{NOTE}{name}": count for name, count in measures.notes.items()})
@@ -97,40 +90,12 @@ class MeasureImages:
             self.store.write_part(self.spec, part, pa.concat_tables(pieces).unify_dictionaries())
         return dict(figures)
 
-    def _decode(self, slices: list[pa.Table], figures: Counter[str]) -> Iterator[tuple[FaceBatch, list[Status]]]:
-        """The faces of every slice in order, with what is wrong with them; `read_seconds` is the time waited."""
-        if not self.readers:
-            for rows in slices:
-                with Stopwatch(figures, "read_seconds"):
-                    decoded = self._read(rows)
-                yield decoded
-            return
-        pool = _readers(self.readers)
-        # Cut so fine that all threads work on the slice that is wanted first; all slices of a part fit the memory.
-        rows = -(-SLICE_ROWS // self.readers)
-        cut = [[pool.submit(self._read, s.slice(i, rows)) for i in range(0, s.num_rows, rows)] for s in slices]
-        for futures in cut:
-            with Stopwatch(figures, "read_seconds"):
-                done = [future.result() for future in futures]
-            yield _join([faces for faces, _ in done]), [cause for _, causes in done for cause in causes]
-
     def _read(self, rows: pa.Table) -> tuple[FaceBatch, list[Status]]:
         """Read and decode some images."""
         from labelers.faces import decode_batch  # noqa: PLC0415 - the planning process needs no decoder
 
         stored = self.source.read(rows)
         return decode_batch(rows["key"].to_numpy(), rows["identity"].to_numpy(), stored)
-
-
-def _join(batches: Sequence[FaceBatch]) -> FaceBatch:
-    """One batch of several, in their order."""
-    from labelers.faces import FaceBatch  # noqa: PLC0415
-
-    return FaceBatch(
-        keys=np.concatenate([b.keys for b in batches]),
-        images=np.concatenate([b.images for b in batches]),
-        identities=np.concatenate([b.identities for b in batches]),
-    )
 
 
 def _merge(measures: Measures, status: list[Status]) -> tuple[dict[str, Any], list[str]]:

@@ -67,7 +67,7 @@ def for_stage(stage: PixelStage, settings: Settings, models: Mapping[str, Entry]
         models: role -> network.
     """
     if stage.role:
-        return for_model(models[stage.role], settings.device)
+        return for_model(models[stage.role], settings.device_of(stage.name))
     return LabelerOpener(
         labeler=stage.labeler, settings=tuple((name, getattr(settings, name)) for name in stage.settings)
     )

@@ -47,6 +47,7 @@ class StageRun:
         index: the index, whose shards give the rows.
         work: computes one part.
         processes: how many processes compute.
+        gpus: how many GPUs they share; 0 for none.
         cluster: the Dask cluster that computes instead, if there is one.
         report: takes (share done, line of text) for Luigi's pages.
     """
@@ -56,6 +57,7 @@ class StageRun:
     index: StageSpec
     work: PartWork
     processes: int
+    gpus: int = 0
     cluster: Cluster | None = None
     report: Callable[[float, str], None] | None = None
     _figures: Counter[str] = field(default_factory=Counter)
@@ -96,7 +98,9 @@ class StageRun:
         before = total - sum(part.rows for part in todo)
         work = Journalled(work=self.work, path=self.store.receipts(self.spec) / JOURNAL)
         with Meter(self.spec.name, total, before, self.report) as meter:
-            outcomes = run_parts(work, todo, self.processes, lambda rows: meter.show(before + rows), self.cluster)
+            outcomes = run_parts(
+                work, todo, self.processes, lambda rows: meter.show(before + rows), self.cluster, gpus=self.gpus
+            )
             for outcome in outcomes:
                 if outcome.error:
                     failed.append(outcome)

@@ -16,8 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from data_manifests.manifest import Anchor, Centres
 from data_manifests.recipes import Recipe
+from labelers.device import Device
 from pipeline.cluster import Cluster, check_address
-from pipeline.parameters import BoolParameter, FloatParameter, given_text
+from pipeline.parameters import BoolParameter, FloatParameter, IntParameter, given_text
+from pipeline.pixel_stages import PIXEL_STAGES
+
+GPU_STAGES = (*(stage.name for stage in PIXEL_STAGES if stage.role), "anchors")
+"""The stages that can compute on a GPU."""
 
 
 class SettingsError(ValueError):
@@ -91,7 +96,9 @@ class labels(luigi.Config):  # noqa: N801
 class execution(luigi.Config):  # noqa: N801
     """Where the work is done; never part of a fingerprint."""
 
-    device = luigi.Parameter(default="cpu", description="cpu or cuda, for networks in ONNX Runtime")
+    device = luigi.Parameter(default="cpu", description="cpu or cuda, for networks and class centres")
+    cpu_stages = luigi.Parameter(default="", description="stages that stay on the processor beside cuda, by commas")
+    gpus = IntParameter(default=1, description="GPUs over which a stage on cuda is spread")
     dask = luigi.Parameter(default="", description="a Dask cluster: tcp://host:8786, or local:N for N processes")
     dask_wait = FloatParameter(default=30.0, description="seconds to wait for a silent scheduler or a worker")
 
@@ -153,15 +160,29 @@ class Settings(_Section):
     centres: Centres
     head: Path | None
     labels: LabelSettings
-    device: str
+    device: Device
+    cpu_stages: tuple[str, ...] = ()
+    gpus: int = Field(default=1, ge=1)
     dask: str = ""
     dask_wait: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+
+    def device_of(self, stage: str) -> Device:
+        """Where a stage computes."""
+        return self.device if stage in GPU_STAGES and stage not in self.cpu_stages else Device.CPU
 
     def cluster(self, folder: Path, *, on_gpu: bool) -> Cluster | None:
         """The Dask cluster that computes the stages of a folder; None where processes of this machine do."""
         if not self.dask:
             return None
         return Cluster(address=self.dask, folder=folder, on_gpu=on_gpu, wait_seconds=self.dask_wait)
+
+    @field_validator("cpu_stages")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Only a stage that can use a GPU can be kept from it."""
+        if unknown := [name for name in value if name not in GPU_STAGES]:
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(GPU_STAGES)}")
+        return value
 
     @field_validator("dask")
     @classmethod
@@ -220,7 +241,9 @@ def read_settings(overrides: dict[str, str]) -> Settings:
             centres=_choose(Centres, overrides.get("centres", anchors().centres), "anchors centres"),
             head=Path(head) if (head := overrides.get("head", anchors().head)) else None,
             labels=LabelSettings.model_validate(label_values),
-            device=execution().device,
+            device=_choose(Device, execution().device, "execution device"),
+            cpu_stages=tuple(name for name in map(str.strip, execution().cpu_stages.split(",")) if name),
+            gpus=execution().gpus,
             dask=execution().dask.strip(),
             dask_wait=execution().dask_wait,
         )

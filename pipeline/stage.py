@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import luigi
 from luigi.parameter import ParameterVisibility
 
+from labelers.device import Device
 from pipeline.execution import PartWork, die_with_parent
 from pipeline.run import StageRun
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from pipeline.fingerprint import StageSpec
     from pipeline.job import Job
     from pipeline.store import Store
+
+
+PROCESSES_A_GPU = 4
+"""While one of them decodes, writes or starts, the GPU works for the others."""
 
 
 class JobParameter(luigi.Parameter):
@@ -80,7 +85,7 @@ class Stage(luigi.Task):
     @property
     def resources(self) -> dict[str, int]:
         """One computing stage at a time: each uses all processes. A stage on the GPU runs beside one on the CPU."""
-        on_gpu = self.can_use_gpu() and self.job.settings.device == "cuda"
+        on_gpu = self.can_use_gpu() and self.job.settings.device_of(self.stage) is Device.CUDA
         return {"gpu": 1} if on_gpu else {"cpu": 1}
 
     def can_use_gpu(self) -> bool:
@@ -113,12 +118,14 @@ class Stage(luigi.Task):
     def compute(self, work: PartWork) -> None:
         """Make a sharded stage from the work on its parts."""
         on_gpu = "gpu" in self.resources
+        gpus = self.job.settings.gpus if on_gpu else 0
         StageRun(
             store=self.store,
             spec=self.spec,
             index=self.job.stages["index"],
             work=work,
-            processes=1 if on_gpu else self.processes,
+            processes=max(gpus, min(self.processes, PROCESSES_A_GPU * gpus)) if on_gpu else self.processes,
+            gpus=gpus,
             cluster=self.job.settings.cluster(self.store.root, on_gpu=on_gpu),
             report=self.report,
         ).make()

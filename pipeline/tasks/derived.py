@@ -57,7 +57,7 @@ class Anchors(Stage):
     needs = (*Centres.needs, Centres)
 
     def can_use_gpu(self) -> bool:
-        """The centres are compared where the networks run."""
+        """Centres are compared there."""
         return True
 
     def make(self) -> None:
@@ -72,7 +72,7 @@ class Anchors(Stage):
             embeddings=stages["embeddings"],
             centres=stages["centres"],
             vectors=vectors,
-            device=self.job.settings.device,
+            device=self.job.settings.device_of(self.stage),
         )
         self.compute(work)
 

@@ -64,6 +64,7 @@ class Goal(luigi.Task):
     dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
     limit = IntParameter(default=0, description="label the first N images only, in a folder of their own")
     recheck = BoolParameter(significant=False, description="read all content and compare it with the record")
+    gpus = IntParameter(default=0, significant=False, description="compute on so many GPUs; 0: as [execution] says")
     workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
     fingerprint = luigi.Parameter(default="", description="left empty: computed from all that decides the output")
 
@@ -89,13 +90,14 @@ class Goal(luigi.Task):
         with one_message():
             if luigi.interface.core().workers > 1:
                 check_locks()
-            return jobs.resolve(
+            job = jobs.resolve(
                 self.dataset,
                 workspace=Path(self.workspace),
                 limit=self.limit,
                 recheck=self.recheck,
                 stage=self.last.stage,
             )
+            return jobs.use_gpus(job, self.gpus) if self.gpus else job
 
     def stages(self) -> tuple[StageSpec, ...]:
         """The last stage and all it rests on."""

@@ -49,7 +49,6 @@ class Measure(Stage):
             index=self.job.stages["index"],
             source=self.job.source,
             opener=self.opener(),
-            readers=self.processes if "gpu" in self.resources else 0,
         )
         try:
             self.compute(work)

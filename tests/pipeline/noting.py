@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from labelers.denormals import flushes_denormals
+from labelers.device import VISIBLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,4 +41,4 @@ class Note:
         if self.inner is not None:
             return self.inner(part, advance)
         advance(part.rows)
-        return {"process": os.getpid(), "flushes": float(flushes_denormals())}
+        return {"process": os.getpid(), "flushes": flushes_denormals(), "gpu": float(os.environ.get(VISIBLE, "-1"))}

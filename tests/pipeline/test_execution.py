@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from labelers import device
 from labelers.denormals import flushes_denormals
+from labelers.device import VISIBLE, ProviderError
 from pipeline.execution import PartOutcome, run_parts
 from pipeline.shards import Part
 from tests.pipeline.noting import Note
@@ -42,6 +44,23 @@ def test_a_part_that_fails_does_not_stop_the_others(tmp_path: Path, processes: i
     found = outcomes(Note(folder=tmp_path, fails=(3, 7)), processes)
     assert {start for start, o in found.items() if o.error} == {3, 7}
     assert "part 3 is bad" in found[3].error
+
+
+def test_processes_are_spread_over_the_gpus_that_are_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VISIBLE, "5, 3,8")
+    monkeypatch.setattr(device, "_count_gpus", lambda: 3)
+    work = Note(folder=tmp_path, seconds=0.05)
+    found = [o.figures for o in run_parts(work, PARTS, 4, lambda _: None, gpus=2)]
+    by_process = {f["process"]: f["gpu"] for f in found}
+    assert sorted(by_process.values()) == [3, 3, 5, 5]
+    assert all(by_process[f["process"]] == f["gpu"] for f in found)
+
+
+def test_more_gpus_than_there_are_is_an_error_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_count_gpus", lambda: 1)
+    with pytest.raises(ProviderError, match=r"asked for 2 GPU\(s\), and CUDA shows 1"):
+        list(run_parts(Note(folder=tmp_path), PARTS, 4, lambda _: None, gpus=2))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_part_that_kills_its_process_is_given_up_alone(tmp_path: Path) -> None:

@@ -194,7 +194,12 @@ def test_doctor_status_describe_speak(labelled_sample: Factory) -> None:
         (("LabelAll", "--models-factors", "fr_feature"), "fr_feature is a network for recognition, not factors"),
         (("LabelAll", "--dataset", "casia_webface"), "the data set casia_webface"),
         (("LabelAll", "--limit", "-3"), "--limit -3"),
-        (("LabelAll", "--execution-device", "cuda", "--dataset", "sample", "--limit", "9"), "cuda"),
+        (("LabelAll", "--execution-device", "cuda", "--dataset", "sample", "--limit", "9"), "choose the device cpu"),
+        (("LabelAll", "--gpus", "99", "--dataset", "sample", "--limit", "9"), "asked for 99 GPU(s)"),
+        (("LabelAll", "--gpus", "-1"), "--gpus -1"),
+        (("LabelAll", "--execution-device", "gpu"), "execution device = 'gpu' is none of cpu, cuda"),
+        (("LabelAll", "--execution-cpu-stages", "pose, blur"), "'blur' is none of pose, factors, embeddings, anchors"),
+        (("LabelAll", "--execution-gpus", "0"), "gpus: Input should be greater than or equal to 1"),
     ],
 )
 def test_mistakes_give_one_clear_message(labelled_sample: Factory, words: tuple[str, ...], message: str) -> None:
