@@ -106,7 +106,7 @@ def rate_of(stage: str, images: int, work: Callable[[], Any]) -> Rate:
 
 def time_labels(workspace: Path, dataset: str, workers: int, *settings: str) -> float:
     """Seconds of LabelAll from nothing, as a user runs it."""
-    command = [str(Path(sys.executable).with_name("luigi")), "--module", "pipeline", "LabelAll"]
+    command = [sys.executable, "-m", "luigi", "--module", "pipeline", "LabelAll"]
     command += ["--dataset", dataset, "--workers", str(workers), *settings]
     started = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "FIQA_WORKSPACE": str(workspace)}, check=False)

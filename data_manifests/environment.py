@@ -1,8 +1,9 @@
-"""Environment variables that are set for a while."""
+"""Environment variables that are set for a while, and versions of packages."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 from typing import TYPE_CHECKING
 
@@ -23,3 +24,11 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def version_of(package: str) -> str:
+    """The version of a package, or "none": a run that does not need it goes without."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"

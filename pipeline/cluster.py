@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import sys
 import time
 import uuid
@@ -17,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_manifests.environment import version_of
 from pipeline.execution import PartOutcome, attempt, quieten_process
 from pipeline.receipts import PACKAGES, machine
 
@@ -158,15 +158,8 @@ def _prepare() -> None:
 def _versions() -> dict[str, str]:
     """Versions of Python and packages in this process."""
     names = [name for name in (*PACKAGES, *_TRAVEL) if name not in _NOT_ON_WORKERS]
-    return {"python": f"{sys.version_info.major}.{sys.version_info.minor}", **{name: _version(name) for name in names}}
-
-
-def _version(package: str) -> str:
-    """The version of a package, or "none"."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "none"
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return {"python": python, **{name: version_of(name) for name in names}}
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
+from data_manifests.environment import version_of
 from data_manifests.score_tables import STAGE_TABLES
 from pipeline.store import Store, read_columns, write_json
 
@@ -90,8 +90,7 @@ def sum_notes(store: Store, spec: StageSpec) -> dict[str, int]:
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
     """Versions of the packages that make numbers, and of Python."""
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}}
 
 
 @lru_cache(maxsize=1)

@@ -15,9 +15,9 @@ import json
 import logging
 import platform
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
+from data_manifests.environment import version_of
 from data_manifests.files import remove_leftovers, write_atomically
 from training.card import write_card
 from training.model_file import save_model
@@ -118,7 +118,7 @@ class RunFolder:
                 "left_out": data.left_out,
                 "counts": data.counts(),
             },
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+            "versions": {"python": platform.python_version(), **{name: version_of(name) for name in _PACKAGES}},
         }
 
     def _read(self, path: Path) -> dict[str, Any]:

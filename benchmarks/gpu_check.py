@@ -1,0 +1,184 @@
+"""One command for the day a GPU is there: does all run on it, is it right, how fast is it, what would MS1MV2 take.
+
+    python -m benchmarks.gpu_check [--device cuda] [--small] [--json gpu_check.json] [--document docs/scale.md]
+    python -m benchmarks.gpu_check --from gpu_check.json
+
+Takes at most seven minutes. Every step is a process of its own, so that one that fails, or takes too long, costs
+nothing but its own figures; the JSON is written again after each. At the end the section of the document between the
+markers of gpu_check is written from it, which `--from` does alone. `--device cpu --small` shows that the script works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu_report import write_section
+from labelers.device import Device
+from pipeline.receipts import machine, versions
+
+BUDGET_SECONDS = 420.0
+_LOOK_SECONDS = 0.5
+_TAIL = 2000
+"""Characters of a failed step's output that are kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A measurement.
+
+    Attributes:
+        name: in the JSON.
+        words: the module that measures and its arguments; the device and a file for its JSON are added.
+        small: arguments instead, where it is only to be shown that it works.
+        seconds: after which it is given up.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    small: tuple[str, ...]
+    seconds: float
+
+
+TRAIN = "benchmarks.train_speed"
+TINY = ("--tower", "test-resnet", "--images", "64", "--batch", "16", "--seconds", "0.2", "--prompts", "2")
+STEPS = (
+    Step(name="networks", words=("benchmarks.gpu_networks",),
+         small=("benchmarks.gpu_networks", "--images", "32", "--seconds", "0.2"), seconds=100),
+    Step(name="labels", words=("benchmarks.gpu_speed", "--images", "100000", "--precision", "float16"),
+         small=("benchmarks.gpu_speed", "--images", "96", "--classes", "500", "--recogniser", "fr_feature",
+                "--workers", "2"), seconds=120),
+    Step(name="nearest", words=("benchmarks.nearest_speed", "--rows", "65536"),
+         small=("benchmarks.nearest_speed", "--classes", "2000", "--rows", "1024"), seconds=40),
+    Step(name="all_pairs", words=("benchmarks.all_pairs_speed", "--images", "40000"),
+         small=("benchmarks.all_pairs_speed", "--images", "2000"), seconds=40),
+    Step(name="training", words=(TRAIN, "--seconds", "5"), small=(TRAIN, *TINY), seconds=110),
+    Step(name="resume", words=("benchmarks.gpu_resume",), small=("benchmarks.gpu_resume", "--tower", "test-resnet",
+         "--batch", "16", "--images", "64", "--steps", "8"), seconds=90),
+    Step(name="training_compiled", words=(TRAIN, "--seconds", "5", "--ours", "--compiled"),
+         small=(TRAIN, *TINY, "--ours"), seconds=120),
+)  # fmt: skip
+"""In the order of their worth, should the time not suffice for all."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    given = parse(arguments)
+    if given.source:
+        write_section(given.document, json.loads(given.source.read_text()))
+        return
+    started = time.monotonic()
+    found: dict[str, Any] = {"device": given.device.value, "small": given.small, **describe(given.device), "steps": {}}
+    for step in STEPS:
+        if given.steps and step.name not in given.steps:
+            continue
+        left = given.budget - (time.monotonic() - started)
+        print(f"=== {step.name}", flush=True)
+        found["steps"][step.name] = run(step, given, min(step.seconds, left))
+        found["seconds"] = round(time.monotonic() - started, 1)
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
+    write_section(given.document, found)
+    failed = [name for name, step in found["steps"].items() if "error" in step]
+    print(f"{found['seconds']} s, {given.json}, {given.document}{'; FAILED: ' if failed else ''}{', '.join(failed)}")
+    sys.exit(1 if failed else 0)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--device", type=Device, choices=list(Device), default=Device.CUDA)
+    add("--small", action="store_true", help="as little of everything as shows that it works")
+    add("--json", type=Path, default=Path("gpu_check.json"), help="file for the figures")
+    add("--document", type=Path, default=Path("docs/scale.md"), help="whose section is written")
+    add("--from", dest="source", type=Path, help="write the section from figures that are there already")
+    add("--steps", nargs="+", choices=[step.name for step in STEPS], help="these alone")
+    add("--budget", type=float, default=BUDGET_SECONDS, help="seconds for all steps (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def describe(device: Device) -> dict[str, Any]:
+    """The machine, and the packages that make numbers."""
+    gpu = query_gpu("name,driver_version,memory.total") if device is Device.CUDA else ""
+    return {"gpu": gpu, "machine": machine(), "versions": versions()}
+
+
+def query_gpu(fields: str) -> str:
+    """What nvidia-smi says of the first GPU."""
+    words = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits", "--id=0"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def run(step: Step, given: argparse.Namespace, seconds: float) -> dict[str, Any]:
+    """Run a step: its figures or what went wrong, its seconds, and the most memory that it took."""
+    if seconds <= 0:
+        return {"error": "no time was left for it"}
+    module, *words = step.small if given.small else step.words
+    with tempfile.TemporaryDirectory() as name, MemoryPeak(given.device) as memory:
+        figures, log = Path(name, "figures.json"), Path(name, "log")
+        command = [sys.executable, "-m", module, "--device", given.device.value, "--json", str(figures), *words]
+        started = time.monotonic()
+        with log.open("wb") as out:
+            code, peak = run_process(command, out.fileno(), seconds)
+        text = log.read_text(errors="replace")
+        print(text, flush=True)
+        result: dict[str, Any] = {"seconds": round(time.monotonic() - started, 1), "peak_process_mib": peak}
+        if figures.is_file():
+            result["figures"] = json.loads(figures.read_text())
+        if code:
+            ended = f"given up after {seconds:.0f} s" if code == -signal.SIGKILL else f"ended with {code}"
+            result["error"] = f"{' '.join(command[1:])} {ended}: {text[-_TAIL:].strip()}"
+    if memory.peak_mib is not None:
+        result["peak_gpu_mib"] = memory.peak_mib
+    return result
+
+
+def run_process(command: list[str], out: int, seconds: float) -> tuple[int, float]:
+    """Run a command for so long at most; its exit code, and the most MiB that one of its processes took."""
+    process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+    killer = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
+    killer.start()
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    finally:
+        killer.cancel()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_maxrss / 1024
+
+
+class MemoryPeak:
+    """Looks twice a second at what all processes take of the first GPU.
+
+    Attributes:
+        peak_mib: the most that was seen; None without a GPU.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.peak_mib: int | None = 0 if device is Device.CUDA else None
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> MemoryPeak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self.peak_mib is not None and not self._done.wait(_LOOK_SECONDS):
+            self.peak_mib = max(self.peak_mib, int(query_gpu("memory.used")))
+
+
+if __name__ == "__main__":
+    main()
