@@ -2,6 +2,7 @@
 
     python -m benchmarks.gpu_check [--device cuda] [--small] [--json gpu_check.json] [--document docs/scale.md]
     python -m benchmarks.gpu_check --from gpu_check.json
+    python -m benchmarks.gpu_check --pack FOLDER        # then, on a machine without a connection: --packed FOLDER
 
 Takes at most seven minutes. Every step is a process of its own, so that one that fails, or takes too long, costs
 nothing but its own figures; the JSON is written again after each. At the end the section of the document between the
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,11 +25,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import make_ms1mv2
+from benchmarks.gpu_networks import NETWORKS
 from benchmarks.gpu_report import write_section
+from data_manifests.environment import version_of
+from data_manifests.models import load_registry
+from data_manifests.network import Kind
+from data_manifests.sample import make_sample
+from data_manifests.weights import WeightsError, fetch
 from labelers.device import Device
 from pipeline.receipts import machine, versions
 
 BUDGET_SECONDS = 420.0
+MADE, MADE_SMALL = 100_000, 96
+"""Images that are made of the sample's."""
 _LOOK_SECONDS = 0.5
 _TAIL = 2000
 """Characters of a failed step's output that are kept."""
@@ -51,22 +62,23 @@ class Step:
 
 
 TRAIN = "benchmarks.train_speed"
-TINY = ("--tower", "test-resnet", "--images", "64", "--batch", "16", "--seconds", "0.2", "--prompts", "2")
+TINY = ("--tower", "test-resnet", "--batch", "16", "--seconds", "0.2", "--prompts", "2", "--bf16")
 STEPS = (
-    Step(name="networks", words=("benchmarks.gpu_networks",),
-         small=("benchmarks.gpu_networks", "--images", "32", "--seconds", "0.2"), seconds=100),
-    Step(name="labels", words=("benchmarks.gpu_speed", "--images", "100000", "--precision", "float16"),
-         small=("benchmarks.gpu_speed", "--images", "96", "--classes", "500", "--recogniser", "fr_feature",
-                "--workers", "2"), seconds=120),
+    Step(name="networks", words=("benchmarks.gpu_networks", "--dataset", "{faces}"),
+         small=("benchmarks.gpu_networks", "--dataset", "{faces}", "--images", "32", "--seconds", "0.2"), seconds=100),
+    Step(name="labels", words=("benchmarks.gpu_speed", "--dataset", "{made}", "--precision", "float16"),
+         small=("benchmarks.gpu_speed", "--dataset", "{made}", "--classes", "500", "--workers", "2"), seconds=120),
     Step(name="nearest", words=("benchmarks.nearest_speed", "--rows", "65536"),
          small=("benchmarks.nearest_speed", "--classes", "2000", "--rows", "1024"), seconds=40),
     Step(name="all_pairs", words=("benchmarks.all_pairs_speed", "--images", "40000"),
          small=("benchmarks.all_pairs_speed", "--images", "2000"), seconds=40),
-    Step(name="training", words=(TRAIN, "--seconds", "5"), small=(TRAIN, *TINY), seconds=110),
-    Step(name="resume", words=("benchmarks.gpu_resume",), small=("benchmarks.gpu_resume", "--tower", "test-resnet",
-         "--batch", "16", "--images", "64", "--steps", "8"), seconds=90),
-    Step(name="training_compiled", words=(TRAIN, "--seconds", "5", "--ours", "--compiled"),
-         small=(TRAIN, *TINY, "--ours"), seconds=120),
+    Step(name="training", words=(TRAIN, "--dataset", "{made_rec}", "--seconds", "5"),
+         small=(TRAIN, "--dataset", "{made_rec}", *TINY), seconds=110),
+    Step(name="resume", words=("benchmarks.gpu_resume", "--dataset", "{made_rec}"),
+         small=("benchmarks.gpu_resume", "--dataset", "{made_rec}", "--tower", "test-resnet", "--batch", "16",
+                "--steps", "8"), seconds=90),
+    Step(name="training_compiled", words=(TRAIN, "--dataset", "{made_rec}", "--seconds", "5", "--ours", "--compiled"),
+         small=(TRAIN, "--dataset", "{made_rec}", *TINY, "--ours"), seconds=120),
 )  # fmt: skip
 """In the order of their worth, should the time not suffice for all."""
 
@@ -76,6 +88,15 @@ def main(arguments: list[str] | None = None) -> None:
     if given.source:
         write_section(given.document, json.loads(given.source.read_text()))
         return
+    if given.pack:
+        pack(given.pack)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        check(given, make_faces(given, Path(folder)))
+
+
+def check(given: argparse.Namespace, places: dict[str, str]) -> None:
+    """Take every step, and write what came out."""
     started = time.monotonic()
     found: dict[str, Any] = {"device": given.device.value, "small": given.small, **describe(given.device), "steps": {}}
     for step in STEPS:
@@ -83,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         left = given.budget - (time.monotonic() - started)
         print(f"=== {step.name}", flush=True)
-        found["steps"][step.name] = run(step, given, min(step.seconds, left))
+        found["steps"][step.name] = run(step, given, places, min(step.seconds, left))
         found["seconds"] = round(time.monotonic() - started, 1)
         given.json.write_text(json.dumps(found, indent=1) + "\n")
     write_section(given.document, found)
@@ -101,15 +122,49 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--json", type=Path, default=Path("gpu_check.json"), help="file for the figures")
     add("--document", type=Path, default=Path("docs/scale.md"), help="whose section is written")
     add("--from", dest="source", type=Path, help="write the section from figures that are there already")
+    add("--pack", type=Path, help="gather in a folder what --packed needs on a machine without a connection")
+    add("--packed", type=Path, help="such a folder")
     add("--steps", nargs="+", choices=[step.name for step in STEPS], help="these alone")
     add("--budget", type=float, default=BUDGET_SECONDS, help="seconds for all steps (default: %(default)s)")
     return parser.parse_args(arguments)
 
 
+def pack(folder: Path) -> None:
+    """Gather what a machine without a connection lacks: the sample's faces and the networks' weights."""
+    make_sample(folder)
+    registry = load_registry()
+    for name in (name for name in NETWORKS if name in registry.entries):
+        try:
+            paths = fetch(registry.get(name, *Kind))
+        except WeightsError as error:
+            print(f"{name} is left out: {error}")
+            continue
+        for path in paths:
+            (folder / name).mkdir(exist_ok=True)
+            shutil.copy2(path, folder / name / path.name)
+
+
+def make_faces(given: argparse.Namespace, folder: Path) -> dict[str, str]:
+    """The faces that networks are compared on, and as many made of them as labels and trainings are timed on."""
+    pool = given.packed or folder / "sample"
+    if given.packed:
+        names = [str(path) for path in sorted(given.packed.iterdir()) if path.is_dir()]
+        os.environ["FIQA_MODELS"] = os.pathsep.join([*names, *filter(None, [os.environ.get("FIQA_MODELS")])])
+    else:
+        make_sample(pool)
+    made = folder / "made"
+    images = MADE_SMALL if given.small else MADE
+    make_ms1mv2.main(["--output", str(made), "--images", str(images), "--pool", str(pool / "train.rec")])
+    faces = folder / "faces.toml"
+    faces.write_text(f'name = "faces"\nformat = "recordio"\nroot = "{pool.absolute()}"\n')
+    (manifest,) = made.glob("*.toml")
+    return {"faces": str(faces), "made": str(manifest), "made_rec": str(made / "train.rec")}
+
+
 def describe(device: Device) -> dict[str, Any]:
     """The machine, and the packages that make numbers."""
     gpu = query_gpu("name,driver_version,memory.total") if device is Device.CUDA else ""
-    return {"gpu": gpu, "machine": machine(), "versions": versions()}
+    return {"gpu": gpu, "machine": machine(), "torch": version_of("torch"), "versions": versions()}
 
 
 def query_gpu(fields: str) -> str:
@@ -118,11 +173,11 @@ def query_gpu(fields: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def run(step: Step, given: argparse.Namespace, seconds: float) -> dict[str, Any]:
+def run(step: Step, given: argparse.Namespace, places: dict[str, str], seconds: float) -> dict[str, Any]:
     """Run a step: its figures or what went wrong, its seconds, and the most memory that it took."""
     if seconds <= 0:
         return {"error": "no time was left for it"}
-    module, *words = step.small if given.small else step.words
+    module, *words = (word.format(**places) for word in (step.small if given.small else step.words))
     with tempfile.TemporaryDirectory() as name, MemoryPeak(given.device) as memory:
         figures, log = Path(name, "figures.json"), Path(name, "log")
         command = [sys.executable, "-m", module, "--device", given.device.value, "--json", str(figures), *words]

@@ -32,20 +32,22 @@ if TYPE_CHECKING:
     from benchmarks.speed_data import Faces
 
 _POLL_SECONDS = 0.02
+IMAGES = 2048
+"""To which the sample is repeated, where no data set is named."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", help=".rec file, or name or TOML file of a data set; default: the sample's faces")
     parser.add_argument("--device", type=Device, choices=list(Device), default=Device.CUDA)
     parser.add_argument("--tower", default="RN50-quickgelu")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--steps", type=int, default=40, help="in all; half of them before the kill")
     parser.add_argument("--json", type=Path, help="file for the figures")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        faces = find_faces(folder, None, None, given.images)
+        faces = find_faces(folder, given.dataset, None, IMAGES)
         whole, killed = (words_for(faces, folder / run, given) for run in ("whole", "killed"))
         train(whole)
         half = given.steps // 2

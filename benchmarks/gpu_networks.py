@@ -1,0 +1,173 @@
+"""Every network on a GPU beside the processor: the same values, the same labels, and how near to the GPU's arithmetic.
+
+    python -m benchmarks.gpu_networks --dataset faces.toml [--device cuda] [--images 256] [--json networks.json]
+
+Takes the networks whose weights are at hand (FIQA_MODELS) and an iresnet50 with random weights. What one gives on the
+device, in every precision that the device has, stands beside what it gives on the processor in float32; so do the
+classes of LabelAll.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from benchmarks.labels_speed import slices, time_labels
+from benchmarks.published_way import NETWORK, prepare
+from benchmarks.speed_probe import matrix_rate
+from data_manifests.models import load_registry
+from data_manifests.network import Kind
+from data_manifests.tables import Factor, Status
+from data_manifests.weights import WeightsError, find
+from labelers.arithmetic import count_arithmetic
+from labelers.device import Device
+from labelers.faces import decode_batch
+from labelers.precision import Precision
+from pipeline.execution import quieten_process
+from pipeline.index import index_images
+from pipeline.job import resolve
+from pipeline.openers import for_model, input_spec, read_models
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from data_manifests.network import Entry
+    from labelers.faces import FaceBatch
+    from labelers.measures import Labeler, Measures
+
+NETWORKS = (NETWORK, "fr_feature", "w600k_r50", "face_mesh", "fr_pose", "fsanet", "factors_mini")
+PRECISIONS = {
+    Device.CPU: (Precision.FLOAT32,),
+    Device.CUDA: (Precision.FLOAT32, Precision.TF32, Precision.FLOAT16),
+}
+SAME_CLASS = 0.995
+"""Of images, whose class must be the same on both devices."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True, help="name or TOML file of the data set")
+    parser.add_argument("--device", type=Device, choices=list(Device), default=Device.CUDA)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--seconds", type=float, default=1.5, help="for which a network is repeated")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    given = parser.parse_args()
+    quieten_process()
+    with tempfile.TemporaryDirectory() as name:
+        prepare(Path(name))
+        faces = read_faces(given.dataset, given.images, Path(name))
+        products = {p: product_rate(given.device, p) for p in PRECISIONS[given.device]}
+        print(", ".join(f"products in {kind}: {rate / 1e12:,.3g} TFLOP/s" for kind, rate in products.items()))
+        lines = []
+        for entry in find_networks():
+            for line in measure_network(entry, faces, given, products):
+                print(line)
+                lines.append(line)
+        labels = compare_labels(given, Path(name))
+    print(labels)
+    if given.json:
+        figures = {"product_flops": {str(k): v for k, v in products.items()}, "networks": lines, "labels": labels}
+        given.json.write_text(json.dumps(figures, indent=1))
+
+
+def read_faces(dataset: str, images: int, folder: Path) -> list[FaceBatch]:
+    """The first images of a data set, in the slices in which a worker measures."""
+    job = resolve(dataset, workspace=folder / "none", limit=images)
+    table = index_images(job.manifest).table.slice(0, images)
+    keys, identities, stored = table["key"].to_numpy(), table["identity"].to_numpy(), job.source.read(table)
+    return [decode_batch(keys[s], identities[s], stored[s])[0] for s in slices(len(keys))]
+
+
+def product_rate(device: Device, precision: Precision) -> float:
+    """FLOP a second of matrix products in that precision, all of the device or one core."""
+    kinds = {Precision.FLOAT16: torch.float16}
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = precision is Precision.TF32
+    try:
+        return matrix_rate(torch.device(device.value), kinds.get(precision, torch.float32))
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def find_networks() -> Iterator[Entry]:
+    """The networks whose weights are here."""
+    registry = load_registry()
+    for name in NETWORKS:
+        entry = registry.get(name, *Kind)
+        try:
+            find(entry)
+        except WeightsError as error:
+            print(f"{name} is left out: {error}")
+        else:
+            yield entry
+
+
+def measure_network(
+    entry: Entry, faces: list[FaceBatch], given: argparse.Namespace, products: dict[Precision, float]
+) -> Iterator[dict[str, Any]]:
+    """A network in every precision: its agreement with the processor, its rate, and the rate that arithmetic allows."""
+    expected = [for_model(entry, Device.CPU).open()(batch) for batch in faces]
+    multiply_adds = sum(count_arithmetic(model, input=input_spec(entry)).multiply_adds for _, model in read_models(entry))
+    for precision, flops in products.items():
+        line: dict[str, Any] = {"network": entry.name, "precision": precision.value}
+        try:
+            labeler = for_model(entry, given.device, precision).open()
+            line |= compare(expected, [labeler(batch) for batch in faces])
+            line["images_per_second"] = rate_of(labeler, faces, given.seconds)
+        except Exception as error:  # what one network cannot do costs the others nothing
+            yield line | {"error": f"{type(error).__name__}: {error}"}
+            continue
+        line["arithmetic_bound"] = flops / (2 * multiply_adds)
+        yield line
+
+
+def compare(expected: list[Measures], found: list[Measures]) -> dict[str, float]:
+    """How far values lie apart: cosines of embeddings, differences of everything else, share of equal causes."""
+    pairs = list(zip(expected, found, strict=True))
+    status = [a == b for left, right in pairs for a, b in zip(left.status, right.status, strict=True)]
+    figures: dict[str, float] = {"same_status": float(np.mean(status))}
+    both = np.concatenate([[a == b == Status.OK for a, b in zip(x.status, y.status, strict=True)] for x, y in pairs])
+    for name in expected[0].columns:
+        left, right = (np.concatenate([m.columns[name] for m in side])[both].astype(np.float64) for side in zip(*pairs))
+        if left.ndim > 1:
+            cosines = (left * right).sum(axis=1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)
+            figures |= {"least_cosine": float(cosines.min()), "median_cosine": float(np.median(cosines))}
+        else:
+            figures[f"largest_difference_{name}"] = float(np.abs(left - right).max())
+    return figures
+
+
+def rate_of(labeler: Labeler, faces: list[FaceBatch], seconds: float) -> float:
+    """Images a second of a labeler that is open, on images that are decoded."""
+    images, started = 0, time.perf_counter()
+    while not images or time.perf_counter() - started < seconds:
+        images += sum(len(labeler(batch).status) for batch in faces)
+    return images / (time.perf_counter() - started)
+
+
+def compare_labels(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The share of images of the same class in labels made on the processor and on the device, factor by factor."""
+    words = ["--models-pose", "face_mesh", "--limit", str(given.images), "--report-page", "false"]
+    tables = []
+    for device in (Device.CPU, given.device):
+        workspace = folder / f"labels-{len(tables)}"
+        time_labels(workspace, given.dataset, os.cpu_count() or 1, *words, "--execution-device", device.value)
+        (current,) = workspace.glob("*/labels/current")
+        tables.append(pl.read_parquet(current / "*.parquet"))
+    left, right = tables
+    shares = {factor.value: float((left[factor.value].eq_missing(right[factor.value])).mean()) for factor in Factor}
+    quality = (left["quality"] - right["quality"]).abs().max()
+    return {"images": len(left), "same_class": shares, "aim": SAME_CLASS, "largest_difference_quality": quality}
+
+
+if __name__ == "__main__":
+    main()
