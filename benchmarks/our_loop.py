@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.speed_probe import WARM_UP, Timing, UntilStopped, time_steps, wait_for
 from data_manifests.tables import Factor
 from labelers.faces import SIDE
-from training.learner import MicroBatch
+from training.feeding import MicroBatch
 from training.loader import Loader
 from training.objective import Targets
 from training.plan import Plan

@@ -29,6 +29,7 @@ from benchmarks.our_loop import Rows, SyntheticStep, compare_workers, time_loade
 from benchmarks.speed_data import find_faces
 from benchmarks.speed_probe import count_flops, count_waits, matrix_rate, measure, time_steps
 from benchmarks.speed_report import Aim, Report, print_report
+from training.config import Compilation
 from training.data import TrainingSet, load_training_set
 from training.model import JOINT
 from training.ranks import Ranks, join_ranks
@@ -180,7 +181,7 @@ def measure_ours(report: Report, bench: Bench, root: Path) -> None:
     trainer = Trainer(config, data, bench.ranks, folder)
     report.gflop_per_image = count_flops(trainer.learner.heads.model) / 1e9
     step = SyntheticStep(trainer.learner, config, device)
-    impatient = device.type == "cpu" and not config.compiled
+    impatient = device.type == "cpu" and config.compiled is Compilation.NO
     report.add(measure(MODEL, device, lambda: time_steps(step, seconds, device, impatient=impatient), trains=True))
     report.waits = count_waits(step, device)
     steps = max(LEAST_STEPS, math.ceil(seconds * report.rate(MODEL) / config.batch))

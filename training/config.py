@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from data_manifests.recipes import Recipe
 from data_manifests.tables import Factor
+from training.cores import share_of_cores
 from training.model import ModelConfig
 
 if TYPE_CHECKING:
@@ -30,6 +31,15 @@ class Device(StrEnum):
 
     CPU = "cpu"
     CUDA = "cuda"
+
+
+class Compilation(StrEnum):
+    """Whether torch.compile compiles the model, and its mode."""
+
+    NO = "no"
+    DEFAULT = "default"
+    REDUCE_OVERHEAD = "reduce-overhead"
+    """By CUDA graphs: for batches so small that a GPU waits for the processor to start its kernels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +127,9 @@ class TrainingConfig:
         device: where it is trained.
         bf16: whether the tower computes in bfloat16; the weights stay float32.
         channels_last: whether the tower's weights lie so that convolutions read them fastest.
-        compiled: whether the model is compiled by torch.compile.
+        compiled: whether and how torch.compile compiles the model.
         sync_batchnorm: whether batch statistics are taken over all GPUs.
-        threads: that decode images, in every process.
+        threads: that decode images, in every process; as many as it has cores, but not more than 8.
         checkpoint_every: steps between two checkpoints.
         keep: checkpoints that are kept.
         log_every: steps between two points of every curve.
@@ -145,9 +155,9 @@ class TrainingConfig:
     device: Device = Device.CPU
     bf16: bool = False
     channels_last: bool = True
-    compiled: bool = False
+    compiled: Compilation = Compilation.NO
     sync_batchnorm: bool = True
-    threads: int = 2
+    threads: int = field(default_factory=share_of_cores)
     checkpoint_every: int = 1000
     keep: int = 3
     log_every: int = 20
@@ -166,6 +176,9 @@ class TrainingConfig:
             raise ValueError(f"warm_up is a share of all steps, from 0 to below 1, not {self.warm_up}")
         if self.warm_up and self.rules.schedule is Recipe.RELEASED:
             raise ValueError("the released schedule has no warm_up: leave it out, or take the rule schedule=paper")
+        if self.compiled is Compilation.REDUCE_OVERHEAD and self.accumulation > 1:
+            # A CUDA graph writes its gradients where it wrote those of the part before.
+            raise ValueError("reduce-overhead takes a share in one part: set accumulation to 1, or compiled to default")
 
     @property
     def epochs(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training.calibration import Calibration, calibrate
+from training.config import Compilation
 from training.heads import Heads
 from training.model import QualityModel, build_merged, build_model
-from training.objective import Objective, Targets
+from training.objective import Objective
+from training.optimiser import load_state
 from training.scorer import Scorer
 from training.tower import Tower, build_image_tower
 from training.weights import load_strictly
@@ -23,26 +24,8 @@ if TYPE_CHECKING:
 
     from training.checkpoint import Checkpoint
     from training.config import TrainingConfig
+    from training.feeding import MicroBatch
     from training.ranks import Ranks
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MicroBatch:
-    """What one forward and backward pass takes.
-
-    Attributes:
-        images: uint8 [n, 112, 112, 3], on the CPU.
-        flipped: bool [n], on the device.
-        targets: of the n images.
-        counts: for every term, how many images of the whole batch have its label.
-        last: whether it is the last of this process in the batch: then the processes add up their gradients.
-    """
-
-    images: Tensor
-    flipped: Tensor
-    targets: Targets
-    counts: Sequence[int]
-    last: bool
 
 
 class Learner:
@@ -74,22 +57,21 @@ class Learner:
         )
         self._sent: tuple[tuple[float, ...], Tensor] | None = None
         if start is not None:
-            self._optimiser.load_state_dict(start.state["optimiser"])
+            load_state(self._optimiser, start.state["optimiser"])
 
     def learn(self, micro: MicroBatch, weights: Sequence[float]) -> Tensor:
         """Add a micro-batch to the gradient.
 
         Args:
-            micro: what is learned from.
+            micro: what is learned from, on the device.
             weights: of the T terms.
 
         Returns:
             The micro-batch's share of every term's mean, float64 [T], on the device.
         """
-        device = self._ranks.device
         with self._hold_gradients() if not micro.last else contextlib.nullcontext():
             with self._autocast():
-                log_joint, merged = self._network(micro.images.to(device, non_blocking=True), micro.flipped)
+                log_joint, merged = self._network(micro.images, micro.flipped)
             shares = self.objective.shares(log_joint, merged, micro.targets, micro.counts)
             # DistributedDataParallel takes the mean over the processes, whose shares are to be added.
             loss = self._ranks.count * (shares * self._send_weights(tuple(weights))).sum()
@@ -186,14 +168,21 @@ class Learner:
             torch.backends.cudnn.benchmark = True
         if ranks.count > 1 and cuda and config.sync_batchnorm:
             self.heads = nn.SyncBatchNorm.convert_sync_batchnorm(self.heads)  # type: ignore[no-untyped-call]
-        network: nn.Module = self.heads
-        if config.compiled:
-            network = torch.compile(network)  # type: ignore[assignment]
-        if ranks.count > 1:
-            # The prompts' embeddings are a buffer too, and never change: sending them every step would be waste.
-            places = [ranks.device] if cuda else None
-            network = DistributedDataParallel(network, device_ids=places, broadcast_buffers=False)
-        return network
+        if config.compiled is not Compilation.NO:
+            # Batches have two or three sizes, and each gets code, and with reduce-overhead CUDA graphs, of its own.
+            self.heads.compile(mode=config.compiled.value, dynamic=False)
+        if ranks.count == 1:
+            return self.heads
+        # Joined outside, compiled inside: what is compiled within a DistributedDataParallel is cut where its buckets
+        # end (torch._dynamo.config.optimize_ddp), so that gradients travel while others are still computed.
+        # SyncBatchNorm cannot be compiled and cuts at each of its layers instead, which leaves little to compile.
+        # No static_graph: every parameter has a gradient in every step, so it would save nothing, and with it PyTorch
+        # no longer adds up gradients behind a no_sync. No buffers are sent: most are the prompts' embeddings, which
+        # never change, and `level` brings batch statistics together where they count.
+        places = [ranks.device] if cuda else None
+        return DistributedDataParallel(
+            self.heads, device_ids=places, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
 
 
 def _build(config: TrainingConfig, start: Checkpoint | None) -> Heads:

@@ -29,7 +29,8 @@ from data_manifests.recordio import RecordError
 from data_manifests.tables import Factor
 from training.calibration import ConfidenceError
 from training.checkpoint import CheckpointError
-from training.config import Device, Rules, Score, Terms, TrainingConfig
+from training.config import Compilation, Device, Rules, Score, Terms, TrainingConfig
+from training.cores import MOST_READERS
 from training.data import TrainingDataError, load_training_set
 from training.model import ModelConfig, Prompts
 from training.ranks import DeviceError, Ranks, join_ranks
@@ -61,7 +62,6 @@ _DECISIVE = {
 """Numbers that decide the weights, and their help."""
 
 _FREE = {
-    "threads": "that decode images, in every process",
     "checkpoint_every": "steps between two checkpoints",
     "keep": "checkpoints that are kept",
     "log_every": "steps between two points of every curve",
@@ -70,7 +70,6 @@ _FREE = {
 
 _SWITCHES = {
     "channels_last": "weights in the layout that convolutions read fastest",
-    "compiled": "compile the model by torch.compile",
     "sync_batchnorm": "batch statistics over all GPUs",
 }
 
@@ -135,7 +134,7 @@ def make_config(given: argparse.Namespace) -> TrainingConfig:
     )  # fmt: skip
     model = ModelConfig(tower=given.tower, pretrained=given.pretrained, prompts=given.prompts)
     same = {field.name for field in fields(TrainingConfig)} & vars(given).keys()
-    settings = {name: getattr(given, name) for name in same}
+    settings = {name: value for name in same if (value := getattr(given, name)) is not None}
     settings["bf16"] = given.device is Device.CUDA if given.bf16 is None else given.bf16
     return TrainingConfig(model=model, rules=rules, terms=terms, **settings)
 
@@ -197,6 +196,12 @@ def _add_machine(result: argparse.ArgumentParser) -> None:
     for name, text in _SWITCHES.items():
         value = getattr(default, name)
         add(_option(name), action=switch, default=value, help=f"{text} (default: {'yes' if value else 'no'})")
+    add("--compiled", type=Compilation, choices=list(Compilation), nargs="?", const=Compilation.DEFAULT,
+        default=default.compiled,
+        help="by torch.compile, in this of its modes; reduce-overhead: for small batches on a GPU; several GPUs need "
+             "--no-sync-batchnorm to gain from it (default: %(default)s)")  # fmt: skip
+    add("--threads", type=int, help="that decode images, in every process; left out: one for every core that the "
+        f"process may use, shared with the others of the machine, at most {MOST_READERS}")  # fmt: skip
     for name, text in _FREE.items():
         add(_option(name), type=int, default=getattr(default, name), help=f"{text} (default: %(default)s)")
 

@@ -19,9 +19,10 @@ import torch
 from training.calibration import ConfidenceError
 from training.checkpoint import Checkpoint, CheckpointError, CheckpointFolder
 from training.confidence_file import read_made_from, write_aside
+from training.feeding import MicroBatch, send_ahead
 from training.held_out import Moment, compare
-from training.learner import Learner, MicroBatch
-from training.loader import Batch, Loader
+from training.learner import Learner
+from training.loader import Loader
 from training.objective import MERGED, TOTAL, Targets
 from training.plan import Plan, Work
 from training.progress import Meter
@@ -33,7 +34,7 @@ from training.stopping import StopRequest, remember_signals
 from training.sweep import Sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -158,8 +159,10 @@ class Trainer:
         tools.meter.resume()
         work, ahead = tee(self._plan.work(self._step, until))
         weights = self._learner.objective.weights(self._history)
-        for item, batch in zip(work, tools.loader.batches(later.rows for later in ahead), strict=True):
-            self._learn(item, batch, weights)
+        for item, micro in zip(work, send_ahead(self._micro_batches(ahead, tools), self._ranks.device), strict=True):
+            shares = self._learner.learn(micro, weights)
+            self._sums += shares
+            self._recent += shares
             if not item.last:
                 continue
             self._learner.update(self._rate())
@@ -173,28 +176,24 @@ class Trainer:
             weights = self._learner.objective.weights(self._history)
         return None
 
-    def _learn(self, work: Work, batch: Batch, weights: tuple[float, ...]) -> None:
-        """One forward and backward pass."""
-        data, whole = self._data, work.whole
-        targets = Targets(
-            quality=self._send(data.quality[work.rows]),
-            classes=self._send(data.classes[work.rows]).long(),
-            rho=None if self._rho is None else self._send(self._rho[work.rows]),
-        )
-        micro = MicroBatch(
-            images=batch.images,
-            flipped=self._send(work.flipped),
-            targets=targets,
-            counts=self._learner.objective.count(data.quality[whole], data.classes[whole]),
-            last=work.last,
-        )
-        shares = self._learner.learn(micro, weights)
-        self._sums += shares
-        self._recent += shares
-
-    def _send(self, values: NDArray[np.generic]) -> Tensor:
-        """An array to the device, without waiting until the device has done what it was told before."""
-        return torch.from_numpy(values).to(self._ranks.device, non_blocking=True)
+    def _micro_batches(self, work: Iterator[Work], tools: _Tools) -> Iterator[MicroBatch]:
+        """Decoded images with their targets, on the CPU."""
+        data = self._data
+        work, ahead = tee(work)
+        for item, batch in zip(work, tools.loader.batches(later.rows for later in ahead), strict=True):
+            rows, whole = item.rows, item.whole
+            targets = Targets(
+                quality=torch.from_numpy(data.quality[rows]),
+                classes=torch.from_numpy(data.classes[rows]).long(),
+                rho=None if self._rho is None else torch.from_numpy(self._rho[rows]),
+            )
+            yield MicroBatch(
+                images=batch.images,
+                flipped=torch.from_numpy(item.flipped),
+                targets=targets,
+                counts=self._learner.objective.count(data.quality[whole], data.classes[whole]),
+                last=item.last,
+            )
 
     def _rate(self) -> float:
         """The share of the highest learning rate at this step."""

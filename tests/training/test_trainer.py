@@ -228,11 +228,12 @@ def test_two_processes_or_parts_have_the_loss_of_one(launcher: Launcher, tmp_pat
     launcher.run(tmp_path / "one", 1, *words)
     launcher.run(tmp_path / "two", 2, *words)
     launcher.run(tmp_path / "parts", 1, *words, "--accumulation", "2")
+    launcher.run(tmp_path / "both", 2, *words, "--accumulation", "2")
     for step in (1, 2, 3, 4):
         expected = step_sums(tmp_path / "one", step)
         assert expected.shape == (7,)
         assert (expected > 0).all()
-        for name in ("two", "parts"):
+        for name in ("two", "parts", "both"):
             np.testing.assert_allclose(step_sums(tmp_path / name, step), expected, rtol=1e-5)
 
 
@@ -470,6 +471,7 @@ def test_other_settings_in_the_same_folder_are_one_error(launcher: Launcher, und
         (("--tower", "RN51"), "there is no tower 'RN51'"),
         (("--batch", "2", "--accumulation", "3"), "raise the batch"),
         (("--device", "cuda"), "no GPU can be used here"),
+        (("--compiled", "reduce-overhead", "--accumulation", "2"), "takes a share in one part"),
         (("--no-quality",), "the confidence compares quality with factors"),
         (("--learning-rate", "1e30"), "not finite"),
         (("--recipe", "released", "--warm-up", "0.1"), "the released schedule has no warm_up"),

@@ -24,6 +24,7 @@ class Augmentation:
         self._device = device
         self._generator = torch.Generator(device).manual_seed(seed)
 
+    @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Change normalised faces [N, 3, H, W]; none keeps its storage."""
         return self._noise(self._colour(self._soften(self._move(images)))).clamp(-1.0, 1.0)

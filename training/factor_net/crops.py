@@ -20,6 +20,7 @@ from data_manifests.wider_face import (
     read_split,
 )
 from labelers.faces import SIDE, DecodeError, decode
+from training.cores import share_of_cores
 from training.factor_net.config import Head
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def read_crops(root: Path, split: Split, config: FactorNetConfig) -> Crops:
     truth = np.array([attributes(face) for face in wanted], np.bool_).reshape(-1, len(Head))
     _check_classes(truth, root, split)
     images = np.empty((len(wanted), SIDE, SIDE, 3), np.uint8)
-    with ThreadPoolExecutor(config.threads) as pool:
+    with ThreadPoolExecutor(share_of_cores()) as pool:
         row = 0
         for cut in pool.map(lambda photo: _cut_faces(photo, config), photos):
             images[row : row + len(cut)] = np.asarray(cut).reshape(-1, SIDE, SIDE, 3)
