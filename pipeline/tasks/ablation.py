@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from typing import TYPE_CHECKING
 
 import luigi
+from luigi.cmdline_parser import CmdlineParser
 
 from data_manifests.tables import Factor
+from labelers.device import VISIBLE, choose_gpus
 from pipeline.logs import one_message
 from pipeline.parameters import ChoiceParameter, IntParameter
+from pipeline.stage import luigi_processes
 from pipeline.tasks.evaluation import EvaluateQuality
 from pipeline.tasks.goals import DatasetParameter, WorkspaceParameter
-from pipeline.tasks.training import TrainQuality
+from pipeline.tasks.training import Launch, TrainQuality
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+logger = logging.getLogger(__name__)
 
 _ADDED = (Factor.POSE, Factor.BLUR, Factor.LIGHTING, Factor.EXPRESSION, Factor.OCCLUSION)
 """The order in which Table 4 adds factors to naive quality fitting."""
@@ -39,6 +46,20 @@ class AblationError(ValueError):
 class TrainRow(TrainQuality):
     """Trains one row; `current` stays with whoever trains by TrainQuality."""
 
+    seat = IntParameter(default=-1, significant=False, description="which of --gpus it has alone; -1: it has all")
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """One GPU, so that rows on others run at the same time, or the whole device."""
+        return super().resources if self.seat < 0 else {f"gpu{self.seat}": 1}
+
+    @property
+    def launch(self) -> Launch:
+        """On a GPU of its own a row sees that alone, and knows how many trainings share the cores of this machine."""
+        if self.seat < 0:
+            return super().launch
+        return Launch(environment={VISIBLE: choose_gpus(self.gpus)[self.seat], "LOCAL_WORLD_SIZE": str(self.gpus)})
+
     def complete(self) -> bool:
         """Whether the trained model is there."""
         return self.trained
@@ -51,6 +72,8 @@ class Ablation(luigi.Task):
     """Trains the rows of CLIB-FIQA's Table 4, and one model for every beta of Figure 4, and judges them together.
 
     `luigi --module pipeline Ablation --dataset casia_webface --benchmarks xqlfw --betas 8,16,25,32 --device cuda`
+
+    On several GPUs, `--device cuda --gpus 8 --workers 8`, eight rows are trained at the same time, each on one.
     """
 
     dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
@@ -66,20 +89,31 @@ class Ablation(luigi.Task):
     pretrained = luigi.Parameter(default="openai", description="open_clip's tag or a file; none: random weights")
     seed = IntParameter(default=323, description="of random weights, order and mirroring")
     device = ChoiceParameter(choices=["cpu", "cuda"], default="cpu", significant=False, description="where")
-    gpus = IntParameter(default=0, significant=False, description="processes by torchrun; 0: one without it")
+    gpus = IntParameter(default=0, significant=False, description="train a row on each of so many GPUs at once; a "
+        "single row, or on cpu, by so many processes of torchrun; 0: one without it")  # fmt: skip
     options = luigi.Parameter(default="", description="further words for training.train_quality, in every row")
 
     def trainings(self) -> dict[str, TrainRow]:
         """The training of every row by its name."""
         with one_message():
             words = choose_rows(self.rows, self.betas)
-        shared = ("dataset", "limit", "workspace", "recipe", "tower", "pretrained", "seed", "device", "gpus")
+        shared = ("dataset", "limit", "workspace", "recipe", "tower", "pretrained", "seed", "device")
         settings = {name: getattr(self, name) for name in shared}
-        return {row: TrainRow(options=f"{text} {self.options}".strip(), **settings) for row, text in words.items()}
+        gpus, rows = int(self.gpus), len(words)
+        apart = self.device == "cuda" and gpus > 0 and rows > 1
+        gpus = min(gpus, rows) if apart else gpus
+        seats = [number % gpus if apart else -1 for number in range(rows)]
+        return {
+            row: TrainRow(options=f"{text} {self.options}".strip(), gpus=gpus, seat=seat, **settings)
+            for (row, text), seat in zip(words.items(), seats, strict=True)
+        }
 
     def requires(self) -> list[TrainRow]:
-        """All rows; each takes the whole device, so they follow each other."""
-        return list(self.trainings().values())
+        """All rows; those that take the whole device, or the same GPU, follow each other."""
+        rows = list(self.trainings().values())
+        if CmdlineParser.get_instance() is not None:
+            _compare_workers(len({row.seat for row in rows}), luigi_processes())
+        return rows
 
     def evaluation(self) -> EvaluateQuality:
         """What judges the rows, once they are trained."""
@@ -98,6 +132,13 @@ class Ablation(luigi.Task):
     def run(self) -> Iterator[EvaluateQuality]:
         """Judge the rows."""
         yield self.evaluation()
+
+
+@functools.cache
+def _compare_workers(rows: int, workers: int) -> None:
+    """Say once what keeps GPUs idle."""
+    if workers < rows:
+        logger.warning("%d rows can train at once, but only %d do: give --workers %d", rows, workers, rows)
 
 
 def choose_rows(rows: str, betas: str) -> dict[str, str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,7 @@ from pipeline.store import Store
 from pipeline.tasks.goals import DatasetParameter, LabelAll, WorkspaceParameter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _STOPPED = 75
 """Exit code of a training that was told to stop, and saved."""
@@ -41,30 +43,43 @@ class TrainingError(RuntimeError):
     """A training process failed; its own message stands above."""
 
 
-def run_training(module: str, words: Sequence[str], gpus: int = 0) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How a training is started.
+
+    Attributes:
+        processes: that torchrun starts; 0: one without it.
+        environment: variables beside those of this process.
+    """
+
+    processes: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def run_training(module: str, words: Sequence[str], launch: Launch) -> None:
     """Run a module of `training` in a child process, which is told to save and stop when this one ends.
 
     Args:
         module: name of the module.
         words: its arguments.
-        gpus: start so many processes by torchrun; 0 starts one without it.
+        launch: how it is started.
 
     Raises:
         TrainingError: if it fails, or was told to stop.
     """
     start = [sys.executable, "-m"]
-    if gpus:
-        start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", "-m"]
-    command = [*start, module, *words]
+    if launch.processes:
+        start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={launch.processes}", "-m"]
+    command, environment = [*start, module, *words], {**os.environ, **launch.environment}
     # SIGTERM, not SIGKILL: a training saves where it is before it ends.
-    done = subprocess.run(command, check=False, preexec_fn=lambda: die_with_parent(signal.SIGTERM))
+    done = subprocess.run(command, check=False, env=environment, preexec_fn=lambda: die_with_parent(signal.SIGTERM))
     if done.returncode == _STOPPED:
         raise TrainingError(f"{module} was told to stop and has saved: run the same command again to go on")
     if done.returncode:
         raise TrainingError(f"{module} ended with exit code {done.returncode}; its message stands above")
 
 
-def train(store: Store, spec: StageSpec, module: str, words: Sequence[str], gpus: int = 0) -> None:
+def train(store: Store, spec: StageSpec, module: str, words: Sequence[str], launch: Launch) -> None:
     """Run a training, and keep what it is made from and how long it took, even where it was stopped or fails.
 
     Args:
@@ -72,20 +87,25 @@ def train(store: Store, spec: StageSpec, module: str, words: Sequence[str], gpus
         spec: of the run.
         module: as for `run_training`.
         words: as for `run_training`.
-        gpus: as for `run_training`.
+        launch: as for `run_training`.
     """
     store.remember(spec)
     started = time.monotonic()
     try:
-        run_training(module, words, gpus)
+        run_training(module, words, launch)
     finally:
-        write_receipt(store, spec, {}, time.monotonic() - started, max(gpus, 1))
+        write_receipt(store, spec, {}, time.monotonic() - started, max(launch.processes, 1))
+
+
+def resources_of(device: str) -> dict[str, int]:
+    """What a training takes: the whole device."""
+    return {"gpu": 1} if device == "cuda" else {"cpu": 1}
 
 
 class TrainFactorNet(luigi.Task):
     """Trains the network of occlusion, expression and lighting from WIDER FACE's layout.
 
-    `luigi --module pipeline TrainFactorNet --dataset wider_face`
+    `luigi --module pipeline TrainFactorNet --dataset wider_face --device cuda`
 
     The result is a folder with the ONNX file, its metrics, its card, and a models.toml: name that folder in
     FIQA_MODELS and the network in `[models] factors`, and the factors and labels are made anew with it.
@@ -97,6 +117,7 @@ class TrainFactorNet(luigi.Task):
     name = luigi.Parameter(default="factors_own", description="the network's name in models.toml")
     epochs = IntParameter(default=0, description="passes over the training faces; 0: the trainer's default")
     seed = IntParameter(default=0, description="of weights, order and augmentation")
+    device = ChoiceParameter(choices=["cpu", "cuda"], default="cpu", significant=False, description="where")
     workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -112,6 +133,11 @@ class TrainFactorNet(luigi.Task):
                 data=read_identity(self.manifest).digest,
                 parameters={"name": self.name, "epochs": self.epochs, "seed": self.seed},
             )
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """The whole device."""
+        return resources_of(self.device)
 
     @property
     def store(self) -> Store:
@@ -132,9 +158,9 @@ class TrainFactorNet(luigi.Task):
         if not (self.folder / "models.toml").is_file():
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             words = ["--root", str(self.manifest.root), "--output", str(self.folder)]
-            words += ["--name", self.name, "--seed", str(self.seed)]
+            words += ["--name", self.name, "--seed", str(self.seed), "--device", self.device]
             words += ["--epochs", str(self.epochs)] if self.epochs else []
-            train(self.store, self.spec, "training.factor_net", words)
+            train(self.store, self.spec, "training.factor_net", words, Launch())
             sync_folder(self.folder.parent)
         self.store.point_current(self.spec)
 
@@ -169,8 +195,13 @@ class TrainQuality(luigi.Task):
 
     @property
     def resources(self) -> dict[str, int]:
-        """A training takes the whole device."""
-        return {"gpu": 1} if self.device == "cuda" else {"cpu": 1}
+        """The whole device."""
+        return resources_of(self.device)
+
+    @property
+    def launch(self) -> Launch:
+        """By torchrun where several GPUs are asked for."""
+        return Launch(processes=self.gpus)
 
     @property
     def store(self) -> Store:
@@ -202,7 +233,7 @@ class TrainQuality(luigi.Task):
         words = ["--labels", str(self.store.folder(job.stages["labels"])), "--images", str(job.manifest.data_path)]
         words += ["--output", str(self.folder), "--recipe", self.recipe, "--tower", self.tower]
         words += [f"--pretrained={pretrained}", "--seed", str(self.seed), "--device", self.device]
-        train(self.store, self.spec, "training.train_quality", [*words, *shlex.split(self.options)], self.gpus)
+        train(self.store, self.spec, "training.train_quality", [*words, *shlex.split(self.options)], self.launch)
         self.publish()
 
     def publish(self) -> None:

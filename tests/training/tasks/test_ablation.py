@@ -9,11 +9,16 @@ import polars as pl
 import pytest
 
 from data_manifests.tables import Factor
-from pipeline.tasks.ablation import ROWS, AblationError, choose_rows
+from labelers import device
+from labelers.device import VISIBLE, ProviderError
+from pipeline.tasks.ablation import ROWS, Ablation, AblationError, choose_rows
+from pipeline.tasks.training import run_training
 from training.config import Score
 from training.train_quality import make_config, parser
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.pipeline.conftest import Factory
 
 TABLE_4 = [
@@ -51,6 +56,50 @@ def test_betas_become_rows_of_their_own() -> None:
 def test_what_cannot_be_asked_for_is_named(rows: str, betas: str, message: str) -> None:
     with pytest.raises(AblationError, match=message):
         choose_rows(rows, betas)
+
+
+def ablation(workspace: Path, **settings: object) -> Ablation:
+    return Ablation(dataset="sample", benchmarks="sample", workspace=str(workspace), **settings)
+
+
+def test_rows_are_shared_out_among_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    """Rows on different GPUs may run at once: Luigi gives a resource that is not set to one task at a time."""
+    found = ablation(tmp_path, rows="nqf,merged,calibrated", device="cuda", gpus=2).requires()
+    assert [row.resources for row in found] == [{"gpu0": 1}, {"gpu1": 1}, {"gpu0": 1}]
+    monkeypatch.setenv(VISIBLE, "7,GPU-5e,1")
+    monkeypatch.setattr(device, "_count_gpus", lambda: 3)
+    (tmp_path / "tell.py").write_text(
+        "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['LOCAL_WORLD_SIZE'])"
+    )
+    monkeypatch.chdir(tmp_path)
+    for row in found:
+        run_training("tell", [], row.launch)
+    assert capfd.readouterr().out.splitlines() == ["7 2", "GPU-5e 2", "7 2"]
+    monkeypatch.setattr(device, "_count_gpus", lambda: 1)
+    with pytest.raises(ProviderError, match=r"asked for 2 GPU\(s\), and CUDA shows 1"):
+        _ = found[0].launch
+
+
+@pytest.mark.parametrize(
+    ("settings", "resources", "processes"),
+    [({"rows": "nqf", "device": "cuda", "gpus": 2}, {"gpu": 1}, 2),
+     ({"rows": "nqf,merged", "device": "cpu", "gpus": 2}, {"cpu": 1}, 2),
+     ({"rows": "nqf,merged", "device": "cuda"}, {"gpu": 1}, 0)],
+)  # fmt: skip
+def test_other_rows_take_the_whole_device(
+    tmp_path: Path, settings: dict[str, object], resources: dict[str, int], processes: int
+) -> None:
+    for row in ablation(tmp_path, **settings).requires():
+        assert row.resources == resources
+        assert row.launch.processes == processes
+        assert not row.launch.environment
+
+
+def test_where_a_row_is_trained_does_not_decide_its_run(tmp_path: Path) -> None:
+    here, there = (
+        ablation(tmp_path, rows="nqf,merged", **settings).requires() for settings in ({}, {"device": "cuda", "gpus": 2})
+    )
+    assert [row.spec.fingerprint for row in here] == [row.spec.fingerprint for row in there]
 
 
 @pytest.mark.slow

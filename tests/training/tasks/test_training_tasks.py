@@ -13,6 +13,7 @@ import pytest
 from data_manifests.folds import fold_of
 from data_manifests.sample import draw_images
 from labelers.faces import decode
+from pipeline.tasks.training import TrainFactorNet
 from tests.pipeline.conftest import Factory
 
 if TYPE_CHECKING:
@@ -56,6 +57,17 @@ def test_a_factor_network_is_trained_and_labels_with_it(sample_copy: Factory, tm
     sample_copy.luigi("FactorsAll", "--models-factors", "factors_tiny", FIQA_MODELS=str(folder))
     assert link.readlink() != old
     assert pl.read_parquet(link)["p_obstructed"].null_count() == 0
+
+
+def test_a_factor_network_is_trained_where_it_is_asked_for(tmp_path: Path) -> None:
+    settings = {"dataset": str(write_wider(tmp_path / "wider")), "workspace": str(tmp_path / "workspace")}
+    here, there = (TrainFactorNet(device=device, **settings) for device in ("cpu", "cuda"))
+    assert (here.resources, there.resources) == ({"cpu": 1}, {"gpu": 1})
+    assert here.spec.fingerprint == there.spec.fingerprint
+    words = ("TrainFactorNet", "--dataset", settings["dataset"], "--device", "cuda")
+    done = Factory(workspace=tmp_path / "workspace").luigi(*words, check=False, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 30
+    assert "error: PyTorch finds no GPU" in done.stderr
 
 
 def test_a_training_without_data_says_what_to_get(tmp_path: Path) -> None:
