@@ -20,6 +20,7 @@ import onnxruntime
 import torch
 
 from data_manifests.files import sha256_of, write_atomically
+from labelers.denormals import flush_denormals
 from labelers.faces import SIDE
 from training.onnx_file import INPUT, TOLERANCE, ExportError, Note, encode_onnx
 from training.scorer import OUTPUT_SIZES, OUTPUTS, Scorer
@@ -76,6 +77,7 @@ def export(checkpoint: Path, output: Path) -> None:
     write_atomically(output, lambda file: file.write(encoded))
 
 
+@flush_denormals()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export; 0 when the file is there, 1 with one message on stderr when it cannot be made."""
     given = parser().parse_args(arguments)

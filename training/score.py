@@ -24,6 +24,7 @@ from data_manifests.image_folder import ImageFolderError
 from data_manifests.recordio import RecordError
 from data_manifests.tables import Status
 from data_manifests.verification import VerificationError
+from labelers.denormals import flush_denormals
 from labelers.faces import SIDE
 from training.config import Device
 from training.progress import Meter, describe_duration
@@ -57,6 +58,7 @@ class OutputError(OSError):
     """The table cannot be written where it was asked for."""
 
 
+@flush_denormals()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score; 0 when the table is there, 1 with one message on stderr when it cannot be made, 130 after Ctrl-C."""
     given = parser().parse_args(arguments)

@@ -27,6 +27,7 @@ from data_manifests.image_folder import ImageFolderError
 from data_manifests.recipes import Recipe
 from data_manifests.recordio import RecordError
 from data_manifests.tables import Factor
+from labelers.denormals import flush_denormals
 from training.calibration import ConfidenceError
 from training.checkpoint import CheckpointError
 from training.config import Compilation, Device, Rules, Score, Terms, TrainingConfig
@@ -80,6 +81,7 @@ _MISTAKES = (
 )  # fmt: skip
 
 
+@flush_denormals()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train; 0 when done, 75 when told to stop and saved, 1 with one message on stderr when it cannot be done."""
     given = parser().parse_args(arguments)

@@ -260,6 +260,29 @@ def test_torchrun_gives_the_same_bits(launcher: Launcher, undisturbed: dict[int,
     assert_same_result(run, undisturbed[2])
 
 
+_MULTIPLY = """
+from training import train_quality
+
+def multiply(*_):
+    import sys
+    import torch
+    torch.set_num_threads(2)
+    denormal = torch.full((1 << 20,), 1000, dtype=torch.int32).view(torch.float32)
+    sys.exit(int((denormal * 1.0).view(torch.int32).count_nonzero()) != {wanted})
+
+{call}
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "wanted"),
+    [("multiply()", 1 << 20),
+     ("train_quality.train = multiply; train_quality.main(['--labels=.', '--images=.', '--output=.'])", 0)],
+)  # fmt: skip
+def test_every_thread_of_a_training_takes_denormals_for_zero(launcher: Launcher, call: str, wanted: int) -> None:
+    launcher.execute(_MULTIPLY.format(call=call, wanted=wanted))
+
+
 def test_the_run_folder_tells_what_it_is(launcher: Launcher, undisturbed: dict[int, Path]) -> None:
     run = undisturbed[1]
     facts = json.loads((run / "config.json").read_text())

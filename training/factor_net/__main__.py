@@ -19,6 +19,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 from data_manifests.files import DiskFullError
 from data_manifests.wider_face import Split, WiderFaceError
+from labelers.denormals import flush_denormals
 from training.factor_net.artefacts import Training, check_free, write_folder
 from training.factor_net.config import Device, FactorNetConfig, Imbalance
 from training.factor_net.crops import read_crops
@@ -31,6 +32,7 @@ _LICENCE = "as the photos allow that it was trained on"
 log = logging.getLogger("training.factor_net")
 
 
+@flush_denormals()
 def main(arguments: list[str] | None = None) -> int:
     """Read, train, export, write; 0 when the folder is there, 1 with a message on stderr when it cannot be made."""
     given = parser().parse_args(arguments)
