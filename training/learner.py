@@ -176,9 +176,9 @@ class Learner:
         # Joined outside, compiled inside: what is compiled within a DistributedDataParallel is cut where its buckets
         # end (torch._dynamo.config.optimize_ddp), so that gradients travel while others are still computed.
         # SyncBatchNorm cannot be compiled and cuts at each of its layers instead, which leaves little to compile.
-        # No static_graph: every parameter has a gradient in every step, so it would save nothing, and with it PyTorch
-        # no longer adds up gradients behind a no_sync. No buffers are sent: most are the prompts' embeddings, which
-        # never change, and `level` brings batch statistics together where they count.
+        # No static_graph: every parameter has a gradient in every step, so it would save nothing, and PyTorch 2.15
+        # fails where a no_sync meets it. No buffers are sent in every step: the prompts' embeddings never change, and
+        # `level` brings batch statistics together where they count.
         places = [ranks.device] if cuda else None
         return DistributedDataParallel(
             self.heads, device_ids=places, broadcast_buffers=False, gradient_as_bucket_view=True

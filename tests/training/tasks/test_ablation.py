@@ -102,6 +102,14 @@ def test_where_a_row_is_trained_does_not_decide_its_run(tmp_path: Path) -> None:
     assert [row.spec.fingerprint for row in here] == [row.spec.fingerprint for row in there]
 
 
+def test_gpus_that_stay_idle_or_are_not_there_are_told(sample_copy: Factory) -> None:
+    words = ("Ablation", "--benchmarks", "sample", "--rows", "nqf,merged", "--device", "cuda", "--gpus", "2")
+    done = sample_copy.luigi(*words, check=False, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 30
+    assert done.stderr.count("2 rows can train at once, but only 1 do: give --workers 2") == 1
+    assert done.stderr.count("TrainRow failed: asked for 2 GPU(s), and CUDA shows 0 here") == 2
+
+
 @pytest.mark.slow
 def test_two_rows_are_trained_and_judged(sample_copy: Factory) -> None:
     words = ["Ablation", "--benchmarks", "sample", "--rows", "nqf,calibrated", "--tower", "test-vit"]
