@@ -26,6 +26,7 @@ from labelers.anchors import measure_anchors
 from labelers.centres import accumulate
 from labelers.device import Device
 from labelers.faces import decode_batch
+from labelers.nearest import open_search
 from pipeline.execution import quieten_process
 from pipeline.index import index_images
 from pipeline.job import Job, resolve, workspace_root
@@ -82,9 +83,8 @@ def measure_kernels(job: Job, device: str = "cpu") -> list[Rate]:
         if stage == "embeddings":
             embeddings = np.concatenate([labeler(p).columns["embedding"] for p in pieces]).astype(np.float32)
     centres = accumulate([(embeddings, identities)])
-    rates.append(
-        rate_of("anchors", len(faces), lambda: measure_anchors(embeddings, identities, centres, device=Device(device)))
-    )
+    search = open_search(centres, Device(device))
+    rates.append(rate_of("anchors", len(faces), lambda: measure_anchors(embeddings, identities, search)))
     return rates
 
 

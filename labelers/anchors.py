@@ -11,18 +11,22 @@ from data_manifests.tables import Status
 from labelers.centres import accumulate, have_direction, head_centres, row_lengths, unit_rows
 from labelers.device import Device
 from labelers.measures import Measures
-from labelers.nearest import COLUMNS, ROWS, nearest_other
+from labelers.nearest import COLUMNS, ROWS, open_search
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from labelers.centres import Centres
+    from labelers.nearest import CentreSearch
 
 EPSILON = 1e-9
 """Keeps the certainty ratio's denominator positive. Source: CR-FIQA Eq. 4."""
 
 PLAIN_FLOOR = -1e-12
 """The least NNCCS of the plain ratio. Source: the released code of CR-FIQA and of CLIB-FIQA."""
+
+BLOCK = 1024
+"""Embeddings whose cosines are computed at a time in float64."""
 
 QUANTILES = (0.001, 0.999)
 """The ends of the anchor when outliers are not to set the scale."""
@@ -67,8 +71,8 @@ def class_similarities(  # noqa: PLR0913 - the contract's three arrays, and how 
         identities: [N], rows of `centres`.
         centres: [C, D], of any length; classes of which no embedding is given count as others.
         device: where all pairs are compared.
-        rows: embeddings compared at a time.
-        columns: centres compared at a time.
+        rows: embeddings compared at a time on a processor.
+        columns: centres compared at a time on a processor.
 
     Returns:
         CCS [N] and NNCCS [N] in [-1, 1]; NaN for an embedding without direction, and NNCCS NaN where C is 1. NNCCS is
@@ -80,7 +84,7 @@ def class_similarities(  # noqa: PLR0913 - the contract's three arrays, and how 
     Source: CR-FIQA Eq. 2 and 3.
     """
     head = head_centres(np.asarray(centres, np.float32))
-    return _head_similarities(embeddings, identities, head, device, tile=(rows, columns))
+    return _head_similarities(embeddings, identities, open_search(head, device, rows=rows, columns=columns))
 
 
 def leave_one_out_similarities(
@@ -90,15 +94,12 @@ def leave_one_out_similarities(
 
     See `leave_one_out_from_centres`; here the centres are made from the same embeddings [N, D] and identities [N].
     """
-    return leave_one_out_from_centres(embeddings, identities, accumulate([(embeddings, identities)]), device=device)
+    search = open_search(accumulate([(embeddings, identities)]), device)
+    return leave_one_out_from_centres(embeddings, identities, search)
 
 
 def leave_one_out_from_centres(
-    embeddings: NDArray[np.floating],
-    identities: NDArray[np.integer],
-    centres: Centres,
-    *,
-    device: Device = Device.CPU,
+    embeddings: NDArray[np.floating], identities: NDArray[np.integer], search: CentreSearch
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """CCS and NNCCS of embeddings that stand in the centres' sums.
 
@@ -108,8 +109,7 @@ def leave_one_out_from_centres(
     Args:
         embeddings: [N, D], of any length; each stands in the sum of its identity.
         identities: [N].
-        centres: sums of unit embeddings over the whole data set.
-        device: where all pairs are compared.
+        search: of the sums of unit embeddings over the whole data set.
 
     Returns:
         CCS [N] and NNCCS [N] in [-1, 1]. Both are NaN for people of one image, who have no other embedding to compare
@@ -118,29 +118,28 @@ def leave_one_out_from_centres(
     Raises:
         IdentityError: if an identity has no centre.
     """
+    centres = search.centres
     if centres.from_head:
         raise ValueError("the columns of a head hold no embedding that could be left out: use class_similarities")
     usable, own = _match(embeddings, identities, centres)
     several = centres.counts[own] > 1
     usable, own = usable[several], own[several]
     ccs, nnccs = np.full((2, len(embeddings)), np.nan)
-    for start in range(0, len(usable), ROWS):
-        rows = usable[start : start + ROWS]
+    for start in range(0, len(usable), BLOCK):
+        rows = usable[start : start + BLOCK]
         block = unit_rows(embeddings[rows]).astype(np.float64)
-        others = centres.sums[own[start : start + ROWS]] - block  # [R, D]
+        others = centres.sums[own[start : start + BLOCK]] - block  # [R, D]
         ccs[rows] = _row_cosines(block, others)
-    nnccs[usable] = _nearest_cosines(embeddings[usable], own, centres, device)
+    nnccs[usable] = _nearest_cosines(embeddings[usable], own, search)
     return ccs, nnccs
 
 
 def measure_anchors(
-    embeddings: NDArray[np.floating],
-    identities: NDArray[np.integer],
-    centres: Centres,
-    *,
-    device: Device = Device.CPU,
+    embeddings: NDArray[np.floating], identities: NDArray[np.integer], search: CentreSearch
 ) -> Measures:
     """CCS, NNCCS and the certainty ratio of N embeddings [N, D], by mean centres or by those of a head.
+
+    The search of these centres (`labelers.nearest.open_search`) is made once for all embeddings of a data set.
 
     Returns:
         Columns `ccs`, `nnccs`, `certainty_ratio`, float32 [N]. All three are NaN for a person of one image
@@ -153,10 +152,8 @@ def measure_anchors(
     """
     named = identities >= 0
     known = np.where(named[:, None], embeddings, np.nan)
-    if centres.from_head:
-        ccs, nnccs = _head_similarities(known, identities, centres, device)
-    else:
-        ccs, nnccs = leave_one_out_from_centres(known, identities, centres, device=device)
+    measure = _head_similarities if search.centres.from_head else leave_one_out_from_centres
+    ccs, nnccs = measure(known, identities, search)
     unmeasured = np.isnan(ccs) | np.isnan(nnccs)
     values = {"ccs": ccs, "nnccs": nnccs, "certainty_ratio": certainty_ratio(ccs, nnccs)}
     return Measures(
@@ -224,18 +221,13 @@ def normalise(anchor: NDArray[np.floating], low: float, high: float) -> NDArray[
 
 
 def _head_similarities(
-    embeddings: NDArray[np.floating],
-    identities: NDArray[np.integer],
-    head: Centres,
-    device: Device,
-    *,
-    tile: tuple[int, int] = (ROWS, COLUMNS),
+    embeddings: NDArray[np.floating], identities: NDArray[np.integer], search: CentreSearch
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """CCS [N] and NNCCS [N] with centres in which the embeddings do not stand; NaN where there is no direction."""
-    usable, own = _match(embeddings, identities, head)
+    usable, own = _match(embeddings, identities, search.centres)
     ccs, nnccs = np.full((2, len(embeddings)), np.nan)
-    ccs[usable] = _cosines(embeddings[usable], head.sums, own)
-    nnccs[usable] = _nearest_cosines(embeddings[usable], own, head, device, tile=tile)
+    ccs[usable] = _cosines(embeddings[usable], search.centres.sums, own)
+    nnccs[usable] = _nearest_cosines(embeddings[usable], own, search)
     return ccs, nnccs
 
 
@@ -255,34 +247,28 @@ def _match(
 
 
 def _nearest_cosines(
-    embeddings: NDArray[np.floating],
-    own: NDArray[np.intp],
-    centres: Centres,
-    device: Device,
-    *,
-    tile: tuple[int, int] = (ROWS, COLUMNS),
+    embeddings: NDArray[np.floating], own: NDArray[np.intp], search: CentreSearch
 ) -> NDArray[np.float64]:
     """NNCCS [N] of embeddings [N, D] with a direction, whose own centres are `own`; NaN where there is no other class.
 
     The neighbour is found in float32 and its cosine computed again in float64, so that the value does not depend on
     how the product was cut into tiles.
     """
-    units = unit_rows(embeddings)
-    nearest = nearest_other(units, own, centres.sums, centres.lengths, device=device, rows=tile[0], columns=tile[1])
+    nearest = search.nearest_other(unit_rows(embeddings), own)
     found = nearest >= 0
     nnccs = np.full(len(embeddings), np.nan)
-    nnccs[found] = _cosines(embeddings[found], centres.sums, nearest[found])
+    nnccs[found] = _cosines(embeddings[found], search.centres.sums, nearest[found])
     return nnccs
 
 
 def _cosines(
-    embeddings: NDArray[np.floating], centres: NDArray[np.float32], rows: NDArray[np.intp]
+    embeddings: NDArray[np.floating], centres: NDArray[np.float32], rows: NDArray[np.integer]
 ) -> NDArray[np.float64]:
     """Cosine of every embedding [N, D] with the centre in its row of [C, D], in float64, block by block."""
     cosines = np.empty(len(embeddings), np.float64)
-    for start in range(0, len(embeddings), ROWS):
-        block = embeddings[start : start + ROWS].astype(np.float64)
-        cosines[start : start + ROWS] = _row_cosines(block, centres[rows[start : start + ROWS]].astype(np.float64))
+    for start in range(0, len(embeddings), BLOCK):
+        part = slice(start, start + BLOCK)
+        cosines[part] = _row_cosines(embeddings[part].astype(np.float64), centres[rows[part]].astype(np.float64))
     return cosines
 
 

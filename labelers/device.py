@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from numpy.typing import NDArray
 
 
 class Device(StrEnum):
@@ -59,37 +58,43 @@ def choose_gpus(wanted: int) -> list[str]:
     return found[:wanted]
 
 
-def torch_device(name: str, what: str) -> Any:
-    """The device of PyTorch that is called so, such as cpu or cuda.
+class TorchProducts:
+    """Products of float32 matrices by PyTorch, on the device that is called so.
 
     Args:
-        name: the device.
+        device: such as cpu or cuda.
         what: what was to be done on it, for the error.
 
     Raises:
         ProviderError: if it is cuda and cannot be used.
     """
-    # Here because importing PyTorch takes seconds.
-    import torch  # noqa: PLC0415
 
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ProviderError(
-            f"{what} on cuda, but PyTorch finds no GPU; run `python -m pipeline doctor`, or choose the device cpu"
-        )
-    return torch.device(name)
+    def __init__(self, device: str, what: str) -> None:
+        # Here because importing PyTorch takes seconds, and the processor's way does without it.
+        import torch  # noqa: PLC0415
 
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ProviderError(
+                f"{what} on cuda, but PyTorch finds no GPU; run `python -m pipeline doctor`, or choose the device cpu"
+            )
+        self.torch = torch
+        self.device = torch.device(device)
 
-@contextlib.contextmanager
-def exact_products() -> Iterator[None]:
-    """Within, matrix products of PyTorch on a GPU are float32, whatever the process has set.
+    def move(self, array: NDArray[Any]) -> Any:
+        """A copy of an array on the device; waits until the device has it."""
+        return self.torch.tensor(array, device=self.device)
 
-    Tensor-float products are off by 1e-3: more than a search for the largest of many similarities allows for.
-    """
-    import torch  # noqa: PLC0415
+    def multiply(self, left: Any, right: Any, room: Any) -> Any:
+        """The products of all rows of `left` [R, D] with all of `right` [C, D]: [R, C], at the start of `room`.
 
-    matmul = torch.backends.cuda.matmul
-    before, matmul.allow_tf32 = matmul.allow_tf32, False
-    try:
-        yield
-    finally:
-        matmul.allow_tf32 = before
+        They are float32 on a GPU too, whatever the process has set: tensor-float products are off by 1e-3, more than a
+        search for the largest of many similarities allows for.
+        """
+        products = room[: len(left) * len(right)].view(len(left), len(right))
+        matmul = self.torch.backends.cuda.matmul
+        before, matmul.allow_tf32 = matmul.allow_tf32, False
+        try:
+            self.torch.mm(left, right.T, out=products)
+        finally:
+            matmul.allow_tf32 = before
+        return products

@@ -1,121 +1,138 @@
-"""The nearest centre of another class, exactly, in tiles that fit the cache rather than one product of all pairs."""
+"""The nearest centre of another class, exactly, in tiles that fit a cache rather than one product of all pairs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from labelers.device import Device, exact_products, torch_device
+from labelers.device import Device, TorchProducts
+from labelers.threads import map_products, processor_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
-ROWS = 1024
-"""Embeddings in a tile."""
+    from labelers.centres import Centres
 
-COLUMNS = 8192
-"""Centres in a tile; a tile of similarities takes 32 MB."""
+ROWS = 256
+"""Embeddings in a tile on a processor."""
+
+COLUMNS = 1024
+"""Centres in a tile on a processor: 1 MB of products, which are compared while they are in the core's own cache."""
+
+GPU_COLUMNS = 32_768
+"""Centres in a tile on a GPU: 134 MB of products for a part of 1,024 embeddings, and few kernels to start."""
 
 
-def nearest_other(  # noqa: PLR0913 - two matrices with their companions, and how to cut them
-    units: NDArray[np.float32],
-    own: NDArray[np.intp],
-    centres: NDArray[np.float32],
-    lengths: NDArray[np.float64],
-    *,
-    device: Device = Device.CPU,
-    rows: int = ROWS,
-    columns: int = COLUMNS,
-) -> NDArray[np.intp]:
-    """For every embedding, which centre other than its own is most similar.
+class CentreSearch(Protocol):
+    """Class centres, made ready to be searched as often as wanted.
 
     The products are float32, so of centres that are equally near within 2e-7 any may be named.
+    """
+
+    @property
+    def centres(self) -> Centres:
+        """What is searched, of any length."""
+
+    def nearest_other(self, units: NDArray[np.float32], own: NDArray[np.intp]) -> NDArray[np.int32]:
+        """For every embedding, which centre other than its own is most similar.
+
+        Args:
+            units: float32 [N, D], finite, of unit length.
+            own: [N], the row of the own class's centre.
+
+        Returns:
+            [N], rows of the centres; -1 where there is no other class.
+        """
+
+
+def open_search(
+    centres: Centres, device: Device = Device.CPU, *, rows: int = ROWS, columns: int = COLUMNS
+) -> CentreSearch:
+    """Make centres ready: a processor takes them as they are, a GPU keeps them at unit length in its memory.
 
     Args:
-        units: float32 [N, D], finite, of unit length.
-        own: [N], the row of the own class's centre.
-        centres: float32 [C, D], of any length.
-        lengths: float64 [C], their lengths.
+        centres: of any length; one without direction is at a right angle to everything.
         device: where the products are made.
-        rows: embeddings in a tile.
-        columns: centres in a tile.
-
-    Returns:
-        [N], rows of `centres`; -1 where there is no other class.
+        rows: embeddings in a tile on a processor.
+        columns: centres in a tile on a processor.
 
     Raises:
         ProviderError: if CUDA is asked for and cannot be used.
     """
-    best = np.full(len(units), -np.inf, np.float32)
-    nearest = np.full(len(units), -1, np.intp)
-    search = _TorchTile(units, "cuda") if device is Device.CUDA else _NumpyTile(units, rows, columns)
-    for first, tile in _unit_tiles(centres, lengths, columns):
-        search.load(tile)
-        for start in range(0, len(units), rows):
-            stop = min(start + rows, len(units))
-            inside = np.flatnonzero((own[start:stop] >= first) & (own[start:stop] < first + len(tile)))
-            values, positions = search.best(start, stop, inside, own[start:stop][inside] - first)
-            better = values > best[start:stop]
-            best[start:stop][better] = values[better]
-            nearest[start:stop][better] = positions[better] + first
-    return nearest
+    return TorchSearch(centres, "cuda") if device is Device.CUDA else NumpySearch(centres, rows, columns)
 
 
-def _unit_tiles(
-    centres: NDArray[np.float32], lengths: NDArray[np.float64], columns: int
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Tiles of centres at unit length with the row where each starts; a centre without direction stays zero."""
-    scale = (1.0 / np.where(lengths > 0.0, lengths, np.inf)).astype(np.float32)
-    for first in range(0, len(centres), columns):
-        yield first, centres[first : first + columns] * scale[first : first + columns, None]
+class NumpySearch:
+    """By the processor's matrix product, tile by tile, on as many threads as it may use."""
+
+    def __init__(self, centres: Centres, rows: int, columns: int) -> None:
+        from labelers.largest import keep_largest  # noqa: PLC0415 - loads numba, which who merely plans does without
+
+        self.centres = centres
+        self._scale = _scale(centres)
+        self._rows, self._columns = rows, columns
+        self._threads = processor_threads()
+        self._keep_largest = keep_largest
+
+    def nearest_other(self, units: NDArray[np.float32], own: NDArray[np.intp]) -> NDArray[np.int32]:
+        """See `CentreSearch`."""
+        largest, nearest = _nothing_yet(len(units))
+        own_rows = own.astype(np.int32)
+        firsts = range(0, len(self.centres), self._columns)
+        for found, rows in map_products(lambda first: self._search_tile(first, units, own_rows), firsts, self._threads):
+            larger = found > largest
+            largest[larger], nearest[larger] = found[larger], rows[larger]
+        return nearest
+
+    def _search_tile(
+        self, first: int, units: NDArray[np.float32], own: NDArray[np.int32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """The largest similarity of every embedding in the tile that starts there, and its centre, [N] each."""
+        tile = slice(first, first + self._columns)
+        centres, scale = self.centres.sums[tile], self._scale[tile]
+        largest, nearest = _nothing_yet(len(units))
+        room = np.empty(len(centres) * min(self._rows, len(units)), np.float32)
+        for start in range(0, len(units), self._rows):
+            part = slice(start, min(start + self._rows, len(units)))
+            products = room[: len(centres) * (part.stop - start)].reshape(len(centres), -1)
+            np.matmul(centres, units[part].T, out=products)  # [T, R]
+            self._keep_largest(products, scale, first, own[part], largest[part], nearest[part])
+        return largest, nearest
 
 
-class _NumpyTile:
-    """Similarities of a tile by the processor's matrix product, in one buffer."""
+class TorchSearch:
+    """The same by PyTorch, on a GPU, which is waited for once a call: when it has compared all centres."""
 
-    def __init__(self, units: NDArray[np.float32], rows: int, columns: int) -> None:
-        self._units = units
-        self._buffer = np.empty(min(rows, len(units)) * columns, np.float32)
+    def __init__(self, centres: Centres, device: str, columns: int = GPU_COLUMNS) -> None:
+        self.centres = centres
+        self._products = TorchProducts(device, "class centres were to be compared")
+        self._units = self._products.move(centres.sums).mul_(self._products.move(_scale(centres))[:, None])  # [C, D]
+        self._columns = columns
 
-    def load(self, tile: NDArray[np.float32]) -> None:
-        """Take the next centres [T, D]."""
-        self._tile = tile
+    def nearest_other(self, units: NDArray[np.float32], own: NDArray[np.intp]) -> NDArray[np.int32]:
+        """See `CentreSearch`."""
+        torch = self._products.torch
+        left, own_rows = self._products.move(units), self._products.move(own)
+        largest, nearest = (self._products.move(start) for start in _nothing_yet(len(units)))
+        room = left.new_empty(len(units) * min(self._columns, len(self.centres)))
+        for first in range(0, len(self.centres), self._columns):
+            tile = self._units[first : first + self._columns]
+            similarity = self._products.multiply(left, tile, room)  # [N, T]
+            place = (own_rows - first).clamp(0, len(tile) - 1)[:, None]
+            inside = (own_rows - first)[:, None] == place
+            similarity.scatter_(1, place, similarity.gather(1, place).masked_fill(inside, -torch.inf))
+            found, columns = similarity.max(dim=1)
+            nearest = torch.where(found > largest, columns + first, nearest)
+            largest = torch.maximum(found, largest)
+        return nearest.to(torch.int32).cpu().numpy()  # type: ignore[no-any-return]
 
-    def best(
-        self, start: int, stop: int, inside: NDArray[np.intp], own: NDArray[np.intp]
-    ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-        """Value and position of the largest similarity of each row, own classes left out."""
-        similarity = self._buffer[: (stop - start) * len(self._tile)].reshape(stop - start, len(self._tile))
-        np.matmul(self._units[start:stop], self._tile.T, out=similarity)  # [R, T]
-        similarity[inside, own] = -np.inf
-        positions = similarity.argmax(axis=1)
-        return similarity[np.arange(stop - start), positions], positions
+
+def _nothing_yet(count: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """The largest similarity and the nearest centre of so many embeddings before any is compared."""
+    return np.full(count, -np.inf, np.float32), np.full(count, -1, np.int32)
 
 
-class _TorchTile:
-    """The same by PyTorch, on a GPU."""
-
-    def __init__(self, units: NDArray[np.float32], device: str) -> None:
-        # Here because importing PyTorch takes seconds, and the processor's way does without it.
-        import torch  # noqa: PLC0415
-
-        self._torch = torch
-        self._device = torch_device(device, "class centres were to be compared")
-        self._units = torch.from_numpy(units).to(self._device)
-
-    def load(self, tile: NDArray[np.float32]) -> None:
-        """Take the next centres [T, D]."""
-        self._tile = self._torch.from_numpy(tile).to(self._device)
-
-    def best(self, start: int, stop: int, inside: NDArray[np.intp], own: NDArray[np.intp]) -> tuple[Any, Any]:
-        """Value and position of the largest similarity of each row, own classes left out."""
-        torch = self._torch
-        with exact_products():
-            similarity = self._units[start:stop] @ self._tile.T  # [R, T]
-        rows, columns = (torch.from_numpy(index).to(self._device) for index in (inside, own))
-        similarity[rows, columns] = float("-inf")
-        values, positions = similarity.max(dim=1)
-        return values.cpu().numpy(), positions.cpu().numpy()
+def _scale(centres: Centres) -> NDArray[np.float32]:
+    """By what each centre is to be multiplied to have unit length, [C]; 0 for a centre without direction."""
+    return (1.0 / np.where(centres.lengths > 0.0, centres.lengths, np.inf)).astype(np.float32)

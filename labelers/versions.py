@@ -78,16 +78,16 @@ VERSIONS: dict[str, Version] = {
     ),
     "anchors": Version(
         number=1,
-        modules=("anchors.py", "centres.py", "nearest.py"),
-        code="eab5d190a440b29373d106cb61276f994a7cea096ed106b8bca438807ea8a513",
+        modules=("anchors.py", "centres.py", "nearest.py", "largest.py"),
+        code="929fda40eb7ce6f8e32ea30608c68c6330d0a8815ccb5d872e14a4f591faf02f",
     ),
     "anchor_range": Version(
-        number=1, modules=("anchors.py",), code="07a6ad8d60ca5de5385e9017381ebc29c57c36bbbcad6cbafc7f54d6f9107f39"
+        number=1, modules=("anchors.py",), code="0ed208694859a6a2cf0186148cc6b83467cc178e54683137c944ac33731f07ca"
     ),
     "labels": Version(
         number=1,
         modules=("levels.py", "anchors.py"),
-        code="01a51009d5f2b369553284865a5a58ebb1eefb6fa58724fc1664a2f3ae393d57",
+        code="d391be72574ba71361016ed2a541e467bee1c27e0b37f5db01dde5f0d4c30088",
     ),
 }
 

@@ -17,6 +17,7 @@ from labelers.anchors import AnchorRange, anchor_statistics, measure_anchors, pl
 from labelers.centres import Centres, accumulate, head_centres
 from labelers.device import Device
 from labelers.heads import load_head
+from labelers.nearest import open_search
 from pipeline.columns import embeddings_of, make_table
 from pipeline.measure import Stopwatch
 from pipeline.store import Store, read_columns, recall_columns
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from labelers.nearest import CentreSearch
     from pipeline.fingerprint import StageSpec
     from pipeline.shards import Part
 
@@ -69,11 +71,15 @@ def lay_out_centres(centres: Path, vectors: Path) -> None:
 
 
 @lru_cache(maxsize=1)
-def read_centres(centres: Path, vectors: Path) -> Centres:
-    """The class centres of a file of the `centres` table with its vectors laid out, once a process."""
+def read_search(centres: Path, vectors: Path, device: Device) -> CentreSearch:
+    """The class centres of a file of the `centres` table with its vectors laid out, ready to be searched.
+
+    Once a process: on a GPU they stay in its memory.
+    """
     table = pq.read_table(centres, columns=["identity", "images"])
     sums = np.load(vectors, mmap_mode="r")
-    return Centres(identities=table["identity"].to_numpy(), counts=table["images"].to_numpy(), sums=np.asarray(sums))
+    identities, counts = table["identity"].to_numpy(), table["images"].to_numpy()
+    return open_search(Centres(identities=identities, counts=counts, sums=np.asarray(sums)), device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +102,7 @@ class CompareCentres:
         """Compare the part's embeddings with all centres."""
         figures: Counter[str] = Counter()
         with Stopwatch(figures, "open_seconds"):
-            centres = read_centres(self.store.shard(self.centres, 0), self.vectors)
+            search = read_search(self.store.shard(self.centres, 0), self.vectors, Device(self.device))
         with Stopwatch(figures, "read_seconds"):
             rows = recall_columns(self.store.folder(self.index), part.shard, ("key", "identity"))
             rows = rows.slice(part.start, part.rows)
@@ -104,7 +110,7 @@ class CompareCentres:
             stored = stored.slice(part.start, part.rows)
             embeddings = embeddings_of(stored["embedding"])
         with Stopwatch(figures, "compute_seconds"):
-            measures = measure_anchors(embeddings, rows["identity"].to_numpy(), centres, device=Device(self.device))
+            measures = measure_anchors(embeddings, rows["identity"].to_numpy(), search)
         pairs = zip(stored["status"].to_pylist(), measures.status, strict=True)
         status = [read if read != Status.OK else measured.value for read, measured in pairs]
         with Stopwatch(figures, "write_seconds"):

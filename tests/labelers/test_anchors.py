@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from data_manifests.tables import Status
+from labelers import nearest
 from labelers.anchors import (
     AnchorRangeError,
     anchor_statistics,
@@ -29,7 +30,7 @@ from labelers.anchors import (
 from labelers.centres import Centres, CentreSums, IdentityError, accumulate, head_centres, unit_rows
 from labelers.device import Device, ProviderError
 from labelers.heads import HeadError, HeadLayout, load_head
-from labelers.nearest import _TorchTile, nearest_other
+from labelers.nearest import CentreSearch, NumpySearch, TorchSearch, open_search
 
 
 @pytest.fixture(scope="module")
@@ -229,11 +230,11 @@ def test_an_identity_without_a_centre_is_named() -> None:
             class_similarities(rows, np.array([0, wrong]), np.eye(3, 4))
     centres = accumulate([(np.eye(3, 4), np.array([2, 5, 5]))])
     with pytest.raises(IdentityError, match="identity 4 "):
-        leave_one_out_from_centres(rows, np.array([2, 4]), centres)
+        leave_one_out_from_centres(rows, np.array([2, 4]), open_search(centres))
     with pytest.raises(ValueError, match="different recognisers"):
         class_similarities(rows, np.array([0, 1]), np.eye(3, 5))
     with pytest.raises(ValueError, match="class_similarities"):
-        leave_one_out_from_centres(rows, np.array([0, 1]), head_centres(np.eye(3, 4)))
+        leave_one_out_from_centres(rows, np.array([0, 1]), open_search(head_centres(np.eye(3, 4))))
 
 
 # --- the measures of a part -------------------------------------------------------------------------------------------
@@ -244,11 +245,11 @@ def test_a_part_is_measured_like_the_whole() -> None:
     embeddings[3] = np.nan
     embeddings[4] = 0.0
     identities[5] = -1
-    centres = accumulate([(embeddings, identities)])
+    search = open_search(accumulate([(embeddings, identities)]))
     used = [row for row in range(len(identities)) if row not in (3, 4, 5)]
     truth = np.full((2, len(identities)), np.nan)
     truth[:, used] = brute_force(embeddings[used], identities[used])
-    parts = [measure_anchors(embeddings[rows], identities[rows], centres) for rows in (slice(0, 30), slice(30, None))]
+    parts = [measure_anchors(embeddings[rows], identities[rows], search) for rows in (slice(0, 30), slice(30, None))]
     status = parts[0].status + parts[1].status
     for row, cause in enumerate(status):
         if row in (3, 4):
@@ -269,23 +270,25 @@ def test_a_part_is_measured_like_the_whole() -> None:
 
 def test_one_person_has_no_other() -> None:
     embeddings = np.random.default_rng(0).standard_normal((4, 8))
-    measures = measure_anchors(embeddings, np.full(4, 7), accumulate([(embeddings, np.full(4, 7))]))
+    measures = measure_anchors(embeddings, np.full(4, 7), open_search(accumulate([(embeddings, np.full(4, 7))])))
     assert measures.status == [Status.NO_OTHER_IDENTITY] * 4
     assert all(np.isnan(column).all() for column in measures.columns.values())
-    alone = measure_anchors(embeddings[:1], np.array([7]), accumulate([(embeddings[:1], np.array([7]))]))
+    one = open_search(accumulate([(embeddings[:1], np.array([7]))]))
+    alone = measure_anchors(embeddings[:1], np.array([7]), one)
     assert alone.status == [Status.SINGLE_IMAGE]
 
 
 def test_a_head_measures_single_images_too(oracle: dict[str, np.ndarray]) -> None:
-    measures = measure_anchors(oracle["emb"], oracle["label"], head_centres(oracle["kernel"].T))
+    search = open_search(head_centres(oracle["kernel"].T))
+    measures = measure_anchors(oracle["emb"], oracle["label"], search)
     assert set(measures.status) == {Status.OK}
     np.testing.assert_allclose(measures.columns["certainty_ratio"], oracle["cr_paper_f64"], rtol=2e-7)
-    nobody = measure_anchors(oracle["emb"][:2], np.array([-1, 0]), head_centres(oracle["kernel"].T))
+    nobody = measure_anchors(oracle["emb"][:2], np.array([-1, 0]), search)
     assert nobody.status == [Status.NO_IDENTITY, Status.OK]
 
 
 def test_nothing_to_measure() -> None:
-    nothing = accumulate([(np.full((3, 8), np.nan, np.float32), np.array([1, 1, 2]))])
+    nothing = open_search(accumulate([(np.full((3, 8), np.nan, np.float32), np.array([1, 1, 2]))]))
     measures = measure_anchors(np.full((3, 8), np.nan, np.float32), np.array([1, 1, 2]), nothing)
     assert measures.status == [Status.NO_FACE] * 3
     assert measure_anchors(np.zeros((0, 8), np.float32), np.zeros(0, np.int32), nothing).status == []
@@ -303,26 +306,54 @@ def test_memory_stays_far_below_all_pairs() -> None:
     assert peak < 80e6  # all pairs: 328 MB
 
 
-def test_the_gpu_way_gives_the_same() -> None:
+def similar_centres(classes: int, dimension: int = 16) -> Centres:
+    """Centres of all lengths, one of them without direction."""
+    rng = np.random.default_rng(classes)
+    centres = rng.standard_normal((classes, dimension)) * 10.0 ** rng.uniform(-6, 6, (classes, 1))
+    centres[classes // 2] = 0.0
+    return head_centres(centres.astype(np.float32))
+
+
+@pytest.mark.parametrize("way", ["numpy", "torch"])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (7, 13), (50, 90), (256, 1024)])
+def test_every_way_of_searching_finds_the_same(way: str, rows: int, columns: int) -> None:
+    centres = similar_centres(90)
+    search: CentreSearch = (
+        NumpySearch(centres, rows, columns) if way == "numpy" else TorchSearch(centres, "cpu", columns)
+    )
     rng = np.random.default_rng(0)
-    units, centres = unit_rows(rng.standard_normal((50, 16))), rng.standard_normal((90, 16)).astype(np.float32)
-    own = rng.integers(0, 90, 50)
-    lengths = np.linalg.norm(centres.astype(float), axis=1)
-    expected = nearest_other(units, own, centres, lengths)
-    tile = _TorchTile(units, "cpu")
-    tile.load(centres / lengths[:, None].astype(np.float32))
-    values, positions = tile.best(0, 50, np.arange(50), own)
-    np.testing.assert_array_equal(positions, expected)
-    np.testing.assert_allclose(values, (units * unit(centres)[expected]).sum(axis=1), atol=1e-6)
+    for count in (50, 0, 1, 33):  # the same search again and again
+        units, own = unit_rows(rng.standard_normal((count, 16))), rng.integers(0, 90, count)
+        similarity = units @ (centres.sums / np.maximum(centres.lengths, 1e-300)[:, None]).T
+        own[: count // 2] = similarity[: count // 2].argmax(axis=1)  # the own centre is often the nearest of all
+        similarity[np.arange(count), own] = -np.inf
+        np.testing.assert_array_equal(search.nearest_other(units, own), similarity.argmax(axis=1))
+    # A centre without direction is nearer than those that look away.
+    away = NumpySearch(head_centres(np.array([[1, 0], [-1, 0], [0, 0]], "f4")), rows, columns)
+    assert away.nearest_other(np.array([[1, 0]], "f4"), np.array([0])).tolist() == [2]
+
+
+def test_threads_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings, identities = make_data(3, 60, 16)
+    expected = leave_one_out_similarities(embeddings, identities)
+    monkeypatch.setattr(nearest, "processor_threads", lambda: 4)
+    search = NumpySearch(accumulate([(embeddings, identities)]), 16, 8)
+    np.testing.assert_array_equal(leave_one_out_from_centres(embeddings, identities, search), expected)
+
+
+def test_the_gpu_way_gives_the_same() -> None:
+    centres = similar_centres(90)
+    units, own = unit_rows(np.random.default_rng(0).standard_normal((50, 16))), np.arange(50)
     if torch.cuda.is_available():
-        np.testing.assert_array_equal(nearest_other(units, own, centres, lengths, device=Device.CUDA), expected)
+        found = open_search(centres, Device.CUDA).nearest_other(units, own)
+        np.testing.assert_array_equal(found, open_search(centres).nearest_other(units, own))
     else:
         with pytest.raises(ProviderError, match="pipeline doctor"):
-            nearest_other(units, own, centres, lengths, device=Device.CUDA)
+            open_search(centres, Device.CUDA)
 
 
 def test_anchors_load_no_runtime() -> None:
-    heavy = "{'onnxruntime', 'onnx', 'torch', 'mediapipe', 'cv2'} & set(sys.modules)"
+    heavy = "{'onnxruntime', 'onnx', 'torch', 'mediapipe', 'cv2', 'numba'} & set(sys.modules)"
     script = f"import sys, labelers.anchors, labelers.heads; sys.exit(str({heavy}) if {heavy} else 0)"
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False)

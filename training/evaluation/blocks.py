@@ -11,11 +11,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from labelers.device import Device, exact_products, torch_device
-from training.evaluation.histogram import BINS, HIDDEN, VISIBLE, WIDTH, bins_of, count_bins
+from labelers.device import Device, TorchProducts
+from training.evaluation.histogram import (
+    BINS,
+    HALF,
+    HIDDEN,
+    PLACES,
+    VISIBLE,
+    WIDTH,
+    bins_of,
+    count_bins,
+    read_bins,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
 class BlockShape(NamedTuple):
@@ -25,8 +37,8 @@ class BlockShape(NamedTuple):
     columns: int
 
 
-SHAPES = {Device.CPU: BlockShape(512, 4096), Device.CUDA: BlockShape(2048, 8192)}
-"""8 MB of similarities for each processor core, 64 MB on a GPU."""
+SHAPES = {Device.CPU: BlockShape(256, 1024), Device.CUDA: BlockShape(2048, 8192)}
+"""1 MB of similarities, which are counted while they are in a core's own cache; 64 MB on a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +48,12 @@ class Block:
     Attributes:
         rows: the first images.
         columns: the second images, from `rows.start` on.
-        hidden_rows: of pairs in the block that are to be left out, rows counted from `rows.start` [H].
-        hidden_columns: likewise, columns counted from `columns.start` [H].
+        hidden: which of the pairs that are to be left out have their first image among the rows.
     """
 
     rows: slice
     columns: slice
-    hidden_rows: NDArray[np.intp]
-    hidden_columns: NDArray[np.intp]
+    hidden: slice
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -89,20 +99,26 @@ class Blocks(Protocol):
         """The pairs in those of the bins [65,536] that are sought, hidden ones left out."""
 
 
-def open_blocks(units: NDArray[np.float32], device: Device) -> Blocks:
+def open_blocks(units: NDArray[np.float32], hidden: Pairs, device: Device) -> Blocks:
     """Compute similarities of units [N, D] on a device.
+
+    Args:
+        units: float32 [N, D].
+        hidden: pairs that are to be left out, [H] first and [H] second images.
+        device: where the products are made.
 
     Raises:
         ProviderError: if CUDA is asked for and cannot be used.
     """
-    return TorchBlocks(units, "cuda") if device is Device.CUDA else NumpyBlocks(units)
+    return TorchBlocks(units, hidden, "cuda") if device is Device.CUDA else NumpyBlocks(units, hidden)
 
 
 class NumpyBlocks:
     """Similarities by the processor's matrix product."""
 
-    def __init__(self, units: NDArray[np.float32]) -> None:
+    def __init__(self, units: NDArray[np.float32], hidden: Pairs) -> None:
         self._units = units
+        self._hidden = hidden
 
     def new_matrix(self, size: int) -> NDArray[np.float32]:
         """See `Blocks`."""
@@ -113,8 +129,13 @@ class NumpyBlocks:
         rows, columns = block.shape
         similarity = matrix[: rows * columns].reshape(rows, columns)
         np.matmul(self._units[block.rows], self._units[block.columns].T, out=similarity)
-        similarity[:, : block.overlap][_wrong_order(block)] = HIDDEN
-        similarity[block.hidden_rows, block.hidden_columns] = HIDDEN
+        if block.overlap:
+            first = np.arange(block.rows.start, block.rows.stop)
+            second = np.arange(block.columns.start, block.columns.start + block.overlap)
+            similarity[:, : block.overlap][second <= first[:, None]] = HIDDEN
+        first, second = (ends[block.hidden] for ends in self._hidden)
+        inside = (second >= block.columns.start) & (second < block.columns.stop)
+        similarity[first[inside] - block.rows.start, second[inside] - block.columns.start] = HIDDEN
         return similarity
 
     def keep(self, similarity: NDArray[np.float32], kept: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -123,7 +144,7 @@ class NumpyBlocks:
 
     def new_counts(self) -> NDArray[np.int64]:
         """See `Blocks`."""
-        return np.zeros(BINS, np.int64)
+        return np.zeros(PLACES, np.int64)
 
     def count(self, similarity: NDArray[np.float32], counts: NDArray[np.int64]) -> None:
         """See `Blocks`."""
@@ -131,7 +152,7 @@ class NumpyBlocks:
 
     def read(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Blocks`."""
-        return counts
+        return read_bins(counts)
 
     def find(self, similarity: NDArray[np.float32], sought: NDArray[np.bool_]) -> Found:
         """See `Blocks`."""
@@ -144,71 +165,67 @@ class NumpyBlocks:
 
 
 class TorchBlocks:
-    """The same by PyTorch, on a GPU."""
+    """The same by PyTorch, on a GPU, which is waited for where something is read or found, not by every block."""
 
-    def __init__(self, units: NDArray[np.float32], device: str) -> None:
-        # Here because importing PyTorch takes seconds, and the processor's way does without it.
-        import torch  # noqa: PLC0415
-
-        self._torch = torch
-        self._device = torch_device(device, "all pairs were to be compared")
-        self._units = torch.from_numpy(units).to(self._device)
+    def __init__(self, units: NDArray[np.float32], hidden: Pairs, device: str) -> None:
+        self._products = TorchProducts(device, "all pairs were to be compared")
+        self._torch = self._products.torch
+        self._units, *self._hidden = (self._products.move(array) for array in (units, *hidden))
+        self._one = self._products.move(np.ones(1, np.int64))
+        self._half = self._products.move(np.full(1, HALF, np.float32))
 
     def new_matrix(self, size: int) -> Any:
-        """See `Blocks`."""
-        return self._torch.empty(size, dtype=self._torch.float32, device=self._device)
+        """See `Blocks`; one more, into which goes what is not to be written."""
+        return self._half.new_empty(size + 1)
 
     def fill(self, matrix: Any, block: Block) -> Any:
         """See `Blocks`."""
-        torch = self._torch
-        rows, columns = block.shape
-        similarity = matrix[: rows * columns].view(rows, columns)
-        with exact_products():
-            torch.mm(self._units[block.rows], self._units[block.columns].T, out=similarity)
+        rows, columns = block.rows, block.columns
+        similarity = self._products.multiply(self._units[rows], self._units[columns], matrix)
         if block.overlap:
-            similarity[:, : block.overlap].masked_fill_(self._move(_wrong_order(block)), float(HIDDEN))
-        similarity[self._move(block.hidden_rows), self._move(block.hidden_columns)] = float(HIDDEN)
+            first = self._arange(rows.start, rows.stop)
+            second = self._arange(columns.start, columns.start + block.overlap)
+            similarity[:, : block.overlap].masked_fill_(second <= first[:, None], float(HIDDEN))
+        # Choosing those inside the block, as on the processor, would wait for their number.
+        first, second = (ends[block.hidden] for ends in self._hidden)
+        inside = (second >= columns.start) & (second < columns.stop)
+        places = (first - rows.start) * similarity.shape[1] + (second - columns.start)
+        matrix.index_fill_(0, places.where(inside, len(matrix) - 1), float(HIDDEN))
         return similarity
 
     def keep(self, similarity: Any, kept: NDArray[np.bool_]) -> Any:
         """See `Blocks`."""
-        return similarity.masked_fill(self._move(~kept), float(HIDDEN))
+        return similarity.masked_fill(self._products.move(~kept), float(HIDDEN))
 
     def new_counts(self) -> Any:
         """See `Blocks`."""
-        return self._torch.zeros(BINS + 1, dtype=self._torch.int64, device=self._device)
+        return self._one.new_zeros(PLACES)
 
     def count(self, similarity: Any, counts: Any) -> None:
         """See `Blocks`."""
-        places = self._bins(similarity).add_(1)
-        places[similarity <= float(VISIBLE)] = 0
-        counts += self._torch.bincount(places.view(-1), minlength=BINS + 1)
+        # Not bincount, which reads all places twice more and waits for the least and the largest of them.
+        places = self._bins(similarity).add_(HALF).view(-1)
+        counts.index_add_(0, places, self._one.expand(len(places)))
 
     def read(self, counts: Any) -> NDArray[np.int64]:
         """See `Blocks`."""
-        found: NDArray[np.int64] = counts[1:].cpu().numpy()
-        return found
+        return read_bins(counts.cpu().numpy())
 
     def find(self, similarity: Any, sought: NDArray[np.bool_]) -> Found:
         """See `Blocks`."""
         rows, columns = (similarity > float(_just_below(sought))).nonzero(as_tuple=True)
-        bins = self._bins(similarity[rows, columns])
-        inside = self._move(sought)[bins]
+        bins = self._bins(similarity[rows, columns]).clamp_(0, BINS - 1)
+        inside = self._products.move(sought)[bins]
         return Found(*(part[inside].cpu().numpy() for part in (rows, columns, bins)))
 
     def _bins(self, similarity: Any) -> Any:
-        """`bins_of` on the device."""
-        return ((similarity + 1.0) * (BINS / 2)).to(self._torch.int32).clamp_(0, BINS - 1)
+        """`bins_of` on the device, below the first and above the last bin too."""
+        # One pass, and equal to (similarity + 1) * HALF, since a power of two only moves the exponent.
+        return self._torch.add(self._half, similarity, alpha=HALF).to(self._torch.int32)
 
-    def _move(self, array: NDArray[Any]) -> Any:
-        """An array on the device."""
-        return self._torch.from_numpy(array).to(self._device)
-
-
-def _wrong_order(block: Block) -> NDArray[np.bool_]:
-    """Which of the block's first columns [R, overlap] do not come after the row."""
-    columns = np.arange(block.columns.start, block.columns.start + block.overlap)
-    return columns[None, :] <= np.arange(block.rows.start, block.rows.stop)[:, None]
+    def _arange(self, start: int, stop: int) -> Any:
+        """Whole numbers on the device."""
+        return self._torch.arange(start, stop, device=self._products.device)
 
 
 def _just_below(sought: NDArray[np.bool_]) -> np.float32:

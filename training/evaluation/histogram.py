@@ -1,4 +1,8 @@
-"""Counts of similarities in 65,536 equal bins over [-1, 1]."""
+"""Counts of similarities in 65,536 equal bins over [-1, 1].
+
+They are counted in twice as many, over [-2, 2]: so what is hidden and what is off by rounding need no other treatment
+than the rest, which is done for every pair.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,15 @@ HIDDEN = np.float32(-2.0)
 VISIBLE = np.float32(-1.5)
 """Below every similarity, above `HIDDEN`."""
 
+PLACES = 2 * BINS
+"""Where similarities are counted."""
+HALF = BINS // 2
+"""The place of the first bin, and the bins in a unit of similarity."""
+
 _ONE = np.float32(1.0)
-_SCALE = np.float32(BINS / 2)
+_SCALE = np.float32(HALF)
 _LAST = BINS - 1
+_MASK = PLACES - 1
 
 
 def bin_edges() -> NDArray[np.float64]:
@@ -35,14 +45,21 @@ def bins_of(similarity: NDArray[np.float32]) -> NDArray[np.int32]:
 
 @compile_kernel
 def count_bins(similarity: NDArray[np.float32], counts: NDArray[np.int64]) -> None:
-    """Add similarities to their bins, those that are hidden left out.
+    """Add similarities, hidden ones too, to their places.
 
     Args:
-        similarity: float32 [K].
-        counts: int64 [65,536], which is added to.
+        similarity: float32 [K], within [-2, 2).
+        counts: int64 [131,072], which is added to.
     """
     for index in range(similarity.size):
-        value = similarity[index]
-        if value > VISIBLE:
-            place = int((value + _ONE) * _SCALE)
-            counts[min(max(place, 0), _LAST)] += 1
+        place = int((similarity[index] + _ONE) * _SCALE) + HALF
+        counts[place & _MASK] += 1
+
+
+def read_bins(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What stands in the bins of `bins_of` [65,536], of counts by place [131,072]; hidden similarities are left out."""
+    below, bins, above = np.split(counts, [HALF, HALF + BINS])
+    bins = bins.copy()
+    bins[0] += below[1:].sum()  # hidden ones stand in the first place
+    bins[-1] += above.sum()
+    return bins

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from labelers.device import Device
+from labelers.threads import map_products, processor_threads
 from training.evaluation.blocks import SHAPES, Block, BlockShape, open_blocks
 from training.evaluation.histogram import BINS
 from training.evaluation.similarity import pair_similarities
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from numpy.typing import NDArray
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from training.evaluation.rejection_levels import Band, RejectionLevels
 
     BandCounts = list[tuple[int, NDArray[np.int64]]]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +63,6 @@ class Impostors:
     ) -> None:
         self._units = units[levels.order]
         self._levels = levels
-        self._blocks = open_blocks(self._units, device)
         self._shape = shape or SHAPES[device]
         self._threads = processor_threads() if device is Device.CPU else 1
         position = np.empty(len(units), np.intp)
@@ -74,7 +70,8 @@ class Impostors:
         ends = position[genuine[0]], position[genuine[1]]
         rows, columns = np.minimum(*ends), np.maximum(*ends)
         by_row = np.argsort(rows, kind="stable")
-        self._genuine_rows, self._genuine_columns = rows[by_row], columns[by_row]
+        self._genuine_rows = rows[by_row]
+        self._blocks = open_blocks(self._units, (self._genuine_rows, columns[by_row]), device)
 
     @property
     def dimension(self) -> int:
@@ -84,7 +81,7 @@ class Impostors:
     def count(self) -> NDArray[np.int64]:
         """How many pairs of each level have a product in each bin, [levels, 65,536]."""
         counts = np.zeros((self._levels.count, BINS), np.int64)
-        for found in self._for_bands(self._count_band):
+        for found in map_products(self._count_band, self._bands(), self._threads):
             for level, part in found:
                 counts[level] += part
         return counts
@@ -97,7 +94,7 @@ class Impostors:
         keys, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
         sought = np.asarray(wanted.any(axis=0))
         waiting = [(keys, counts)]
-        for found in self._for_bands(lambda band: self._collect_band(band, wanted, sought)):
+        for found in map_products(lambda band: self._collect_band(band, wanted, sought), self._bands(), self._threads):
             waiting.append(found)
             if sum(len(part) for part, _ in waiting[1:]) > max(len(waiting[0][0]), 1 << 20):
                 waiting = [_merge(waiting)]
@@ -109,35 +106,17 @@ class Impostors:
             count=counts,
         )
 
-    def _for_bands(self, work: Callable[[Band], T]) -> Iterator[T]:
-        """Do something for all rows of the triangle, on as many threads as the matrix products may use.
-
-        A thread of its own for each band, rather than several on one product, also divides what is not a product.
-        """
-        bands = self._levels.bands(self._shape.rows)
-        if self._threads == 1:
-            yield from map(work, bands)
-            return
-        with (
-            ThreadpoolController().limit(limits=1, user_api="blas"),
-            ThreadPoolExecutor(self._threads) as executor,
-        ):
-            yield from executor.map(work, bands)
+    def _bands(self) -> Iterator[Band]:
+        """All rows of the triangle."""
+        return self._levels.bands(self._shape.rows)
 
     def _products(self, band: Band) -> Iterator[tuple[Block, Any]]:
         """The products of a band's rows, hidden where a pair is genuine or does not come in order."""
         matrix = self._blocks.new_matrix(min(self._shape.rows, len(self._units)) * self._shape.columns)
-        own = slice(*np.searchsorted(self._genuine_rows, [band.rows.start, band.rows.stop]))
-        rows, columns = self._genuine_rows[own] - band.rows.start, self._genuine_columns[own]
+        hidden = slice(*np.searchsorted(self._genuine_rows, [band.rows.start, band.rows.stop]).tolist())
         for start in range(band.rows.start, len(self._units), self._shape.columns):
             stop = min(start + self._shape.columns, len(self._units))
-            inside = (columns >= start) & (columns < stop)
-            block = Block(
-                rows=band.rows,
-                columns=slice(start, stop),
-                hidden_rows=rows[inside],
-                hidden_columns=columns[inside] - start,
-            )
+            block = Block(rows=band.rows, columns=slice(start, stop), hidden=hidden)
             yield block, self._blocks.fill(matrix, block)
 
     def _count_band(self, band: Band) -> BandCounts:
@@ -174,12 +153,6 @@ class Impostors:
             keys = _pack(levels[chosen], found.bins[chosen], similarity)
             parts.append((keys, np.ones(len(keys), np.int64)))
         return _merge(parts)
-
-
-def processor_threads() -> int:
-    """How many threads a matrix product may use, as the environment says."""
-    libraries = ThreadpoolController().select(user_api="blas").info()
-    return max((int(library["num_threads"]) for library in libraries), default=1)
 
 
 def _pack(levels: NDArray[np.intp], bins: NDArray[np.int32], similarity: NDArray[np.float32]) -> NDArray[np.int64]:

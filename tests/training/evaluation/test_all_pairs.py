@@ -16,7 +16,7 @@ from labelers.device import Device, ProviderError
 from training.evaluation import all_pairs, error_reject, impostors
 from training.evaluation.all_pairs import AllPairs, IdentitySetError
 from training.evaluation.blocks import Block, BlockShape, NumpyBlocks, TorchBlocks
-from training.evaluation.histogram import BINS, HIDDEN, WIDTH, bin_edges, bins_of, count_bins
+from training.evaluation.histogram import BINS, HIDDEN, PLACES, WIDTH, bin_edges, bins_of, count_bins, read_bins
 from training.evaluation.impostor_threshold import choose_threshold, find_window, product_error
 from training.evaluation.rejection_levels import RejectionLevels
 from training.evaluation.similarity import pair_similarities, unit_embeddings
@@ -158,7 +158,7 @@ def test_blocks_threads_and_torch_change_nothing(monkeypatch: pytest.MonkeyPatch
     assert answers(small, quality) == expected
     torch.set_num_threads(1)
     monkeypatch.setattr(impostors, "processor_threads", lambda: 1)
-    monkeypatch.setattr(impostors, "open_blocks", lambda units, _: TorchBlocks(units, "cpu"))
+    monkeypatch.setattr(impostors, "open_blocks", lambda units, hidden, _: TorchBlocks(units, hidden, "cpu"))
     assert answers(small, quality) == expected
 
 
@@ -229,8 +229,8 @@ def test_products_that_cannot_be_repeated_are_noticed(monkeypatch: pytest.Monkey
 def test_products_in_a_shorter_format_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings, identities = make_people(7, 100)
 
-    def shorten(units: np.ndarray, _: Device) -> NumpyBlocks:
-        return NumpyBlocks(torch.from_numpy(units).bfloat16().float().numpy())
+    def shorten(units: np.ndarray, hidden: Any, _: Device) -> NumpyBlocks:
+        return NumpyBlocks(torch.from_numpy(units).bfloat16().float().numpy(), hidden)
 
     monkeypatch.setattr(impostors, "open_blocks", shorten)
     with pytest.raises(ProductError, match="TF32"):
@@ -384,7 +384,13 @@ def test_compiled_bins_are_those_of_numpy() -> None:
     edges = bin_edges().astype(np.float32)
     values = np.concatenate([edges, np.nextafter(edges, np.float32(2)), np.nextafter(edges, np.float32(-2))])
     values = np.append(values, np.random.default_rng(0).uniform(-1, 1, 10_000).astype(np.float32))
-    counts = np.zeros(BINS, np.int64)
-    count_bins(np.append(values, [HIDDEN] * 5).astype(np.float32), counts)
-    np.testing.assert_array_equal(counts, np.bincount(bins_of(values), minlength=BINS))
+    expected = np.bincount(bins_of(values), minlength=BINS)
+    hidden = np.append(values, [HIDDEN] * 5).astype(np.float32)
+    counts = np.zeros(PLACES, np.int64)
+    count_bins(hidden, counts)
+    np.testing.assert_array_equal(read_bins(counts), expected)
+    blocks = TorchBlocks(np.eye(1, dtype=np.float32), (np.zeros(0, np.intp), np.zeros(0, np.intp)), "cpu")
+    counted = blocks.new_counts()
+    blocks.count(torch.from_numpy(hidden), counted)
+    np.testing.assert_array_equal(blocks.read(counted), expected)
     assert bins_of(np.array([-1.0, 0.0, 1.0], np.float32)).tolist() == [0, BINS // 2, BINS - 1]
