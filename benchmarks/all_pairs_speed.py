@@ -32,7 +32,7 @@ IMAGES_A_PERSON = 10
 PRODUCT_SECONDS = 0.5
 TURNS = 4
 PRODUCT_SHAPES = {
-    Device.CPU: (SHAPES[Device.CPU], BlockShape(512, 1024), BlockShape(512, 4096), BlockShape(1024, 8192)),
+    Device.CPU: (BlockShape(1024, 256), BlockShape(1024, 512), BlockShape(512, 4096), BlockShape(1024, 8192)),
     Device.CUDA: (SHAPES[Device.CUDA], BlockShape(4096, 16_384)),
 }
 

@@ -114,7 +114,7 @@ def open_blocks(units: NDArray[np.float32], hidden: Pairs, device: Device) -> Bl
 
 
 class NumpyBlocks:
-    """Similarities by the processor's matrix product."""
+    """Similarities by the processor's matrix product, which lies as [C, R]: so few rows cost it nothing."""
 
     def __init__(self, units: NDArray[np.float32], hidden: Pairs) -> None:
         self._units = units
@@ -127,12 +127,13 @@ class NumpyBlocks:
     def fill(self, matrix: NDArray[np.float32], block: Block) -> NDArray[np.float32]:
         """See `Blocks`."""
         rows, columns = block.shape
-        similarity = matrix[: rows * columns].reshape(rows, columns)
-        np.matmul(self._units[block.rows], self._units[block.columns].T, out=similarity)
+        products = matrix[: rows * columns].reshape(columns, rows)
+        np.matmul(self._units[block.columns], self._units[block.rows].T, out=products)
+        similarity = products.T
         if block.overlap:
             first = np.arange(block.rows.start, block.rows.stop)
             second = np.arange(block.columns.start, block.columns.start + block.overlap)
-            similarity[:, : block.overlap][second <= first[:, None]] = HIDDEN
+            np.copyto(products[: block.overlap], HIDDEN, where=second[:, None] <= first)
         first, second = (ends[block.hidden] for ends in self._hidden)
         inside = (second >= block.columns.start) & (second < block.columns.stop)
         similarity[first[inside] - block.rows.start, second[inside] - block.columns.start] = HIDDEN
@@ -148,7 +149,7 @@ class NumpyBlocks:
 
     def count(self, similarity: NDArray[np.float32], counts: NDArray[np.int64]) -> None:
         """See `Blocks`."""
-        count_bins(similarity.reshape(-1), counts)
+        count_bins(similarity.T.reshape(-1), counts)
 
     def read(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Blocks`."""
@@ -156,11 +157,11 @@ class NumpyBlocks:
 
     def find(self, similarity: NDArray[np.float32], sought: NDArray[np.bool_]) -> Found:
         """See `Blocks`."""
-        flat = similarity.reshape(-1)
+        flat = similarity.T.reshape(-1)
         near = np.flatnonzero(flat > _just_below(sought))
         bins = bins_of(flat[near])
         inside = sought[bins]
-        rows, columns = np.divmod(near[inside], similarity.shape[1])
+        columns, rows = np.divmod(near[inside], len(similarity))
         return Found(rows, columns, bins[inside])
 
 
