@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 FMRS = (1e-2, 1e-3, 1e-4)
 IMAGES_A_PERSON = 10
-PRODUCT_SECONDS = 0.5
-TURNS = 4
+PRODUCT_SECONDS = 1.0
+TURNS = 2
 PRODUCT_SHAPES = {
     Device.CPU: (BlockShape(1024, 256), BlockShape(1024, 512), BlockShape(512, 4096), BlockShape(1024, 8192)),
     Device.CUDA: (SHAPES[Device.CUDA], BlockShape(4096, 16_384)),
@@ -52,9 +52,8 @@ def main() -> None:
     )
     passes: dict[str, tuple[int, float]] = {}
     products, shape = 0.0, SHAPES[options.device]
-    for _ in range(TURNS):
-        for tried in PRODUCT_SHAPES[options.device]:
-            products, shape = max((products, shape), (product_rate(embeddings, options.device, tried, threads), tried))
+    for tried in PRODUCT_SHAPES[options.device] * TURNS:
+        products, shape = max((products, shape), (product_rate(embeddings, options.device, tried, threads), tried))
         for name, found in time_passes(embeddings, identities, options.device).items():
             passes[name] = min(passes.get(name, found), found)
     flops = products * 2 * options.dimension / 1e9

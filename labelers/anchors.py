@@ -121,16 +121,16 @@ def leave_one_out_from_centres(
     centres = search.centres
     if centres.from_head:
         raise ValueError("the columns of a head hold no embedding that could be left out: use class_similarities")
-    usable, own = _match(embeddings, identities, centres)
+    usable, units, own = _match(embeddings, identities, centres)
     several = centres.counts[own] > 1
-    usable, own = usable[several], own[several]
+    usable, units, own = usable[several], units[several], own[several]
     ccs, nnccs = np.full((2, len(embeddings)), np.nan)
     for start in range(0, len(usable), BLOCK):
-        rows = usable[start : start + BLOCK]
-        block = unit_rows(embeddings[rows]).astype(np.float64)
-        others = centres.sums[own[start : start + BLOCK]] - block  # [R, D]
-        ccs[rows] = _row_cosines(block, others)
-    nnccs[usable] = _nearest_cosines(embeddings[usable], own, search)
+        part = slice(start, start + BLOCK)
+        block = units[part].astype(np.float64)
+        others = centres.sums[own[part]] - block  # [R, D]
+        ccs[usable[part]] = _row_cosines(block, others)
+    nnccs[usable] = _nearest_cosines(embeddings[usable], units, own, search)
     return ccs, nnccs
 
 
@@ -224,17 +224,17 @@ def _head_similarities(
     embeddings: NDArray[np.floating], identities: NDArray[np.integer], search: CentreSearch
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """CCS [N] and NNCCS [N] with centres in which the embeddings do not stand; NaN where there is no direction."""
-    usable, own = _match(embeddings, identities, search.centres)
+    usable, units, own = _match(embeddings, identities, search.centres)
     ccs, nnccs = np.full((2, len(embeddings)), np.nan)
     ccs[usable] = _cosines(embeddings[usable], search.centres.sums, own)
-    nnccs[usable] = _nearest_cosines(embeddings[usable], own, search)
+    nnccs[usable] = _nearest_cosines(embeddings[usable], units, own, search)
     return ccs, nnccs
 
 
 def _match(
     embeddings: NDArray[np.floating], identities: NDArray[np.integer], centres: Centres
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Which of the embeddings [N, D] have a direction, [K], and the rows of these ones' own centres, [K]."""
+) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.intp]]:
+    """Which of the embeddings [N, D] have a direction, [K], these at unit length and the rows of their own centres."""
     if embeddings.ndim != 2 or len(embeddings) != len(identities):
         raise ValueError(f"{len(identities)} identities do not fit embeddings {list(embeddings.shape)}")
     if len(centres) and embeddings.shape[1] != centres.sums.shape[1]:
@@ -242,19 +242,20 @@ def _match(
             f"embeddings of {embeddings.shape[1]} values, class centres of {centres.sums.shape[1]}: they come from"
             " different recognisers"
         )
-    usable = np.flatnonzero(have_direction(embeddings))
-    return usable, centres.rows_of(identities[usable])
+    units = unit_rows(embeddings)
+    usable = np.flatnonzero(np.isfinite(units[:, 0]))
+    return usable, units[usable], centres.rows_of(identities[usable])
 
 
 def _nearest_cosines(
-    embeddings: NDArray[np.floating], own: NDArray[np.intp], search: CentreSearch
+    embeddings: NDArray[np.floating], units: NDArray[np.float32], own: NDArray[np.intp], search: CentreSearch
 ) -> NDArray[np.float64]:
-    """NNCCS [N] of embeddings [N, D] with a direction, whose own centres are `own`; NaN where there is no other class.
+    """NNCCS [N] of embeddings [N, D], which `units` are at unit length; NaN where there is no class but their `own`.
 
     The neighbour is found in float32 and its cosine computed again in float64, so that the value does not depend on
     how the product was cut into tiles.
     """
-    nearest = search.nearest_other(unit_rows(embeddings), own)
+    nearest = search.nearest_other(units, own)
     found = nearest >= 0
     nnccs = np.full(len(embeddings), np.nan)
     nnccs[found] = _cosines(embeddings[found], search.centres.sums, nearest[found])

@@ -79,15 +79,15 @@ VERSIONS: dict[str, Version] = {
     "anchors": Version(
         number=1,
         modules=("anchors.py", "centres.py", "nearest.py", "largest.py"),
-        code="929fda40eb7ce6f8e32ea30608c68c6330d0a8815ccb5d872e14a4f591faf02f",
+        code="b65aed0325a2e837bd58e539f3bacd4bd663222f67608d2c1bd0750bfc56acc1",
     ),
     "anchor_range": Version(
-        number=1, modules=("anchors.py",), code="0ed208694859a6a2cf0186148cc6b83467cc178e54683137c944ac33731f07ca"
+        number=1, modules=("anchors.py",), code="5788f5ce7a7a9020e251d906ed94741216e76ef95caf78ab5bdb5a642c9df714"
     ),
     "labels": Version(
         number=1,
         modules=("levels.py", "anchors.py"),
-        code="d391be72574ba71361016ed2a541e467bee1c27e0b37f5db01dde5f0d4c30088",
+        code="22ad29051c4271efde7708e72f8f5d1bd53bf8479f14b2f4e2d4ba78cb5f41bd",
     ),
 }
 
