@@ -20,8 +20,11 @@ ROWS = 256
 COLUMNS = 1024
 """Centres in a tile on a processor: 1 MB of products, which are compared while they are in the core's own cache."""
 
+GPU_ROWS = 2048
+"""Embeddings in a tile on a GPU."""
+
 GPU_COLUMNS = 32_768
-"""Centres in a tile on a GPU: 134 MB of products for a part of 1,024 embeddings, and few kernels to start."""
+"""Centres in a tile on a GPU: at most 268 MB of products, and few kernels to start."""
 
 
 class CentreSearch(Protocol):
@@ -102,16 +105,24 @@ class NumpySearch:
 
 
 class TorchSearch:
-    """The same by PyTorch, on a GPU, which is waited for once a call: when it has compared all centres."""
+    """The same by PyTorch, on a GPU, which is waited for when it has compared some rows with all centres."""
 
-    def __init__(self, centres: Centres, device: str, columns: int = GPU_COLUMNS) -> None:
+    def __init__(self, centres: Centres, device: str, rows: int = GPU_ROWS, columns: int = GPU_COLUMNS) -> None:
         self.centres = centres
         self._products = TorchProducts(device, "class centres were to be compared")
         self._units = self._products.move(centres.sums).mul_(self._products.move(_scale(centres))[:, None])  # [C, D]
-        self._columns = columns
+        self._rows, self._columns = rows, columns
 
     def nearest_other(self, units: NDArray[np.float32], own: NDArray[np.intp]) -> NDArray[np.int32]:
         """See `CentreSearch`."""
+        nearest = np.empty(len(units), np.int32)
+        for start in range(0, len(units), self._rows):
+            part = slice(start, start + self._rows)
+            nearest[part] = self._search_all(units[part], own[part])
+        return nearest
+
+    def _search_all(self, units: NDArray[np.float32], own: NDArray[np.intp]) -> NDArray[np.int64]:
+        """The centre of the largest similarity of every embedding, [N]."""
         torch = self._products.torch
         left, own_rows = self._products.move(units), self._products.move(own)
         largest, nearest = (self._products.move(start) for start in _nothing_yet(len(units)))
@@ -125,7 +136,8 @@ class TorchSearch:
             found, columns = similarity.max(dim=1)
             nearest = torch.where(found > largest, columns + first, nearest)
             largest = torch.maximum(found, largest)
-        return nearest.to(torch.int32).cpu().numpy()  # type: ignore[no-any-return]
+        found_rows: NDArray[np.int64] = nearest.cpu().numpy()
+        return found_rows
 
 
 def _nothing_yet(count: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:

@@ -79,7 +79,7 @@ VERSIONS: dict[str, Version] = {
     "anchors": Version(
         number=1,
         modules=("anchors.py", "centres.py", "nearest.py", "largest.py"),
-        code="b65aed0325a2e837bd58e539f3bacd4bd663222f67608d2c1bd0750bfc56acc1",
+        code="22c8ac3ae1c9650f46e58d5b422a8f172d66d4d226548e84c18ecf2bfa6cbac8",
     ),
     "anchor_range": Version(
         number=1, modules=("anchors.py",), code="5788f5ce7a7a9020e251d906ed94741216e76ef95caf78ab5bdb5a642c9df714"

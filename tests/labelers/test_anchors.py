@@ -319,7 +319,7 @@ def similar_centres(classes: int, dimension: int = 16) -> Centres:
 def test_every_way_of_searching_finds_the_same(way: str, rows: int, columns: int) -> None:
     centres = similar_centres(90)
     search: CentreSearch = (
-        NumpySearch(centres, rows, columns) if way == "numpy" else TorchSearch(centres, "cpu", columns)
+        NumpySearch(centres, rows, columns) if way == "numpy" else TorchSearch(centres, "cpu", rows, columns)
     )
     rng = np.random.default_rng(0)
     for count in (50, 0, 1, 33):  # the same search again and again
