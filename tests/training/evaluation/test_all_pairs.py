@@ -192,7 +192,7 @@ class FlagBlocks(NumpyBlocks):
 
 
 def test_the_threads_of_an_evaluation_take_denormal_numbers_for_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(impostors, "open_blocks", lambda units, _: FlagBlocks(units))
+    monkeypatch.setattr(impostors, "open_blocks", lambda units, hidden, _: FlagBlocks(units, hidden))
     embeddings, identities = make_people(3, 40)
     with flush_denormals():
         AllPairs.build(embeddings, identities, shape=BlockShape(16, 32)).thresholds([1e-2])
