@@ -116,7 +116,9 @@ def measure_network(
 ) -> Iterator[dict[str, Any]]:
     """A network in every precision: its agreement with the processor, its rate, and the rate that arithmetic allows."""
     expected = [for_model(entry, Device.CPU).open()(batch) for batch in faces]
-    multiply_adds = sum(count_arithmetic(model, input=input_spec(entry)).multiply_adds for _, model in read_models(entry))
+    multiply_adds = sum(
+        count_arithmetic(model, input=input_spec(entry)).multiply_adds for _, model in read_models(entry)
+    )
     for precision, flops in products.items():
         line: dict[str, Any] = {"network": entry.name, "precision": precision.value}
         try:
@@ -137,7 +139,10 @@ def compare(expected: list[Measures], found: list[Measures]) -> dict[str, float]
     figures: dict[str, float] = {"same_status": float(np.mean(status))}
     both = np.concatenate([[a == b == Status.OK for a, b in zip(x.status, y.status, strict=True)] for x, y in pairs])
     for name in expected[0].columns:
-        left, right = (np.concatenate([m.columns[name] for m in side])[both].astype(np.float64) for side in zip(*pairs))
+        left, right = (
+            np.concatenate([m.columns[name] for m in side])[both].astype(np.float64)
+            for side in zip(*pairs, strict=True)
+        )
         if left.ndim > 1:
             cosines = (left * right).sum(axis=1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)
             figures |= {"least_cosine": float(cosines.min()), "median_cosine": float(np.median(cosines))}

@@ -27,7 +27,7 @@ def stale_stages(section: type[luigi.Config], name: str) -> list[str] | None:
         return None
     before, models = _settings_with({}), _models()
     after, others = before, models
-    if section is sections.models:
+    if section is sections.models and name in models:
         others = {role: _other(entry) if role == name else entry for role, entry in models.items()}
     elif section is sections.labels:
         after = _settings_with({"labels": before.labels.model_copy(update={name: "another"})})

@@ -19,7 +19,7 @@ from data_manifests.tables import Status
 from labelers.batch_axis import BATCH
 from labelers.faces import SIDE
 from labelers.head_geometry import EYES_NOSE_MOUTH, GeometryError, read_head_model
-from labelers.onnx import Device, NetworkError, open_model
+from labelers.onnx import Device, NetworkError, Precision, open_model
 from labelers.pose import MISALIGNED_PX, head_angles, name_angles, template_distance
 from labelers.tflite import TfliteError, read_tflite
 from labelers.tflite_to_onnx import INPUT, to_onnx
@@ -134,7 +134,7 @@ def open_face_mesh(
     input: InputSpec,  # noqa: A002 - the word of labelers/onnx.py
     batch: int,
     device: Device,
-    crop: Crop = CROP,
+    precision: Precision = Precision.FLOAT32,
 ) -> FaceMeshPose:
     """Open the network of a bundle.
 
@@ -143,22 +143,26 @@ def open_face_mesh(
         input: pictures of 112 x 112 pixels, RGB, scaled to 0..1.
         batch: pictures in a run.
         device: where the network runs.
-        crop: what it sees of a picture.
+        precision: in what numbers the network computes.
 
     Raises:
         FileNotFoundError: if there is no such file.
         NetworkError: if it is no bundle with a network of that kind, or is damaged.
-        ProviderError: if the device cannot be used.
+        ValueError: if the precision is not for the device.
+        ProviderError: if the device cannot be used, or cannot compute so.
     """
     if not bundle.is_file():
         raise FileNotFoundError(f"no landmarker bundle at {bundle}: `python -m pipeline weights` fetches it")
     try:
-        network = to_onnx(read_tflite(_read_file(bundle, NETWORK_FILE)), prelu_as_convolutions=device is Device.CPU)
+        # ONNX Runtime's PReLU is slow on the processor, OpenVINO's is not.
+        rewrite = device is Device.CPU and precision is Precision.FLOAT32
+        network = to_onnx(read_tflite(_read_file(bundle, NETWORK_FILE)), prelu_as_convolutions=rewrite)
         head = read_head_model(_read_file(bundle, HEAD_FILE))
-        model = add_crop(network, crop)
+        model = add_crop(network, CROP)
     except (TfliteError, GeometryError) as error:
         raise NetworkError(f"{bundle} is no bundle of FaceLandmarker that is known here: {error}") from error
-    return FaceMeshPose(open_model(model, path=bundle, input=input, batch=batch, device=device), head, crop=crop)
+    opened = open_model(model, path=bundle, input=input, batch=batch, device=device, precision=precision)
+    return FaceMeshPose(opened, head, crop=CROP)
 
 
 def add_crop(network: onnx.ModelProto, crop: Crop) -> onnx.ModelProto:

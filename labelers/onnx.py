@@ -17,15 +17,26 @@ from labelers.batch_axis import free_batch, network_inputs
 from labelers.denormals import flush_denormals
 from labelers.device import Device, ProviderError
 from labelers.picture_input import PICTURES, Colour, take_pictures
+from labelers.precision import Bfloat16Session, Precision, check_precision, check_tensor_float, to_float16
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-__all__ = ["Colour", "Device", "InputSpec", "Network", "NetworkError", "ProviderError", "open_model", "open_network"]
+__all__ = [
+    "Colour",
+    "Device",
+    "InputSpec",
+    "Network",
+    "NetworkError",
+    "Precision",
+    "ProviderError",
+    "open_model",
+    "open_network",
+]
 
-BATCH_TOLERANCE = 1e-3
+BATCH_TOLERANCE = {Precision.FLOAT32: 1e-3, Precision.TF32: 1e-2, Precision.FLOAT16: 1e-2, Precision.BFLOAT16: 5e-2}
 """How far a row may lie from the same row run alone, as a share of the output's largest value: rounding, not error."""
 
 
@@ -68,13 +79,15 @@ class Network:
         outputs: the shape of every output for one picture, without the batch axis.
     """
 
-    def __init__(self, session: Any, *, path: Path, spec: InputSpec, batch: int) -> None:
+    def __init__(
+        self, session: Any, *, path: Path, spec: InputSpec, batch: int, precision: Precision = Precision.FLOAT32
+    ) -> None:
         self.path = path
         self.input = spec
         self.batch = batch
         self._session = session
         self._buffer = np.zeros((batch, spec.height, spec.width, 3), np.uint8)  # [B, H, W, 3]
-        self.outputs = self._check_batch()
+        self.outputs = self._check_batch(BATCH_TOLERANCE[precision])
 
     def run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Resize, normalise and run N pictures.
@@ -116,7 +129,7 @@ class Network:
             outputs: list[NDArray[Any]] = self._session.run(None, {PICTURES: batch})
         return outputs
 
-    def _check_batch(self) -> tuple[tuple[int, ...], ...]:
+    def _check_batch(self, tolerance: float) -> tuple[tuple[int, ...], ...]:
         """Run noise as a full batch and alone; both must agree, or the batch axis is not free."""
         noise = np.random.default_rng(0).integers(0, 256, self._buffer.shape, dtype=np.uint8)
         self._fill(noise)
@@ -135,7 +148,7 @@ class Network:
             for row, single in zip(rows, alone, strict=True):
                 scale = float(np.abs(single[number]).max(initial=0.0))
                 difference = float(np.abs(output[row] - single[number][0]).max(initial=0.0))
-                if not difference <= BATCH_TOLERANCE * scale:
+                if not difference <= tolerance * scale:
                     raise NetworkError(
                         f"{self.path}: output {number} of one picture changes by {difference:.3g} (of {scale:.3g})"
                         f" in a batch of {self.batch}: {remedy}"
@@ -143,7 +156,14 @@ class Network:
         return tuple(tuple(output.shape[1:]) for output in together)
 
 
-def open_network(path: Path, *, input: InputSpec, batch: int, device: Device) -> Network:  # noqa: A002 - the contract's word
+def open_network(
+    path: Path,
+    *,
+    input: InputSpec,  # noqa: A002 - the contract's word
+    batch: int,
+    device: Device,
+    precision: Precision = Precision.FLOAT32,
+) -> Network:
     """Open a network and check that it is the one described. It runs in one thread: other cores have other processes.
 
     Args:
@@ -151,20 +171,30 @@ def open_network(path: Path, *, input: InputSpec, batch: int, device: Device) ->
         input: what the network wants to see.
         batch: pictures in a run; part of the network's entry, since values depend on it in the last bits.
         device: where it runs; never another one than asked for.
+        precision: in what numbers it computes; likewise.
 
     Raises:
         FileNotFoundError: if there is no such file.
         NetworkError: if the file is no ONNX model, or its input or its batch is not as described.
-        ProviderError: if the device cannot be used.
+        ValueError: if the precision is not for the device.
+        ProviderError: if the device cannot be used, or cannot compute so.
     """
     try:
         model = onnx.load(path)
     except DecodeError as error:
         raise NetworkError(f"{path} is not an ONNX model: {error}") from error
-    return open_model(model, path=path, input=input, batch=batch, device=device)
+    return open_model(model, path=path, input=input, batch=batch, device=device, precision=precision)
 
 
-def open_model(model: onnx.ModelProto, *, path: Path, input: InputSpec, batch: int, device: Device) -> Network:  # noqa: A002 - the contract's word
+def open_model(  # noqa: PLR0913 - a network, what it is said to be, and how to run it
+    model: onnx.ModelProto,
+    *,
+    path: Path,
+    input: InputSpec,  # noqa: A002 - the contract's word
+    batch: int,
+    device: Device,
+    precision: Precision = Precision.FLOAT32,
+) -> Network:
     """Open a network that is in memory, as `open_network` does, with the same checks.
 
     Args:
@@ -173,16 +203,22 @@ def open_model(model: onnx.ModelProto, *, path: Path, input: InputSpec, batch: i
         input: what the network wants to see.
         batch: pictures in a run.
         device: where it runs.
+        precision: in what numbers it computes.
 
     Raises:
         NetworkError: if its input or its batch is not as described.
-        ProviderError: if the device cannot be used.
+        ValueError: if the precision is not for the device.
+        ProviderError: if the device cannot be used, or cannot compute so.
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
+    check_precision(precision, device)
     _check_input(model, path, input)
-    session = _open_session(take_pictures(free_batch(model), input).SerializeToString(), path, device)
-    return Network(session, path=path, spec=input, batch=batch)
+    free = free_batch(model)
+    if precision is Precision.FLOAT16:
+        free = to_float16(free)
+    session = _open_session(take_pictures(free, input).SerializeToString(), path, device, precision)
+    return Network(session, path=path, spec=input, batch=batch, precision=precision)
 
 
 def _check_input(model: onnx.ModelProto, path: Path, spec: InputSpec) -> None:
@@ -208,8 +244,17 @@ def _check_input(model: onnx.ModelProto, path: Path, spec: InputSpec) -> None:
         )
 
 
-def _open_session(serialized: bytes, path: Path, device: Device) -> Any:
-    """An ONNX Runtime session that runs on the device asked for."""
+def _open_session(serialized: bytes, path: Path, device: Device, precision: Precision) -> Any:
+    """A session that runs on the device asked for: ONNX Runtime's, or for bfloat16 OpenVINO's."""
+    if precision is Precision.BFLOAT16:
+        try:
+            return Bfloat16Session(serialized)
+        except ProviderError:
+            raise
+        except Exception as error:  # OpenVINO's errors share no base class of their own
+            raise NetworkError(
+                f"OpenVINO does not open {path} in {precision} ({error}): set [models] precision = {Precision.FLOAT32}"
+            ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -217,7 +262,7 @@ def _open_session(serialized: bytes, path: Path, device: Device) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.use_deterministic_compute = True
     options.log_severity_level = 3  # errors
-    provider, said = _cuda_provider() if device is Device.CUDA else (("CPUExecutionProvider", {}), "")
+    provider, said = _cuda_provider(precision) if device is Device.CUDA else (("CPUExecutionProvider", {}), "")
     try:
         # The first session of a process turns the thread's switch off, so this stands around every one.
         with flush_denormals():
@@ -233,21 +278,23 @@ def _open_session(serialized: bytes, path: Path, device: Device) -> Any:
     return session
 
 
-def _cuda_provider() -> tuple[tuple[str, dict[str, str]], str]:
+def _cuda_provider(precision: Precision) -> tuple[tuple[str, dict[str, str]], str]:
     """The CUDA provider with its options, and what loading its libraries said.
 
     Raises:
-        ProviderError: if this installation of ONNX Runtime does not have it.
+        ProviderError: if this installation of ONNX Runtime does not have it, or the GPU not the precision.
     """
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise ProviderError(
             "the installed onnxruntime has no CUDA: remove the package onnxruntime, install onnxruntime-gpu again"
             " (the two overwrite each other), and check with `python -m pipeline doctor`"
         )
+    if precision is Precision.TF32:
+        check_tensor_float()
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         onnxruntime.preload_dlls()
-    # Tensor-float arithmetic keeps 10 bits of mantissa, and the exhaustive search for an algorithm may choose
-    # another one in every process: both would let values differ between runs.
-    options = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    # Tensor-float arithmetic keeps 10 bits of mantissa: only where it is asked for. The exhaustive search for an
+    # algorithm may choose another one in every process, and values would differ between runs.
+    options = {"use_tf32": str(int(precision is Precision.TF32)), "cudnn_conv_algo_search": "HEURISTIC"}
     return ("CUDAExecutionProvider", options), said.getvalue().strip()

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data_manifests.manifest import Centres
+from data_manifests.network import MatrixOutput
+from labelers.precision import Precision
 from labelers.versions import VERSIONS
 from pipeline.fingerprint import StageSpec
 from pipeline.labels import CARRIED
@@ -66,12 +68,16 @@ def _pixel_stage(stage: PixelStage, inputs: Inputs, index: StageSpec) -> StageSp
     if not stage.role:
         return _derived(stage.name, inputs, index, **{name: getattr(inputs.settings, name) for name in stage.settings})
     entry = inputs.models[stage.role]
+    # The batch stays the same on every machine because results depend on it in the last digits.
+    parameters: dict[str, str | int] = {"model": entry.name, "entry": entry.version, "batch": entry.batch}
+    precision = inputs.settings.precision_of(stage.name)
+    if precision is not Precision.FLOAT32 and not isinstance(entry.output, MatrixOutput):
+        parameters["precision"] = precision  # MediaPipe's FaceLandmarker knows none
     return StageSpec(
         name=stage.name,
         version=VERSIONS[stage.name].number,
         data=inputs.data,
-        # The batch stays the same on every machine because results depend on it in the last digits.
-        parameters={"model": entry.name, "entry": entry.version, "batch": entry.batch},
+        parameters=parameters,
         weights={entry.name: inputs.hashes[entry.name]},
         upstream=(index,),
     )

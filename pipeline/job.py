@@ -17,7 +17,7 @@ from data_manifests.models import load_registry
 from data_manifests.network import POSE_KINDS, Kind
 from data_manifests.sample import make_sample
 from data_manifests.weights import WeightsMissingError, fetch, sha256_of_entry
-from labelers.device import Device
+from labelers.precision import check_processor
 from pipeline.catalogue import Inputs, build_stages
 from pipeline.images import ImageSource
 from pipeline.pixel_stages import PIXEL_STAGES
@@ -105,7 +105,15 @@ class Job:
         return ImageSource(record_file=self.manifest.data_path)
 
 
-def resolve(name_or_path: str, *, workspace: Path, limit: int = 0, recheck: bool = False, stage: str = "") -> Job:
+def resolve(  # noqa: PLR0913 - what a command says
+    name_or_path: str,
+    *,
+    workspace: Path,
+    limit: int = 0,
+    recheck: bool = False,
+    stage: str = "",
+    gpus: int = 0,
+) -> Job:
     """Resolve a data set to a job.
 
     Args:
@@ -114,12 +122,15 @@ def resolve(name_or_path: str, *, workspace: Path, limit: int = 0, recheck: bool
         limit: label the first images only; 0 for all.
         recheck: read all content and compare it with what was seen before.
         stage: the last stage that is wanted, where that is known: not every data set can have every stage.
+        gpus: compute on so many GPUs, whatever [execution] says; 0: as it says.
 
     Raises:
         ManifestError, SettingsError, ModelsError, JobError: each names the file, the field and the remedy.
     """
     if limit < 0:
         raise JobError(f"--limit {limit}: give a number of images, or leave it out to label all")
+    if gpus < 0:
+        raise JobError(f"--gpus {gpus}: give a number of GPUs, or leave it out to compute as [execution] says")
     asked = name_or_path or dataset().name
     manifest = load_manifest(asked, workspace=workspace)
     manifest.require_images()
@@ -127,7 +138,7 @@ def resolve(name_or_path: str, *, workspace: Path, limit: int = 0, recheck: bool
         manifest.require_labelled()
     if manifest.name == "sample":
         make_sample(manifest.root)
-    settings = read_settings(manifest.overrides())
+    settings = read_settings(manifest.overrides(), gpus)
     registry = load_registry()
     models = {
         "pose": registry.get(settings.pose_model, *POSE_KINDS),
@@ -163,17 +174,6 @@ def change_recogniser(job: Job, name: str) -> Job:
     settings = job.settings.model_copy(update={"recognition_model": name, "centres": Centres.MEAN, "head": None})
     inputs = _gather(job.manifest, job.stages["index"].data, job.limit, settings, models)
     return replace(job, settings=settings, models=models, stages=build_stages(inputs))
-
-
-def use_gpus(job: Job, gpus: int) -> Job:
-    """The same data set computed on so many GPUs.
-
-    Raises:
-        JobError: if it is no number of GPUs.
-    """
-    if gpus < 0:
-        raise JobError(f"--gpus {gpus}: give a number of GPUs, or leave it out to compute as [execution] says")
-    return replace(job, settings=job.settings.model_copy(update={"device": Device.CUDA, "gpus": gpus}))
 
 
 def _gather(manifest: Manifest, data: str, limit: int, settings: Settings, models: Mapping[str, Entry]) -> Inputs:
@@ -266,6 +266,16 @@ def check_space(job: Job, specs: Iterable[StageSpec]) -> None:
         )
     if needed > _WORTH_SAYING:
         logger.info("about %.1f GB will be written, %.1f GB are free", needed / 1e9, free / 1e9)
+
+
+def check_precision(job: Job) -> None:
+    """See to it before anything is computed that this machine can compute as asked; Dask's workers see for themselves.
+
+    Raises:
+        ProviderError: if its processor lacks the instructions; names what to set.
+    """
+    if not job.settings.dask:
+        check_processor(job.settings.precision)
 
 
 def free_bytes(folder: Path) -> int:

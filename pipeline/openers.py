@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from data_manifests.network import AnglesOutput, BinsOutput, Entry, Kind, MeshOutput, ProbabilitiesOutput
 from data_manifests.weights import find
+from labelers.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,15 +48,17 @@ class ModelOpener:
     Attributes:
         entry: the network.
         device: cpu or cuda.
+        precision: in what numbers it computes.
     """
 
     entry: Entry
     device: str
+    precision: Precision = Precision.FLOAT32
 
     def open(self) -> Labeler:
         """Find the verified weights and load the network."""
         opener = _OPENERS[self.entry.kind]
-        return opener(self.entry, find(self.entry), self.device)
+        return opener(self.entry, find(self.entry), self.device, self.precision)
 
 
 def for_stage(stage: PixelStage, settings: Settings, models: Mapping[str, Entry]) -> Opener:
@@ -67,15 +70,15 @@ def for_stage(stage: PixelStage, settings: Settings, models: Mapping[str, Entry]
         models: role -> network.
     """
     if stage.role:
-        return for_model(models[stage.role], settings.device_of(stage.name))
+        return for_model(models[stage.role], settings.device_of(stage.name), settings.precision_of(stage.name))
     return LabelerOpener(
         labeler=stage.labeler, settings=tuple((name, getattr(settings, name)) for name in stage.settings)
     )
 
 
-def for_model(entry: Entry, device: str) -> Opener:
+def for_model(entry: Entry, device: str, precision: Precision = Precision.FLOAT32) -> Opener:
     """The opener of a network."""
-    return ModelOpener(entry=entry, device=device)
+    return ModelOpener(entry=entry, device=device, precision=precision)
 
 
 def _input_spec(entry: Entry) -> InputSpec:
@@ -93,31 +96,34 @@ def _input_spec(entry: Entry) -> InputSpec:
     )
 
 
-def _networks(entry: Entry, paths: tuple[Path, ...], device: str) -> list[Network]:
+def _networks(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> list[Network]:
     """The ONNX sessions of an entry."""
     from labelers.onnx import Device, open_network  # noqa: PLC0415
 
     spec = _input_spec(entry)
-    return [open_network(path, input=spec, batch=entry.batch, device=Device(device)) for path in paths]
+    return [
+        open_network(path, input=spec, batch=entry.batch, device=Device(device), precision=precision) for path in paths
+    ]
 
 
-def _open_landmarks(entry: Entry, paths: tuple[Path, ...], device: str) -> Labeler:
-    """MediaPipe's bundle: its mesh network alone, or FaceLandmarker, which runs on the processor on any device."""
+def _open_landmarks(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
+    """MediaPipe's bundle: its mesh network alone, or FaceLandmarker: on the processor and in float32 always."""
     if isinstance(entry.output, MeshOutput):
         from labelers.face_mesh import open_face_mesh  # noqa: PLC0415
         from labelers.onnx import Device  # noqa: PLC0415
 
-        return open_face_mesh(paths[0], input=_input_spec(entry), batch=entry.batch, device=Device(device))
+        spec = _input_spec(entry)
+        return open_face_mesh(paths[0], input=spec, batch=entry.batch, device=Device(device), precision=precision)
     from labelers.pose import LandmarkerPose  # noqa: PLC0415
 
     return LandmarkerPose(paths[0])
 
 
-def _open_pose(entry: Entry, paths: tuple[Path, ...], device: str) -> Labeler:
+def _open_pose(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
     """A pose network, by what it gives."""
     from labelers.pose import AnglesPose, BinsPose  # noqa: PLC0415
 
-    networks = _networks(entry, paths, device)
+    networks = _networks(entry, paths, device, precision)
     output = entry.output
     if isinstance(output, BinsOutput):
         return BinsPose(networks[0], signs=output.signs, width_deg=output.width_deg, offset_deg=output.offset_deg)
@@ -126,23 +132,23 @@ def _open_pose(entry: Entry, paths: tuple[Path, ...], device: str) -> Labeler:
     raise ValueError(f"{entry.name} gives {output.kind}, from which no pose labeler reads angles")
 
 
-def _open_factors(entry: Entry, paths: tuple[Path, ...], device: str) -> Labeler:
+def _open_factors(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
     """The network of occlusion, expression and lighting."""
     from labelers.factors import FactorsLabeler  # noqa: PLC0415
 
     if isinstance(entry.output, ProbabilitiesOutput) and entry.output.activation == "none":
-        return FactorsLabeler(_networks(entry, paths, device)[0], columns=entry.output.columns)
+        return FactorsLabeler(_networks(entry, paths, device, precision)[0], columns=entry.output.columns)
     raise ValueError(
         f"{entry.name}: a factor network has to give probabilities itself (`activation` = none), so that they are "
         "read the same everywhere: export it with its sigmoid"
     )
 
 
-def _open_recognition(entry: Entry, paths: tuple[Path, ...], device: str) -> Labeler:
+def _open_recognition(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
     """A recogniser."""
     from labelers.recognition import EmbeddingLabeler  # noqa: PLC0415
 
-    return EmbeddingLabeler(_networks(entry, paths, device)[0])
+    return EmbeddingLabeler(_networks(entry, paths, device, precision)[0])
 
 
 _OPENERS = {

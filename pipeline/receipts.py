@@ -26,8 +26,8 @@ NOTE = "note_"
 """Begins the name of a figure that counts what a labeler noted."""
 
 PACKAGES = (
-    "fiqa-factory", "luigi", "mediapipe", "numba", "numpy", "onnxruntime-gpu", "opencv-python", "polars", "pyarrow",
-    "simplejpeg",
+    "fiqa-factory", "luigi", "mediapipe", "numba", "numpy", "onnxruntime-gpu", "opencv-python", "openvino",
+    "polars", "pyarrow", "simplejpeg",
 )  # fmt: skip
 """Packages whose version can change a number."""
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import luigi
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from data_manifests.manifest import Anchor, Centres
 from data_manifests.recipes import Recipe
 from labelers.device import Device
+from labelers.precision import Precision, check_precision
 from pipeline.cluster import Cluster, check_address
 from pipeline.parameters import BoolParameter, FloatParameter, IntParameter, given_text
 from pipeline.pixel_stages import PIXEL_STAGES
@@ -62,6 +63,9 @@ class models(luigi.Config):  # noqa: N801
     recognition = luigi.Parameter(default="fr_feature", description="recogniser of models.toml")
     pose = luigi.Parameter(default="face_landmarker", description="pose model of models.toml")
     factors = luigi.Parameter(default="factors_mini", description="factor network of models.toml")
+    precision = luigi.Parameter(
+        default="float32", description="numbers of ONNX networks: float32; bfloat16 on cpu; tf32 or float16 on cuda"
+    )
 
 
 class blur(luigi.Config):  # noqa: N801
@@ -161,6 +165,7 @@ class Settings(_Section):
     head: Path | None
     labels: LabelSettings
     device: Device
+    precision: Precision = Precision.FLOAT32
     cpu_stages: tuple[str, ...] = ()
     gpus: int = Field(default=1, ge=1)
     dask: str = ""
@@ -169,6 +174,10 @@ class Settings(_Section):
     def device_of(self, stage: str) -> Device:
         """Where a stage computes."""
         return self.device if stage in GPU_STAGES and stage not in self.cpu_stages else Device.CPU
+
+    def precision_of(self, stage: str) -> Precision:
+        """In what numbers a stage's network computes: in float32 where it is kept on the processor beside cuda."""
+        return self.precision if self.device_of(stage) is self.device else Precision.FLOAT32
 
     def cluster(self, folder: Path, *, on_gpu: bool) -> Cluster | None:
         """The Dask cluster that computes the stages of a folder; None where processes of this machine do."""
@@ -189,6 +198,13 @@ class Settings(_Section):
     def _address(cls, value: str) -> str:
         """A cluster is named by its address."""
         return check_address(value) if value else value
+
+    @field_validator("precision")
+    @classmethod
+    def _precision_fits(cls, value: Precision, info: ValidationInfo) -> Precision:
+        """A precision is for one kind of device."""
+        check_precision(value, info.data["device"])
+        return value
 
     @model_validator(mode="after")
     def _head_given(self) -> Settings:
@@ -216,11 +232,12 @@ _CHOICES: dict[str, tuple[type[luigi.Config], str]] = {
 """What a manifest may choose for its data set, and the setting that it then stands above."""
 
 
-def read_settings(overrides: dict[str, str]) -> Settings:
+def read_settings(overrides: dict[str, str], gpus: int = 0) -> Settings:
     """Read the settings: the command line stands above the manifest's own choices, and these above luigi.cfg.
 
     Args:
         overrides: recognition_model, pose_model, factors_model, centres, head, anchor of the manifest, where given.
+        gpus: compute on so many GPUs, whatever [execution] says; 0: as it says.
 
     Raises:
         SettingsError: names the first setting that is wrong.
@@ -241,9 +258,10 @@ def read_settings(overrides: dict[str, str]) -> Settings:
             centres=_choose(Centres, overrides.get("centres", anchors().centres), "anchors centres"),
             head=Path(head) if (head := overrides.get("head", anchors().head)) else None,
             labels=LabelSettings.model_validate(label_values),
-            device=_choose(Device, execution().device, "execution device"),
+            device=Device.CUDA if gpus else _choose(Device, execution().device, "execution device"),
+            precision=_choose(Precision, models().precision, "models precision"),
             cpu_stages=tuple(name for name in map(str.strip, execution().cpu_stages.split(",")) if name),
-            gpus=execution().gpus,
+            gpus=gpus or execution().gpus,
             dask=execution().dask.strip(),
             dask_wait=execution().dask_wait,
         )

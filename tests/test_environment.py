@@ -21,8 +21,10 @@ def test_one_provider_of_each_module(module: str, provider: str) -> None:
     assert set(importlib.metadata.packages_distributions()[module]) == {provider}
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "opencv-contrib-python", "opencv-python-headless"])
-def test_the_lock_never_installs_a_second_provider(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["onnxruntime", "opencv-contrib-python", "opencv-python-headless", "openvino-telemetry"]
+)
+def test_the_lock_never_installs_what_is_kept_out(name: str) -> None:
     lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line.startswith(f"{name}==")]
     assert all("sys_platform == 'never'" in line for line in lines)
 
@@ -38,7 +40,7 @@ def test_the_lock_has_hashes_and_no_address() -> None:
 def test_planning_loads_no_model_library() -> None:
     program = (
         "import sys, pipeline, pipeline.job\n"
-        "print([m for m in ('torch', 'onnxruntime', 'mediapipe', 'onnx', 'numba') if m in sys.modules])"
+        "print([m for m in ('torch', 'onnxruntime', 'openvino', 'mediapipe', 'onnx', 'numba') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -59,6 +61,20 @@ def test_onnx_runtime_reports_nothing(tmp_path: Path) -> None:
         environment = {**stays, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PYTHONPATH": str(ROOT)}
         subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True)
         assert not [path for path in home.rglob("*") if "onnxruntime" in path.name.lower()]
+
+
+def test_openvino_reports_nothing(tmp_path: Path) -> None:
+    """By itself it does when it is imported, where the package for that is there."""
+    package = tmp_path / "openvino_telemetry"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        f"from pathlib import Path\nPath({str(tmp_path / 'loaded')!r}).touch()\nraise ImportError('for this test')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+    for first, loaded in (("data_manifests, labelers, training, pipeline, ", False), ("", True)):
+        program = f"import {first}openvino"
+        subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True)
+        assert (tmp_path / "loaded").exists() == loaded
 
 
 def test_processes_are_spawned() -> None:

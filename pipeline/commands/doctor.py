@@ -16,6 +16,8 @@ from rich.table import Column, Table
 
 from data_manifests.recordio import UNKNOWN_IDENTITY
 from data_manifests.weights import WeightsError, find
+from labelers.device import ProviderError
+from labelers.precision import check_processor
 from pipeline.cluster import START_WORKERS, ClusterError
 from pipeline.commands.common import Dataset, console, human_bytes, job_of
 from pipeline.commands.settings import with_settings
@@ -70,7 +72,7 @@ def doctor(dataset: Dataset = "") -> None:
     job = job_of(dataset)
     table = Table("", "what", Column("found", overflow="fold"), title="doctor")
     findings = [*check_machine(), *check_packages(), *check_providers(job), *check_cluster(job)]
-    findings += [*check_weights(job), *check_data(job)]
+    findings += [*check_precision(job), *check_weights(job), *check_data(job)]
     for finding in findings:
         colour = _COLOURS[finding.verdict]
         table.add_row(f"[{colour}]{finding.verdict.value}[/]", finding.subject, finding.text)
@@ -125,6 +127,17 @@ def check_providers(job: Job) -> Iterator[Finding]:
     text = f"device = {wanted}; built with {', '.join(providers)}"
     remedy = "" if fits else "; no GPU is visible: set [execution] device = cpu, or mend the driver"
     yield Finding(verdict=Verdict.OK if fits else Verdict.BAD, subject="ONNX Runtime", text=text + remedy)
+
+
+def check_precision(job: Job) -> Iterator[Finding]:
+    """Whether the processor computes in the numbers that are asked for."""
+    precision = job.settings.precision
+    try:
+        check_processor(precision)
+    except ProviderError as error:
+        yield Finding(verdict=Verdict.BAD, subject="precision", text=str(error))
+    else:
+        yield Finding(verdict=Verdict.OK, subject="precision", text=precision.value)
 
 
 def check_cluster(job: Job) -> Iterator[Finding]:

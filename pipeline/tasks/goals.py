@@ -90,14 +90,14 @@ class Goal(luigi.Task):
         with one_message():
             if luigi.interface.core().workers > 1:
                 check_locks()
-            job = jobs.resolve(
+            return jobs.resolve(
                 self.dataset,
                 workspace=Path(self.workspace),
                 limit=self.limit,
                 recheck=self.recheck,
                 stage=self.last.stage,
+                gpus=self.gpus,
             )
-            return jobs.use_gpus(job, self.gpus) if self.gpus else job
 
     def stages(self) -> tuple[StageSpec, ...]:
         """The last stage and all it rests on."""
@@ -114,10 +114,11 @@ class Goal(luigi.Task):
         return self.last.of(self.job, luigi_processes())
 
     def _begin(self) -> None:
-        """Take the data set's folder and compare the space needed with what is free."""
+        """Take the data set's folder, compare the space needed with what is free, and look at the processor."""
         with one_message():
             jobs.lock_workspace(self.job)
             jobs.check_space(self.job, self.stages())
+            jobs.check_precision(self.job)
 
     def run(self) -> None:
         """Point `current` at the stages that were asked for, and say what they hold."""

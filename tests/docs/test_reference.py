@@ -26,6 +26,7 @@ def test_the_page_is_in_step() -> None:
         (settings.labels, "blur_hazy", ["labels"]),
         (settings.blur, "edges", ["blur", "labels"]),
         (settings.models, "recognition", ["embeddings", *_ALL_BUT_PIXELS]),
+        (settings.models, "precision", ["factors", "embeddings", *_ALL_BUT_PIXELS]),  # face_landmarker knows none
         (settings.anchors, "centres", _ALL_BUT_PIXELS),
         (settings.anchors, "head", _ALL_BUT_PIXELS),
         (settings.execution, "device", []),

@@ -191,6 +191,8 @@ def test_doctor_status_describe_speak(labelled_sample: Factory) -> None:
         (("LabelAll", "--dataset", "lfw"), "cannot be labelled"),
         (("LabelAll", "--labels-blur-hazy", "0.9"), "blur_hazy = 0.9 must lie below blur_clear = 0.7"),
         (("LabelAll", "--labels-recipe", "papers"), "papers"),
+        (("LabelAll", "--models-precision", "tf32"), "tf32 is for device = cuda, not cpu"),
+        (("LabelAll", "--models-precision", "half"), "is none of float32, bfloat16, tf32, float16"),
         (("LabelAll", "--models-factors", "fr_feature"), "fr_feature is a network for recognition, not factors"),
         (("LabelAll", "--dataset", "casia_webface"), "the data set casia_webface"),
         (("LabelAll", "--limit", "-3"), "--limit -3"),
