@@ -31,13 +31,20 @@ if TYPE_CHECKING:
 
 
 class BlockShape(NamedTuple):
-    """Largest number of images on the two sides of a block."""
+    """How all pairs are cut.
+
+    Attributes:
+        rows: largest number of first images in a block.
+        columns: largest number of second images in a block.
+        stack: blocks of other rows that follow each other on the same columns, while these are in a cache.
+    """
 
     rows: int
     columns: int
+    stack: int = 1
 
 
-SHAPES = {Device.CPU: BlockShape(256, 1024), Device.CUDA: BlockShape(2048, 8192)}
+SHAPES = {Device.CPU: BlockShape(256, 1024, stack=4), Device.CUDA: BlockShape(2048, 8192)}
 """1 MB of similarities, which are counted while they are in a core's own cache; 64 MB on a GPU."""
 
 
@@ -114,7 +121,7 @@ def open_blocks(units: NDArray[np.float32], hidden: Pairs, device: Device) -> Bl
 
 
 class NumpyBlocks:
-    """Similarities by the processor's matrix product, which lies as [C, R]: so few rows cost it nothing."""
+    """Similarities by the processor's matrix product, made as [C, R]: OpenBLAS is faster where R is the smaller one."""
 
     def __init__(self, units: NDArray[np.float32], hidden: Pairs) -> None:
         self._units = units

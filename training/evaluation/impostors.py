@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise, starmap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,16 +109,20 @@ class Impostors:
 
     def _bands(self) -> Iterator[Band]:
         """All rows of the triangle."""
-        return self._levels.bands(self._shape.rows)
+        return self._levels.bands(self._shape.rows * self._shape.stack)
 
     def _products(self, band: Band) -> Iterator[tuple[Block, Any]]:
         """The products of a band's rows, hidden where a pair is genuine or does not come in order."""
         matrix = self._blocks.new_matrix(min(self._shape.rows, len(self._units)) * self._shape.columns)
-        hidden = slice(*np.searchsorted(self._genuine_rows, [band.rows.start, band.rows.stop]).tolist())
+        bounds = [*range(band.rows.start, band.rows.stop, self._shape.rows), band.rows.stop]
+        hidden = [slice(*pair) for pair in pairwise(np.searchsorted(self._genuine_rows, bounds).tolist())]
         for start in range(band.rows.start, len(self._units), self._shape.columns):
             stop = min(start + self._shape.columns, len(self._units))
-            block = Block(rows=band.rows, columns=slice(start, stop), hidden=hidden)
-            yield block, self._blocks.fill(matrix, block)
+            for rows, left_out in zip(starmap(slice, pairwise(bounds)), hidden, strict=True):
+                columns = slice(max(start, rows.start), stop)
+                if rows.start < stop:
+                    block = Block(rows=rows, columns=columns, hidden=left_out)
+                    yield block, self._blocks.fill(matrix, block)
 
     def _count_band(self, band: Band) -> BandCounts:
         """Counts of a band by level."""

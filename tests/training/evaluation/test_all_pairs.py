@@ -84,7 +84,7 @@ def answers(pairs: AllPairs, quality: np.ndarray) -> list[Any]:
     kind=st.sampled_from(["normal", "signs", "copies", "whole"]),
     quality_kind=st.sampled_from(["distinct", "tied", "flat"]),
     width=st.sampled_from([np.float16, np.float32]),
-    shape=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    shape=st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(1, 4)),
 )
 def test_equal_to_the_list_of_all_pairs(
     *,
@@ -94,7 +94,7 @@ def test_equal_to_the_list_of_all_pairs(
     kind: str,
     quality_kind: str,
     width: type[np.floating[Any]],
-    shape: tuple[int, int],
+    shape: tuple[int, int, int],
 ) -> None:
     rng = np.random.default_rng(seed)
     embeddings = draw_embeddings(rng, kind, images, dimension).astype(width)
@@ -151,9 +151,9 @@ def test_blocks_threads_and_torch_change_nothing(monkeypatch: pytest.MonkeyPatch
     embeddings, identities = make_people(1, 300, dimension=64)
     quality = np.random.default_rng(2).integers(0, 12, len(identities)) / 12
     expected = answers(AllPairs.build(embeddings, identities), quality)
-    for shape in (BlockShape(128, 256), BlockShape(97, 31), BlockShape(5000, 5000)):
+    for shape in (BlockShape(128, 256), BlockShape(97, 31), BlockShape(40, 64, stack=3), BlockShape(5000, 5000)):
         assert answers(AllPairs.build(embeddings, identities, shape=shape), quality) == expected
-    small = AllPairs.build(embeddings, identities, shape=BlockShape(64, 128))
+    small = AllPairs.build(embeddings, identities, shape=BlockShape(64, 128, stack=2))
     monkeypatch.setattr(impostors, "processor_threads", lambda: 4)
     assert answers(small, quality) == expected
     torch.set_num_threads(1)
