@@ -3,6 +3,8 @@
     python -m benchmarks.labels_speed [--dataset mixed.toml] [--workers 2]
 
 The ideal is the sum over stages of images / rate, divided by the cores. Weights are fetched before the clock starts.
+Beside the kernels that are networks stand the multiply-adds of an image (MMAC: millions), the rate that this comes to
+(two FLOP each), and its share of a float32 matrix product on one core in ONNX Runtime: a cliff shows there.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import pyarrow as pa
 
 from data_manifests.weights import fetch
 from labelers.anchors import measure_anchors
+from labelers.arithmetic import core_rate, count_arithmetic
 from labelers.centres import accumulate
 from labelers.device import Device
 from labelers.faces import decode_batch
@@ -31,7 +34,7 @@ from pipeline.execution import quieten_process
 from pipeline.index import index_images
 from pipeline.job import Job, resolve, workspace_root
 from pipeline.measure import SLICE_ROWS
-from pipeline.openers import for_stage
+from pipeline.openers import for_stage, input_spec, read_models
 from pipeline.pixel_stages import PIXEL_STAGES
 
 if TYPE_CHECKING:
@@ -60,10 +63,12 @@ def main() -> None:
         fetch(entry)
     quieten_process()
     rates = {rate.stage: rate.images_per_second for rate in measure_kernels(job)}
+    costs, product = count_kernels(job), core_rate()
     with tempfile.TemporaryDirectory() as name:
         wall = time_labels(Path(name), options.dataset, options.workers)
         receipts = read_receipts(Path(name))
-    print_table(rates, receipts, wall, min(options.workers, os.cpu_count() or 1))
+    print(f"float32 matrix product on one core: {2 * product / 1e9:,.0f} GFLOP/s")
+    print_table(rates, costs, product, receipts, wall, min(options.workers, os.cpu_count() or 1))
 
 
 def measure_kernels(job: Job, device: str = "cpu") -> list[Rate]:
@@ -86,6 +91,16 @@ def measure_kernels(job: Job, device: str = "cpu") -> list[Rate]:
     search = open_search(centres, Device(device))
     rates.append(rate_of("anchors", len(faces), lambda: measure_anchors(embeddings, identities, search)))
     return rates
+
+
+def count_kernels(job: Job) -> dict[str, int]:
+    """Multiply-adds of an image in every stage whose networks run in ONNX Runtime."""
+    counts = {}
+    for stage in PIXEL_STAGES:
+        if stage.role and (models := read_models(entry := job.models[stage.role])):
+            spec = input_spec(entry)
+            counts[stage.name] = sum(count_arithmetic(model, input=spec).multiply_adds for _, model in models)
+    return counts
 
 
 def slices(count: int) -> list[slice]:
@@ -121,16 +136,30 @@ def read_receipts(workspace: Path) -> dict[str, dict[str, Any]]:
     return {receipt["stage"]: receipt for receipt in receipts}
 
 
-def print_table(rates: dict[str, float], receipts: dict[str, dict[str, Any]], wall: float, cores: int) -> None:
+def print_table(  # noqa: PLR0917
+    rates: dict[str, float],
+    costs: dict[str, int],
+    product: float,
+    receipts: dict[str, dict[str, Any]],
+    wall: float,
+    cores: int,
+) -> None:
     """Kernels beside stages, and the whole beside its ideal."""
     images = receipts["index"]["rows_computed"]
-    print(f"{'stage':<16}{'kernel images/s, one core':>28}{'stage images/s':>18}{'seconds':>10}")
+    print(
+        f"{'stage':<16}{'kernel images/s, one core':>28}{'MMAC':>8}{'GFLOP/s':>9}{'of product':>12}"
+        f"{'stage images/s':>18}{'seconds':>10}"
+    )
     for stage in dict.fromkeys([*rates, *receipts]):
         rate = f"{rates[stage]:,.0f}" if stage in rates else ""
+        arithmetic = " " * 29
+        if stage in costs:
+            reached = rates[stage] * costs[stage]
+            arithmetic = f"{costs[stage] / 1e6:>8,.0f}{2 * reached / 1e9:>9,.1f}{reached / product:>12.2f}"
         receipt = receipts.get(stage)
         speed = f"{receipt['images_per_second']:,.0f}" if receipt else ""
         seconds = f"{receipt['wall_seconds']:.1f}" if receipt else ""
-        print(f"{stage:<16}{rate:>28}{speed:>18}{seconds:>10}")
+        print(f"{stage:<16}{rate:>28}{arithmetic}{speed:>18}{seconds:>10}")
     reads = 4 * images / rates["read and decode"]
     ideal = (reads + sum(images / rate for stage, rate in rates.items() if stage != "read and decode")) / cores
     print(f"whole: {wall:.1f} s for {images:,} images; ideal on {cores} cores {ideal:.1f} s; ratio {wall / ideal:.2f}")

@@ -20,10 +20,10 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from data_manifests.tables import CLASSES, TABLES, Factor
+from pipeline.terminal import make_console
 from training import train_quality
 from training.data import load_training_set
 from training.loader import Loader
@@ -67,7 +67,7 @@ def main() -> None:
         data = load_training_set(subset, given.images)
         start = build_model(ModelConfig(tower=TOWER, pretrained="", prompts=Prompts.SPREAD), SEED).eval()
         before, after = judge(start, data), judge(load_model(run / MODEL).model, data)
-    Console().print(compare(before, after))
+    make_console().print(compare(before, after))
 
 
 def draw_labels(labels: Path, folder: Path) -> None:

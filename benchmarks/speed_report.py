@@ -89,7 +89,7 @@ class Report:
 
 def print_report(report: Report) -> None:
     """All figures as tables."""
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False, emoji=False)
     console.print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in report.machine.items()))
     rates = ", ".join(f"{kind} {rate:,.4g} TFLOP/s" for kind, rate in report.matrix_tflops.items())
     console.print(

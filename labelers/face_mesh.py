@@ -151,18 +151,29 @@ def open_face_mesh(
         ValueError: if the precision is not for the device.
         ProviderError: if the device cannot be used, or cannot compute so.
     """
-    if not bundle.is_file():
-        raise FileNotFoundError(f"no landmarker bundle at {bundle}: `python -m pipeline weights` fetches it")
     try:
-        # ONNX Runtime's PReLU is slow on the processor, OpenVINO's is not.
-        rewrite = device is Device.CPU and precision is Precision.FLOAT32
-        network = to_onnx(read_tflite(_read_file(bundle, NETWORK_FILE)), prelu_as_convolutions=rewrite)
+        model = read_network(bundle, device=device, precision=precision)
         head = read_head_model(_read_file(bundle, HEAD_FILE))
-        model = add_crop(network, CROP)
     except (TfliteError, GeometryError) as error:
         raise NetworkError(f"{bundle} is no bundle of FaceLandmarker that is known here: {error}") from error
     opened = open_model(model, path=bundle, input=input, batch=batch, device=device, precision=precision)
     return FaceMeshPose(opened, head, crop=CROP)
+
+
+def read_network(bundle: Path, *, device: Device, precision: Precision = Precision.FLOAT32) -> onnx.ModelProto:
+    """The network of a bundle for aligned faces, as `open_face_mesh` opens it on a device.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        NetworkError: if it is damaged.
+        TfliteError: if its network is of another kind.
+    """
+    if not bundle.is_file():
+        raise FileNotFoundError(f"no landmarker bundle at {bundle}: `python -m pipeline weights` fetches it")
+    # ONNX Runtime's PReLU is slow on the processor, OpenVINO's is not.
+    rewrite = device is Device.CPU and precision is Precision.FLOAT32
+    network = to_onnx(read_tflite(_read_file(bundle, NETWORK_FILE)), prelu_as_convolutions=rewrite)
+    return add_crop(network, CROP)
 
 
 def add_crop(network: onnx.ModelProto, crop: Crop) -> onnx.ModelProto:

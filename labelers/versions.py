@@ -60,7 +60,7 @@ VERSIONS: dict[str, Version] = {
             "tflite.py",
             "tflite_to_onnx.py",
         ),
-        code="adbc2661ea1ed6297e84eb4609da112f1d8544887cbf8eb370d72fcef3ff3b43",
+        code="57cd07cec2bd596947d5efd021b6bbe9f8f3a59a2e62721a9275caff86e06230",
     ),
     "factors": Version(
         number=1,

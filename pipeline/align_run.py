@@ -8,11 +8,11 @@ import re
 import shlex
 import sys
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from rich.console import Console
 
 from data_manifests.files import RunLock, remove_leftovers, write_atomically
 from data_manifests.manifest import FOLDER, Format
@@ -22,6 +22,7 @@ from pipeline.align import PART_PHOTOS, AlignError, AlignPhotos
 from pipeline.execution import run_parts
 from pipeline.progress import Meter
 from pipeline.shards import Part, cut
+from pipeline.terminal import make_console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +128,7 @@ def _tell(job: AlignJob, processes: int) -> None:
     from pipeline.align_plan import count_unread  # noqa: PLC0415 - as above
 
     table = pq.read_table(job.folder.table, columns=["path", "status"])
-    say = Console(soft_wrap=True, highlight=False, markup=False).print
+    say = partial(make_console().print, soft_wrap=True, highlight=False)
     lost = Counter(table["status"].to_pylist())
     aligned = lost.pop(Status.OK.value, 0)
     say(f"{aligned:,} of {table.num_rows:,} photos are aligned; their crops lie in {job.folder.crops}")

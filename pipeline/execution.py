@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from data_manifests.environment import environment
+from data_manifests.environment import environment, peak_bytes
 from labelers.denormals import flush_denormals
 from labelers.device import VISIBLE, choose_gpus
 from pipeline import WORKER_VARIABLE
@@ -45,11 +45,13 @@ class PartOutcome:
         part: which part.
         figures: the seconds and counts that the work measured.
         error: what went wrong, with its trace; empty if nothing did.
+        peak_bytes: the most memory that the process had held until then.
     """
 
     part: Part
     figures: dict[str, float]
     error: str = ""
+    peak_bytes: int = 0
 
 
 class PartWork(Protocol):
@@ -233,6 +235,7 @@ def attempt(work: PartWork, part: Part, advance: Callable[[int], None]) -> PartO
     """Compute one part; whatever it raises becomes part of the outcome, so that the others go on."""
     try:
         with flush_denormals():
-            return PartOutcome(part=part, figures=work(part, advance))
+            figures = work(part, advance)
+        return PartOutcome(part=part, figures=figures, peak_bytes=peak_bytes())
     except Exception:
         return PartOutcome(part=part, figures={}, error=traceback.format_exc())

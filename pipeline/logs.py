@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterException
-from rich.console import Console
 from rich.logging import RichHandler
+
+from pipeline.terminal import make_console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +65,7 @@ def shorten_traces() -> None:
 def _handler() -> logging.Handler:
     """Coloured lines in a terminal, plain ones elsewhere."""
     if sys.stderr.isatty():
-        return RichHandler(console=Console(stderr=True), show_path=False, log_time_format="%H:%M:%S")
+        return RichHandler(console=make_console(stderr=True), show_path=False, log_time_format="%H:%M:%S")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     return handler

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import onnx
+
     from labelers.measures import Labeler
     from labelers.onnx import InputSpec, Network
     from pipeline.measure import Opener
@@ -81,7 +83,7 @@ def for_model(entry: Entry, device: str, precision: Precision = Precision.FLOAT3
     return ModelOpener(entry=entry, device=device, precision=precision)
 
 
-def _input_spec(entry: Entry) -> InputSpec:
+def input_spec(entry: Entry) -> InputSpec:
     """What the networks of an entry want to see."""
     from labelers.onnx import Colour, InputSpec  # noqa: PLC0415
 
@@ -96,11 +98,28 @@ def _input_spec(entry: Entry) -> InputSpec:
     )
 
 
+def read_models(entry: Entry) -> list[tuple[Path, onnx.ModelProto]]:
+    """The ONNX networks of an entry as they run on the processor, with their files; none where MediaPipe runs them.
+
+    Raises:
+        WeightsError: if the files are not at hand, or others than the entry says.
+    """
+    import onnx  # noqa: PLC0415
+
+    from labelers.face_mesh import read_network  # noqa: PLC0415
+    from labelers.onnx import Device  # noqa: PLC0415
+
+    paths = find(entry)
+    if entry.kind is not Kind.LANDMARKS:
+        return [(path, onnx.load(path)) for path in paths]
+    return [(paths[0], read_network(paths[0], device=Device.CPU))] if isinstance(entry.output, MeshOutput) else []
+
+
 def _networks(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> list[Network]:
     """The ONNX sessions of an entry."""
     from labelers.onnx import Device, open_network  # noqa: PLC0415
 
-    spec = _input_spec(entry)
+    spec = input_spec(entry)
     return [
         open_network(path, input=spec, batch=entry.batch, device=Device(device), precision=precision) for path in paths
     ]
@@ -112,7 +131,7 @@ def _open_landmarks(entry: Entry, paths: tuple[Path, ...], device: str, precisio
         from labelers.face_mesh import open_face_mesh  # noqa: PLC0415
         from labelers.onnx import Device  # noqa: PLC0415
 
-        spec = _input_spec(entry)
+        spec = input_spec(entry)
         return open_face_mesh(paths[0], input=spec, batch=entry.batch, device=Device(device), precision=precision)
     from labelers.pose import LandmarkerPose  # noqa: PLC0415
 

@@ -7,8 +7,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from pipeline.terminal import make_console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,5 +103,6 @@ class Meter:
 
 def _live_line() -> Progress:
     """One line that is drawn anew in place."""
-    columns = (TextColumn("{task.description:<12}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"))
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    name = TextColumn("{task.description:<12}", markup=False)
+    text = TextColumn("{task.fields[text]}", markup=False)
+    return Progress(name, BarColumn(bar_width=24), text, console=make_console(stderr=True), transient=True)

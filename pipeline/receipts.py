@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
-from data_manifests.environment import version_of
+from data_manifests.environment import peak_bytes, version_of
 from data_manifests.score_tables import STAGE_TABLES
 from pipeline.store import Store, read_columns, write_json
 
@@ -32,10 +32,29 @@ PACKAGES = (
 """Packages whose version can change a number."""
 
 
-def write_receipt(
-    store: Store, spec: StageSpec, figures: Mapping[str, float], wall_seconds: float, processes: int
+def write_receipt(  # noqa: PLR0913 - what was done, how long it took, and where
+    store: Store,
+    spec: StageSpec,
+    figures: Mapping[str, float],
+    wall_seconds: float,
+    processes: int,
+    *,
+    gpus: int = 0,
+    cluster: str = "",
+    peak: int = 0,
 ) -> None:
-    """Keep the figures of one run of a stage beside its description."""
+    """Keep the figures of one run of a stage beside its description.
+
+    Args:
+        store: where tables lie.
+        spec: the stage.
+        figures: `rows`, and what was measured beside.
+        wall_seconds: of the run.
+        processes: that computed.
+        gpus: that they shared; 0 where the processor computed.
+        cluster: address of the Dask cluster that computed instead; empty for this machine.
+        peak: the most bytes that one of the processes held; at least what this one has held.
+    """
     rows = int(figures.get("rows", 0))
     receipt: dict[str, Any] = {
         "stage": spec.name,
@@ -45,6 +64,9 @@ def write_receipt(
         "wall_seconds": round(wall_seconds, 3),
         "images_per_second": round(rows / wall_seconds, 1) if wall_seconds else None,
         "processes": processes,
+        "gpus": gpus,
+        "cluster": cluster,
+        "peak_process_bytes": max(peak, peak_bytes()),
         "status": count_status(store, spec),
         "figures": {name: round(value, 3) for name, value in sorted(figures.items()) if name != "rows"},
         "versions": versions(),

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from data_manifests.tables import CLASSES, Factor, Status
 from pipeline.receipts import sum_notes
 from pipeline.settings import BlurSource, LabelSettings
+from pipeline.terminal import make_console
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,14 +147,14 @@ def print_summary(job: Job, command: Command) -> None:
         job: whose labels.
         command: that made them.
     """
-    console = Console()
+    console = make_console()
     folder = job.store.root / "labels" / "current"
     labels = pl.scan_parquet(folder)
     rows = labels.select(pl.len()).collect().item()
     console.print(_status_table(labels, rows))
     console.print(_share_table(labels))
     for line in warnings_of(labels, job.settings.labels, command) + image_warnings(job, labels, rows):
-        console.print(f"[yellow]warning:[/] {line}", highlight=False, soft_wrap=True)
+        _warn(line)
     print_unread(folder)
     console.print(f"{rows:,} labels lie in {folder}", highlight=False, soft_wrap=True)
     console.print(f'open them: polars.scan_parquet("{folder}")', highlight=False, soft_wrap=True)
@@ -175,7 +176,12 @@ def unread_images(table: pl.LazyFrame) -> str:
 def print_unread(folder: Path) -> None:
     """Say which images of a stage could not be read."""
     if line := unread_images(pl.scan_parquet(folder)):
-        Console().print(f"[yellow]warning:[/] {line}", highlight=False, soft_wrap=True)
+        _warn(line)
+
+
+def _warn(line: str) -> None:
+    """Print a warning."""
+    make_console().print(Text.assemble(("warning:", "yellow"), f" {line}"), soft_wrap=True)
 
 
 def _status_table(labels: pl.LazyFrame, rows: int) -> Table:

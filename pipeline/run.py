@@ -78,7 +78,17 @@ class StageRun:
             del waiting[shard]
         todo = [part for parts in shards.values() for part in parts if part in waiting.get(part.shard, ())]
         failed = self._compute(todo, shards, waiting)
-        write_receipt(self.store, self.spec, self._figures, time.monotonic() - started, self.processes)
+        peak = self._figures.pop("peak", 0)
+        write_receipt(
+            self.store,
+            self.spec,
+            self._figures,
+            time.monotonic() - started,
+            min(self.processes, max(1, len(todo))),
+            gpus=self.gpus,
+            cluster=self.cluster.address if self.cluster else "",
+            peak=peak,
+        )
         if failed:
             raise StageError(_explain(self.spec.name, failed, len(todo)))
         self.store.drop_staging(self.spec)
@@ -109,6 +119,7 @@ class StageRun:
                         break
                     continue
                 self._figures.update(outcome.figures)
+                self._figures["peak"] = max(self._figures["peak"], outcome.peak_bytes)
                 self._figures["rows"] += outcome.part.rows
                 waiting[outcome.part.shard].discard(outcome.part)
                 if not waiting[outcome.part.shard]:

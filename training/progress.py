@@ -111,5 +111,5 @@ class Meter:
 
 def _live_line() -> Progress:
     """One line that is drawn anew in place."""
-    columns = (BarColumn(bar_width=16), TextColumn("{task.fields[text]}"))
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    columns = (BarColumn(bar_width=16), TextColumn("{task.fields[text]}", markup=False))
+    return Progress(*columns, console=Console(stderr=True, markup=False, emoji=False), transient=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +35,7 @@ def clean(
     """
     root = workspace_root()
     freed = 0
-    for folder in sorted(p.parent for p in root.glob(f"{dataset or '*'}/{RECEIPTS}")):
+    for folder in sorted(p.parent for p in root.glob(f"{glob.escape(dataset) or '*'}/{RECEIPTS}")):
         lock = RunLock(folder)
         lock.acquire("python -m pipeline clean")
         for old in [*old_outputs(folder, keep), *old_staging(folder)]:

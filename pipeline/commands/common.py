@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from pipeline.job import Job, JobError, resolve, workspace_root
 from pipeline.label_command import find_command
+from pipeline.terminal import make_console
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PIPED_WIDTH = 10_000
 """Columns where no terminal says how many there are: a program that reads tables wants them whole."""
 
-console = Console()
+console = make_console()
 if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = _PIPED_WIDTH
 

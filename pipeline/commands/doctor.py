@@ -5,25 +5,30 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
-from dataclasses import dataclass
-from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import luigi
 import typer
 from rich.table import Column, Table
+from rich.text import Text
 
+from data_manifests.environment import memory_bytes
+from data_manifests.manifest import LABELLED_FORMATS
 from data_manifests.recordio import UNKNOWN_IDENTITY
 from data_manifests.weights import WeightsError, find
 from labelers.device import ProviderError
 from labelers.precision import check_processor
 from pipeline.cluster import START_WORKERS, ClusterError
 from pipeline.commands.common import Dataset, console, human_bytes, job_of
+from pipeline.commands.costs import sum_costs
+from pipeline.commands.finding import Finding, Verdict
+from pipeline.commands.gpu import check_gpu
+from pipeline.commands.network_speed import check_speed
 from pipeline.commands.settings import with_settings
 from pipeline.execution import check_locks
+from pipeline.forecast import forecast
 from pipeline.index import index_images
-from pipeline.job import free_bytes, workspace_root
+from pipeline.job import MEASURED_STAGES, free_bytes, workspace_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,30 +36,7 @@ if TYPE_CHECKING:
     from pipeline.job import Job
 
 
-class Verdict(StrEnum):
-    """How a check went."""
-
-    OK = "ok"
-    NOTE = "note"
-    BAD = "bad"
-
-
 _COLOURS = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.BAD: "red"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One check.
-
-    Attributes:
-        verdict: how it went.
-        subject: what was looked at.
-        text: what was found, and the remedy where it is bad.
-    """
-
-    verdict: Verdict
-    subject: str
-    text: str
 
 
 def register(app: typer.Typer) -> None:
@@ -71,11 +53,11 @@ def doctor(dataset: Dataset = "") -> None:
     """
     job = job_of(dataset)
     table = Table("", "what", Column("found", overflow="fold"), title="doctor")
-    findings = [*check_machine(), *check_packages(), *check_providers(job), *check_cluster(job)]
-    findings += [*check_precision(job), *check_weights(job), *check_data(job)]
+    findings = [*check_machine(), *check_packages(), *check_gpu(job.settings.device), *check_cluster(job)]
+    findings += [*check_precision(job), *check_weights(job), *check_speed(job), *check_data(job), *check_costs(job)]
     for finding in findings:
         colour = _COLOURS[finding.verdict]
-        table.add_row(f"[{colour}]{finding.verdict.value}[/]", finding.subject, finding.text)
+        table.add_row(Text(finding.verdict.value, style=colour), finding.subject, finding.text)
     console.print(table)
     if any(f.verdict is Verdict.BAD for f in findings):
         raise typer.Exit(1)
@@ -115,18 +97,6 @@ def check_packages() -> Iterator[Finding]:
         else:
             text = f"provided by {', '.join(found) or 'nothing'}: run `make setup`, which installs exactly one"
             yield Finding(verdict=Verdict.BAD, subject=module, text=text)
-
-
-def check_providers(job: Job) -> Iterator[Finding]:
-    """The execution providers of ONNX Runtime, and the one that is asked for."""
-    import onnxruntime  # noqa: PLC0415 - only this command loads it
-
-    providers = onnxruntime.get_available_providers()
-    wanted = job.settings.device
-    fits = wanted == "cpu" or ("CUDAExecutionProvider" in providers and Path("/dev/nvidiactl").exists())
-    text = f"device = {wanted}; built with {', '.join(providers)}"
-    remedy = "" if fits else "; no GPU is visible: set [execution] device = cpu, or mend the driver"
-    yield Finding(verdict=Verdict.OK if fits else Verdict.BAD, subject="ONNX Runtime", text=text + remedy)
 
 
 def check_precision(job: Job) -> Iterator[Finding]:
@@ -171,6 +141,23 @@ def check_weights(job: Job) -> Iterator[Finding]:
             yield Finding(verdict=Verdict.OK, subject=f"{role} model", text=text)
         except WeightsError as error:
             yield Finding(verdict=Verdict.NOTE, subject=f"{role} model", text=str(error))
+
+
+def check_costs(job: Job) -> Iterator[Finding]:
+    """What the labels would cost, and whether it fits this machine; nothing where they are there."""
+    labelled = job.manifest.format in LABELLED_FORMATS
+    specs = job.stages.values() if labelled else [job.stages[name] for name in MEASURED_STAGES]
+    forecasts = forecast(job, specs)
+    for line in sum_costs(job, forecasts, "LabelAll" if labelled else "EmbeddingsAll"):
+        yield Finding(verdict=Verdict.OK, subject="costs", text=line)
+    disk = sum(found.disk_bytes for found in forecasts)
+    if disk > (free := free_bytes(job.store.root)):
+        text = f"{human_bytes(disk)} of disk are needed, {human_bytes(free)} are free: move FIQA_WORKSPACE"
+        yield Finding(verdict=Verdict.BAD, subject="disk", text=text)
+    memory = max((found.memory_bytes for found in forecasts), default=0)
+    if memory > memory_bytes():
+        text = f"{human_bytes(memory)} are needed, {human_bytes(memory_bytes())} are here: run with fewer --workers"
+        yield Finding(verdict=Verdict.NOTE, subject="memory", text=text)
 
 
 def check_data(job: Job) -> Iterator[Finding]:

@@ -136,7 +136,7 @@ def _rule(job: Job, column: str) -> str:
 
 def _record(job: Job, stage: str, row: Row) -> dict[str, Any]:
     """One row of a stage's table."""
-    frame = pl.read_parquet(job.store.shard(job.stages[stage], row.shard))
+    frame = pl.read_parquet(job.store.shard(job.stages[stage], row.shard), glob=False)
     return frame.row(row.row, named=True)
 
 

@@ -83,7 +83,7 @@ def write_clib(job: Job, output: Path, images: Path | None) -> tuple[int, int]:
     def lines() -> Iterator[str]:
         for shard in sorted(job.store.present_shards(job.stages["labels"])):
             index = read_columns(job.store.folder(job.stages["index"]), shard)
-            labels = pl.read_parquet(job.store.shard(job.stages["labels"], shard))
+            labels = pl.read_parquet(job.store.shard(job.stages["labels"], shard), glob=False)
             usable = labels.select(pl.all_horizontal(pl.col("quality", *[f.value for f in CLIB_FACTORS]).is_not_null()))
             rows = [row for row, fits in enumerate(usable.to_series()) if fits]
             counts[0] += len(rows)

@@ -8,8 +8,10 @@ import typer
 from rich.table import Table
 
 from pipeline.commands.common import Dataset, Limit, choose_from, console, job_of
+from pipeline.commands.costs import cost_table, sum_costs
 from pipeline.commands.settings import with_settings
 from pipeline.fingerprint import StageSpec, changes
+from pipeline.forecast import forecast
 from pipeline.job import Job
 from pipeline.label_report.spec import page_file, report_spec
 from pipeline.settings import report
@@ -38,11 +40,12 @@ def register(app: typer.Typer) -> None:
 def plan(
     goal: Annotated[str, typer.Argument(help=f"One of: {', '.join(GOALS)}.")], dataset: Dataset = "", limit: Limit = 0
 ) -> None:
-    """Show what a goal would run and why.
+    """Show what a goal would run and why, and what it would cost.
 
     Example: python -m pipeline plan LabelAll --labels-blur-hazy 0.3
 
-    It computes nothing.
+    It computes nothing. What a run costs is judged by the receipts of runs under the same settings on this machine, of
+    this data set or of its first images (--limit).
     """
     wanted = goal_class(goal)
     job = job_of(dataset, limit, wanted.last.stage)
@@ -59,6 +62,11 @@ def plan(
         is_drawn = draws and state != _DONE
         table.add_row(spec.name, spec.fingerprint, state, why)
     console.print(table)
+    forecasts = forecast(job, stages)
+    if any(found.run for found in forecasts):
+        console.print(cost_table(forecasts))
+    for line in sum_costs(job, forecasts, goal):
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(_sum_up(sum(state != _DONE for state, _ in lines), len(lines), is_drawn=is_drawn))
 
 

@@ -60,7 +60,7 @@ def status() -> None:
 
 def _say(line: str) -> None:
     """Print a line with a path, which stays whole."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

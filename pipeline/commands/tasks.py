@@ -40,7 +40,7 @@ def tasks(task: Annotated[str, typer.Argument(help="One of them, for its options
         return
     if task not in known:
         raise typer.BadParameter(f"there is no task {task}: {choose_from(task, known)}")
-    console.print(document(known[task]), markup=False, highlight=False, soft_wrap=True)
+    console.print(document(known[task]), highlight=False, soft_wrap=True)
     table = Table(Column("option", no_wrap=True), "default", "what it is")
     for option, default, text in list_options(known[task]):
         table.add_row(option, default, text)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Column, Table
+from rich.text import Text
 
 from data_manifests.models import load_registry
 from data_manifests.network import Entry
@@ -36,14 +37,14 @@ def listing(context: typer.Context) -> None:
     console.print("fetch one: python -m pipeline weights fetch NAME")
 
 
-def _state(entry: Entry) -> str:
+def _state(entry: Entry) -> str | Text:
     """Whether a model's files are at hand."""
     try:
         paths = find(entry)
     except WeightsMissingError:
         return "not here"
     except WeightsError as error:
-        return f"[red]{error}[/]"
+        return Text(str(error), style="red")
     return f"ready in {paths[0].parent}"
 
 
@@ -59,7 +60,7 @@ def fetch_command(
     """
     registry = load_registry()
     for name in names:
-        with console.status(f"fetching {name}"):
+        with console.status(Text(f"fetching {name}")):
             paths = fetch(registry.get(name))
         for path in paths:
             console.print(f"{name}: {path}", highlight=False, soft_wrap=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.store import PAGE
+from pipeline.terminal import make_console
 
 if TYPE_CHECKING:
     from pipeline.evaluation.plan import Plan
@@ -17,9 +17,9 @@ _USUAL = 1e-3
 """The false match rate that is shown where it was asked for (CLIB-FIQA's Tables 1 to 3)."""
 
 
-def print_outcome(plan: Plan, console: Console | None = None) -> None:
+def print_outcome(plan: Plan) -> None:
     """Show the areas at one false match rate, what is missing, and where the rest lies."""
-    console = console or Console()
+    console = make_console()
     protocol = plan.asked.protocols[0]
     rows = [r for r in pq.read_table(plan.folder / "metrics.parquet").to_pylist() if r["protocol"] == protocol]
     told = {row["fmr"] for row in rows if row["status"] == "ok"}
@@ -35,5 +35,5 @@ def print_outcome(plan: Plan, console: Console | None = None) -> None:
     if table.row_count:
         console.print(table)
     for name, what in plan.missing.items():
-        console.print(f"left out: {name}; {what}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"all tables and pictures: {plan.folder / PAGE}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"left out: {name}; {what}", highlight=False, soft_wrap=True)
+    console.print(f"all tables and pictures: {plan.folder / PAGE}", highlight=False, soft_wrap=True)

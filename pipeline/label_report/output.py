@@ -11,14 +11,13 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from data_manifests.files import write_atomically
 from pipeline.label_command import Command
 from pipeline.label_report.spec import page_file
 from pipeline.logs import wants_trace
 from pipeline.receipts import write_receipt
 from pipeline.store import CURRENT
+from pipeline.terminal import make_console
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +45,7 @@ def draw_page(job: Job, spec: StageSpec) -> None:
 def print_place(page: Path) -> None:
     """Say where a page lies."""
     current = page.parent.parent / CURRENT / page.name
-    Console().print(f"look at the labels: {current}", highlight=False, markup=False, soft_wrap=True)
+    make_console().print(f"look at the labels: {current}", highlight=False, soft_wrap=True)
 
 
 def make_page(job: Job, spec: StageSpec) -> Path:
