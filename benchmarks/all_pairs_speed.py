@@ -94,7 +94,7 @@ def make_set(images: int, dimension: int) -> tuple[np.ndarray, np.ndarray]:
 
 def product_rate(embeddings: np.ndarray, device: Device, shape: BlockShape, threads: int) -> float:
     """Pairs a second of products of whole blocks alone, as many blocks at a time as there are threads."""
-    rows, columns = (embeddings[: min(size, len(embeddings))] for size in shape)
+    rows, columns = (embeddings[: min(size, len(embeddings))] for size in (shape.rows, shape.columns))
     if device is Device.CUDA:
         return cuda_product_rate(rows, columns)
 
