@@ -10,7 +10,9 @@ OMP_NUM_THREADS sets the threads.
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--device", type=Device, default=Device.CPU, choices=list(Device))
+    parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     embeddings, identities = make_set(options.images, options.dimension)
     threads = processor_threads() if options.device is Device.CPU else 1
@@ -61,6 +64,9 @@ def main() -> None:
     for name, (rounds, seconds) in passes.items():
         rate = rounds * pairs / seconds
         print(f"{name:<24}{seconds:>8.2f} s{rate:>16,.0f} pairs/s{rate / products:>6.0%} of the products alone")
+    if options.json:
+        shares = {name: rounds * pairs / seconds / products for name, (rounds, seconds) in passes.items()}
+        options.json.write_text(json.dumps({"pairs": pairs, "products": products, "shares": shares}, indent=1))
 
 
 def time_passes(embeddings: np.ndarray, identities: np.ndarray, device: Device) -> dict[str, tuple[int, float]]:

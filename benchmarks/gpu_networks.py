@@ -22,7 +22,7 @@ import polars as pl
 import torch
 
 from benchmarks.labels_speed import slices, time_labels
-from benchmarks.published_way import NETWORK, prepare
+from benchmarks.published_way import NETWORK, write_network
 from benchmarks.speed_probe import matrix_rate
 from data_manifests.models import load_registry
 from data_manifests.network import Kind
@@ -63,7 +63,7 @@ def main() -> None:
     given = parser.parse_args()
     quieten_process()
     with tempfile.TemporaryDirectory() as name:
-        prepare(Path(name))
+        write_network(Path(name))
         faces = read_faces(given.dataset, given.images, Path(name))
         products = {p: product_rate(given.device, p) for p in PRECISIONS[given.device]}
         print(", ".join(f"products in {kind}: {rate / 1e12:,.3g} TFLOP/s" for kind, rate in products.items()))

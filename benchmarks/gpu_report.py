@@ -103,7 +103,7 @@ def _nearest(figures: Figures) -> Iterator[str]:
 
 
 def _all_pairs(figures: Figures) -> Iterator[str]:
-    passes = ", ".join(f"{name} {part['share']:.2f}" for name, part in figures["passes"].items())
+    passes = ", ".join(f"{name} {share:.2f}" for name, share in figures["shares"].items())
     yield f"{figures['pairs']:,} pairs; of the bare products ({figures['products']:,.0f} pairs/s) reach: {passes}."
 
 

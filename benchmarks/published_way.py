@@ -96,10 +96,10 @@ def write_network(folder: Path) -> None:
     os.environ["FIQA_MODELS"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("FIQA_MODELS", "")]))
 
 
-def write_head(folder: Path) -> Path:
+def write_head(folder: Path, classes: int = CLASSES) -> Path:
     """Write random class centres; the path of the file."""
     head = folder / "head.npy"
-    np.save(head, np.random.default_rng(1).standard_normal((512, CLASSES), np.float32))
+    np.save(head, np.random.default_rng(1).standard_normal((512, classes), np.float32))
     return head
 
 

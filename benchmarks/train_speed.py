@@ -107,6 +107,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     add("--images", type=int, help="to which the sample is repeated; default 32768 on a GPU, 2048 on a processor")
     add("--prompts", type=int, help="that the released way encodes; default all 360 on a GPU, 60 on a processor, where "
         "the time of the others is estimated")  # fmt: skip
+    add("--ours", action="store_true", help="leave the released way out")
     add("--json", type=Path, help="file for the figures")
     options, others = parser.parse_known_args(arguments)
     if options.labels and not options.dataset:
@@ -134,8 +135,10 @@ def measure_all(options: argparse.Namespace, others: Sequence[str], folder: Path
         bench = Bench(config=config, data=data, ranks=ranks, seconds=options.seconds, prompts=options.prompts)
         report = Report(machine=describe(bench, faces.text))
         measure_ours(report, bench, folder / "run")
-        measure_released(report, bench)
-    report.workers = compare_workers(data, config.seed, min(TABLE_SECONDS, options.seconds))
+        if not options.ours:
+            measure_released(report, bench)
+    if not options.ours:
+        report.workers = compare_workers(data, config.seed, min(TABLE_SECONDS, options.seconds))
     report.aims = find_aims(report, config.batch, options.prompts)
     return report
 
@@ -232,11 +235,13 @@ def name_released(prompts: int) -> str:
 def find_aims(report: Report, batch: int, prompts: int) -> list[Aim]:
     """Compare what was reached with the aims."""
     both = report.rate(BOTH)
-    some, none = report.rate(name_released(prompts)), report.rate(RELEASED_IMAGES)
     aims = [
         Aim(text="loader and model, images/s on one H200", wanted=4000, reached=both),
         Aim(text="loader alone over model alone", wanted=2, reached=report.rate(LOADER) / report.rate(MODEL)),
     ]
+    if RELEASED_IMAGES not in report.parts:
+        return aims
+    some, none = report.rate(name_released(prompts)), report.rate(RELEASED_IMAGES)
     text = "loader and model over the released way"
     for at in sorted({batch, RELEASED_BATCH}):
         sure = at == batch and prompts == JOINT

@@ -20,7 +20,7 @@ _AMPERE = (8, 0)
 
 
 class Precision(StrEnum):
-    """In what numbers a network multiplies. Sums are float32 everywhere, pictures go in and values come out so."""
+    """In what numbers a network computes. Pictures go in and values come out as float32 everywhere."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"

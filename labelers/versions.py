@@ -60,7 +60,7 @@ VERSIONS: dict[str, Version] = {
             "tflite.py",
             "tflite_to_onnx.py",
         ),
-        code="57cd07cec2bd596947d5efd021b6bbe9f8f3a59a2e62721a9275caff86e06230",
+        code="96f0440cd3a626b5a7e768d478ff1ec90c6404d6a9f71290218d9ffc69c549cf",
     ),
     "factors": Version(
         number=1,
@@ -73,7 +73,7 @@ VERSIONS: dict[str, Version] = {
             "denormals.py",
             "factors.py",
         ),
-        code="218bf2b84743e5584c5612fce333d280cb7964665ab4d8c6f8c581ac544f7e4b",
+        code="69c76f331cc5328cdb6e6d9c3720c014f1bbc854c8a94b78432315ba4fa474e6",
     ),
     "embeddings": Version(
         number=1,
@@ -86,7 +86,7 @@ VERSIONS: dict[str, Version] = {
             "denormals.py",
             "recognition.py",
         ),
-        code="de2f66903da852e50e8abd49f32832fdd927a660fc33f552b673bde0066d32f6",
+        code="9ef7f9bcb63109b7a90aa8a650704b2d19f036d7e3f1832f67d9b161448c2016",
     ),
     "centres": Version(
         number=1,
