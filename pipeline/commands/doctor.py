@@ -16,7 +16,7 @@ from data_manifests.environment import memory_bytes
 from data_manifests.manifest import LABELLED_FORMATS
 from data_manifests.recordio import UNKNOWN_IDENTITY
 from data_manifests.weights import WeightsError, find
-from labelers.device import ProviderError
+from labelers.device import Device, ProviderError
 from labelers.precision import check_processor
 from pipeline.cluster import START_WORKERS, ClusterError
 from pipeline.commands.common import Dataset, console, human_bytes, job_of
@@ -53,7 +53,7 @@ def doctor(dataset: Dataset = "") -> None:
     """
     job = job_of(dataset)
     table = Table("", "what", Column("found", overflow="fold"), title="doctor")
-    findings = [*check_machine(), *check_packages(), *check_gpu(job.settings.device), *check_cluster(job)]
+    findings = [*check_machine(), *check_packages(), *check_gpu(needed=needs_gpu(job)), *check_cluster(job)]
     findings += [*check_precision(job), *check_weights(job), *check_speed(job), *check_data(job), *check_costs(job)]
     for finding in findings:
         colour = _COLOURS[finding.verdict]
@@ -108,6 +108,12 @@ def check_precision(job: Job) -> Iterator[Finding]:
         yield Finding(verdict=Verdict.BAD, subject="precision", text=str(error))
     else:
         yield Finding(verdict=Verdict.OK, subject="precision", text=precision.value)
+
+
+def needs_gpu(job: Job) -> bool:
+    """Whether the run computes on a GPU of this machine, not on those of a cluster."""
+    cluster = job.settings.cluster(job.store.root, on_gpu=True)
+    return job.settings.device is Device.CUDA and (cluster is None or cluster.local_processes > 0)
 
 
 def check_cluster(job: Job) -> Iterator[Finding]:

@@ -75,16 +75,16 @@ class Answer:
     text: str
 
 
-def check_gpu(device: Device) -> Iterator[Finding]:
-    """The GPUs, their driver, PyTorch and ONNX Runtime; nothing where none is visible and none is asked for.
+def check_gpu(*, needed: bool) -> Iterator[Finding]:
+    """The GPUs, their driver, PyTorch and ONNX Runtime; nothing where none is visible and none is needed.
 
     Args:
-        device: that the settings ask for; what does not work on a GPU is bad for cuda, and a note otherwise.
+        needed: whether the run computes on a GPU of this machine: what does not work is bad then, and a note otherwise.
     """
     visible = any(path.exists() for path in DEVICES)
-    if not visible and device is not Device.CUDA:
+    if not visible and not needed:
         return
-    amiss = Verdict.BAD if device is Device.CUDA else Verdict.NOTE
+    amiss = Verdict.BAD if needed else Verdict.NOTE
     answers = {name: ask(library, Device.CUDA) for name, library in LIBRARIES.items()}
     if visible:
         yield from _check_driver({name: a.cuda for name, a in answers.items() if a.cuda}, amiss)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from data_manifests.weights import WeightsError
 from labelers.device import Device
+from labelers.precision import Precision
 from pipeline.commands.finding import Finding, Verdict
 from pipeline.openers import input_spec, read_models
 from pipeline.pixel_stages import PIXEL_STAGES
@@ -30,16 +31,19 @@ _WIDE = ("avx2", "asimd")
 
 
 def check_speed(job: Job) -> Iterator[Finding]:
-    """The matrix rate of one core, and every ONNX network of the run beside it, where the processor runs them."""
+    """The matrix rate of one core, and every network of the run beside it that the processor runs in float32."""
     settings = job.settings
-    roles = [stage.role for stage in PIXEL_STAGES if stage.role and settings.device_of(stage.name) is Device.CPU]
+    measured = (Device.CPU, Precision.FLOAT32)
+    stages = [s for s in PIXEL_STAGES if (settings.device_of(s.name), settings.precision_of(s.name)) == measured]
+    roles = [stage.role for stage in stages if stage.role]
     if not roles:
         return
-    from labelers.arithmetic import core_rate  # noqa: PLC0415 - ONNX Runtime is loaded where it is asked for
-    from pipeline.execution import quieten_process  # noqa: PLC0415 - as above
-
-    quieten_process()
-    rate = core_rate()
+    try:
+        rate = _core_rate()
+    except Exception as error:  # a library that is broken fails as it likes
+        text = f"ONNX Runtime does not work: {error}; `make setup` installs it anew"
+        yield Finding(verdict=Verdict.BAD, subject="arithmetic", text=text)
+        return
     yield judge_core(2 * rate, Path("/proc/cpuinfo").read_text())
     for entry in (job.models[role] for role in roles):
         try:
@@ -48,6 +52,15 @@ def check_speed(job: Job) -> Iterator[Finding]:
             continue  # what is said of the weights says so
         except Exception as error:  # ONNX Runtime's errors share no base class of their own
             yield Finding(verdict=Verdict.BAD, subject=f"{entry.name} speed", text=str(error))
+
+
+def _core_rate() -> float:
+    """Multiply-adds a second of one core, in a process that is held to one thread, as those of a run are."""
+    from labelers.arithmetic import core_rate  # noqa: PLC0415 - ONNX Runtime is loaded where it is asked for
+    from pipeline.execution import quieten_process  # noqa: PLC0415 - as above
+
+    quieten_process()
+    return core_rate()
 
 
 def judge_core(rate: float, cpuinfo: str) -> Finding:

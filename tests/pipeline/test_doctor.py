@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,12 @@ import pytest
 from labelers.arithmetic import Seconds
 from labelers.device import Device
 from pipeline.commands import gpu as gpus
+from pipeline.commands.doctor import needs_gpu
 from pipeline.commands.finding import Verdict
 from pipeline.commands.gpu import Gpu, ask, judge_driver, judge_memory, read_answer, read_driver, read_gpus
 from pipeline.commands.network_speed import judge_core, judge_speed
 from tests.pipeline.conftest import ROOT, Factory
+from tests.pipeline.shown import job_of
 
 BUILT = {"PyTorch": "13.2", "ONNX Runtime": "13.0"}
 
@@ -154,6 +158,25 @@ def test_a_sound_gpu_passes(labelled_sample: Factory) -> None:
     said = labelled_sample.command("doctor", "--execution-device", "cuda", COLUMNS="10000").stdout
     for subject in ("GPU 0", "GPU driver", "PyTorch on cuda", "ONNX Runtime on cuda"):
         assert f"│ ok │ {subject}" in said
+
+
+@pytest.mark.parametrize(("dask", "needed"), [("", True), ("local:2", True), ("tcp://host:8786", False)])
+def test_a_gpu_is_needed_where_the_work_is_done(
+    dask: str, needed: bool, labelled_sample: Factory, workspace_variable: None
+) -> None:
+    job = job_of(labelled_sample)
+    assert not needs_gpu(job)
+    settings = job.settings.model_copy(update={"device": Device.CUDA, "dask": dask})
+    assert needs_gpu(replace(job, settings=settings)) is needed
+
+
+def test_a_broken_onnxruntime_does_not_end_doctor(labelled_sample: Factory, tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libonnxruntime.so: torn')")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = labelled_sample.command("doctor", check=False, COLUMNS="10000", PYTHONPATH=path)
+    assert done.returncode == 1
+    assert "ONNX Runtime does not work: libonnxruntime.so: torn; `make setup` installs it anew" in done.stdout
+    assert "│ ok │ data" in re.sub(" +", " ", done.stdout)
 
 
 @no_gpu

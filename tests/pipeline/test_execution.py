@@ -26,8 +26,9 @@ def outcomes(work: Note, processes: int) -> dict[int, PartOutcome]:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_every_part_is_done_once(tmp_path: Path, processes: int) -> None:
     shown: list[int] = []
-    found = [o.part for o in run_parts(Note(folder=tmp_path), PARTS, processes, shown.append)]
-    assert sorted(found, key=lambda p: p.start) == PARTS
+    found = list(run_parts(Note(folder=tmp_path), PARTS, processes, shown.append))
+    assert sorted((o.part for o in found), key=lambda p: p.start) == PARTS
+    assert all(10**7 < o.peak_bytes < 10**11 for o in found)
     assert len(list(tmp_path.iterdir())) == len(PARTS)
     assert shown[-1] == len(PARTS)
     assert shown == sorted(shown)
