@@ -38,13 +38,13 @@ from pipeline.job import resolve
 from pipeline.openers import for_model, input_spec, read_models
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from data_manifests.network import Entry
     from labelers.faces import FaceBatch
     from labelers.measures import Labeler, Measures
 
-NETWORKS = (NETWORK, "fr_feature", "w600k_r50", "face_mesh", "fr_pose", "fsanet", "factors_mini")
+ALL = (NETWORK, "fr_feature", "w600k_r50", "face_mesh", "fr_pose", "fsanet", "factors_mini")
 PRECISIONS = {
     Device.CPU: (Precision.FLOAT32,),
     Device.CUDA: (Precision.FLOAT32, Precision.TF32, Precision.FLOAT16),
@@ -58,17 +58,21 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, help="name or TOML file of the data set")
     parser.add_argument("--device", type=Device, choices=list(Device), default=Device.CUDA)
     parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--networks", nargs="+", default=ALL, choices=ALL)
+    parser.add_argument("--pose", default="face_mesh", help="of the labels")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="of the labels")
     parser.add_argument("--seconds", type=float, default=1.5, help="for which a network is repeated")
     parser.add_argument("--json", type=Path, help="file for the figures")
     given = parser.parse_args()
     quieten_process()
     with tempfile.TemporaryDirectory() as name:
-        write_network(Path(name))
+        if NETWORK in given.networks:
+            write_network(Path(name))
         faces = read_faces(given.dataset, given.images, Path(name))
         products = {p: product_rate(given.device, p) for p in PRECISIONS[given.device]}
         print(", ".join(f"products in {kind}: {rate / 1e12:,.3g} TFLOP/s" for kind, rate in products.items()))
         lines = []
-        for entry in find_networks():
+        for entry in find_networks(given.networks):
             for line in measure_network(entry, faces, given, products):
                 print(line)
                 lines.append(line)
@@ -98,10 +102,10 @@ def product_rate(device: Device, precision: Precision) -> float:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def find_networks() -> Iterator[Entry]:
-    """The networks whose weights are here."""
+def find_networks(names: Sequence[str]) -> Iterator[Entry]:
+    """Those of the networks whose weights are here."""
     registry = load_registry()
-    for name in NETWORKS:
+    for name in names:
         entry = registry.get(name, *Kind)
         try:
             find(entry)
@@ -161,14 +165,14 @@ def rate_of(labeler: Labeler, faces: list[FaceBatch], seconds: float) -> float:
 
 def compare_labels(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The share of images of the same class in labels made on the processor and on the device, factor by factor."""
-    words = ["--models-pose", "face_mesh", "--limit", str(given.images), "--report-page", "false"]
+    words = ["--models-pose", given.pose, "--limit", str(given.images), "--report-page", "false"]
     tables = []
-    for device in (Device.CPU, given.device):
-        workspace = folder / f"labels-{len(tables)}"
-        time_labels(workspace, given.dataset, os.cpu_count() or 1, *words, "--execution-device", device.value)
+    for device in dict.fromkeys((Device.CPU, given.device)):
+        workspace = folder / f"labels-{device}"
+        time_labels(workspace, given.dataset, given.workers, *words, "--execution-device", device.value)
         (current,) = workspace.glob("*/labels/current")
         tables.append(pl.read_parquet(current / "*.parquet"))
-    left, right = tables
+    left, right = tables[0], tables[-1]
     shares = {factor.value: float((left[factor.value].eq_missing(right[factor.value])).mean()) for factor in Factor}
     quality = (left["quality"] - right["quality"]).abs().max()
     return {"images": len(left), "same_class": shares, "aim": SAME_CLASS, "largest_difference_quality": quality}

@@ -69,17 +69,16 @@ def _networks(figures: Figures) -> Iterator[str]:
     labels = figures["labels"]
     yield ""
     shares = ", ".join(f"{name} {share:.2%}" for name, share in labels["same_class"].items())
-    yield (
-        f"Labels of {labels['images']} images made on both, of the same class: {shares} (aim {labels['aim']:.1%}); "
-        f"quality differs by {labels['largest_difference_quality']:.2g} at most."
-    )
+    yield f"Labels of {labels['images']} images made on both, of the same class: {shares} (aim {labels['aim']:.1%})."
+    if (difference := labels["largest_difference_quality"]) is not None:
+        yield f"Their quality differs by {difference:.2g} at most."
 
 
 def _labels(figures: Figures) -> Iterator[str]:
     images = figures["images"]
     yield (
-        f"{images:,} made images, {figures['workers']} workers, iresnet50 in {figures['precision']}, pose by "
-        f"{figures['pose']}, {figures['classes']:,} class centres: {figures['wall_seconds']:.0f} s, "
+        f"{images:,} made images, {figures['workers']} workers, {figures['recogniser']} in {figures['precision']}, "
+        f"pose by {figures['pose']}, {figures['classes']:,} class centres: {figures['wall_seconds']:.0f} s, "
         f"{images / figures['wall_seconds']:,.0f} images/s."
     )
     yield (
@@ -137,7 +136,7 @@ def _resume(figures: Figures) -> Iterator[str]:
                 f"{figures['steps']} steps {text}: {part['unequal']:,} of {part['of']:,} weights differ, by "
                 f"{part['largest_difference']:.2g} at most."
             )
-    yield f"One step under torchrun: {figures['torchrun_seconds']} s, start included."
+    yield f"The undisturbed one ran under torchrun: {figures['torchrun_seconds']} s, start included."
 
 
 _RENDERERS: Mapping[str, Callable[[Figures], Iterator[str]]] = {

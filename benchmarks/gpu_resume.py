@@ -1,9 +1,9 @@
-"""A training on a GPU that is killed in the middle, and what it comes to; and one step under torchrun.
+"""A training on a GPU that is killed in the middle, and what it comes to beside one under torchrun.
 
     python -m benchmarks.gpu_resume [--device cuda] [--tower RN50-quickgelu] [--steps 40] [--json resume.json]
 
-Trains twice with the same settings: undisturbed, and killed by SIGKILL as soon as half of the steps have a checkpoint,
-then run again to the end. Where the two differ, an undisturbed training is repeated, for a GPU does not promise the
+Trains twice with the same settings: undisturbed, by torchrun as `--gpus 1` does; and killed by SIGKILL as soon as half
+of the steps have a checkpoint, then run again to the end. Where the two differ, an undisturbed training is repeated, for a GPU does not promise the
 same bits twice: what resuming adds is the difference beyond that.
 """
 
@@ -49,19 +49,18 @@ def main() -> None:
         folder = Path(name)
         faces = find_faces(folder, given.dataset, None, IMAGES)
         whole, killed = (words_for(faces, folder / run, given) for run in ("whole", "killed"))
-        train(whole)
+        started = time.monotonic()
+        train(whole, torchrun=True)
+        figures: dict[str, Any] = {"torchrun_seconds": round(time.monotonic() - started, 1)}
         half = given.steps // 2
         kill_at(killed, folder / "killed" / "checkpoints" / f"step-{half:09d}" / "checkpoint.json")
         train(killed)
-        figures: dict[str, Any] = {"steps": given.steps, "killed_behind_step": half}
+        figures |= {"steps": given.steps, "killed_behind_step": half}
         figures["resumed"] = compare(*(last_weights(folder / run, given.steps) for run in ("whole", "killed")))
         if figures["resumed"]["largest_difference"]:
             train(words_for(faces, folder / "again", given))
             weights = (last_weights(folder / run, given.steps) for run in ("whole", "again"))
             figures["repeated"] = compare(*weights)
-        started = time.monotonic()
-        train([*words_for(faces, folder / "torchrun", given), "--limit-steps", "1"], torchrun=True)
-        figures["torchrun_seconds"] = round(time.monotonic() - started, 1)
     for key, value in figures.items():
         print(f"{key}: {value}")
     if given.json:

@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50_000, help="to which the sample is repeated")
     parser.add_argument("--device", choices=list(Device), type=Device, default=Device.CUDA)
     parser.add_argument("--precision", choices=list(Precision), type=Precision, default=Precision.FLOAT32)
+    parser.add_argument("--recogniser", default=NETWORK, help="of models.toml; default: iresnet50 with random weights")
     parser.add_argument("--pose", default="face_mesh", help="or fr_pose, fsanet; face_landmarker cannot use a GPU")
     parser.add_argument("--classes", type=int, default=CLASSES, help="class centres")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -67,7 +68,8 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_network(folder)
+        if given.recogniser == NETWORK:
+            write_network(folder)
         head = write_head(folder, given.classes)
         dataset = given.dataset or make_data(folder / "made", given.images)
         job = find_job(dataset, folder, given)
@@ -97,7 +99,7 @@ def find_job(dataset: str, folder: Path, given: argparse.Namespace) -> Job:
     """The data set with the costly networks, their weights at hand."""
     job = resolve(dataset, workspace=folder / "other")
     registry = load_registry()
-    names = {"recognition": NETWORK, "pose": given.pose, "factors": "factors_mini"}
+    names = {"recognition": given.recogniser, "pose": given.pose, "factors": "factors_mini"}
     models = {role: registry.get(name, *Kind) for role, name in names.items()}
     for entry in models.values():
         fetch(entry)
@@ -108,7 +110,7 @@ def find_job(dataset: str, folder: Path, given: argparse.Namespace) -> Job:
 def words_for(given: argparse.Namespace, head: Path) -> list[str]:
     """The settings of LabelAll on the command line."""
     settings = {
-        "--models-recognition": NETWORK,
+        "--models-recognition": given.recogniser,
         "--models-pose": given.pose,
         "--models-factors": "factors_mini",
         "--models-precision": given.precision.value,
@@ -157,6 +159,7 @@ def summarise(
         "wall_seconds": wall,
         "workers": given.workers,
         "precision": given.precision.value,
+        "recogniser": given.recogniser,
         "pose": given.pose,
         "classes": given.classes,
         "stages": stages,

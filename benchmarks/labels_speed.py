@@ -124,7 +124,9 @@ def time_labels(workspace: Path, dataset: str, workers: int, *settings: str) -> 
     command = [sys.executable, "-m", "luigi", "--module", "pipeline", "LabelAll"]
     command += ["--dataset", dataset, "--workers", str(workers), *settings]
     started = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "FIQA_WORKSPACE": str(workspace)}, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "FIQA_WORKSPACE": str(workspace)}, check=False, stdout=subprocess.DEVNULL
+    )
     if done.returncode:
         sys.exit(f"LabelAll ended with {done.returncode}")
     return time.monotonic() - started
