@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_resume [--device cuda] [--tower RN50-quickgelu] [--steps 40] [--json resume.json]
 
 Trains twice with the same settings: undisturbed, by torchrun as `--gpus 1` does; and killed by SIGKILL as soon as half
-of the steps have a checkpoint, then run again to the end. Where the two differ, an undisturbed training is repeated, for a GPU does not promise the
-same bits twice: what resuming adds is the difference beyond that.
+of the steps have a checkpoint, then run again to the end. Where the two differ, an undisturbed training is repeated,
+for a GPU does not promise the same bits twice: what resuming adds is the difference beyond that.
 """
 
 from __future__ import annotations

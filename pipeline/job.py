@@ -268,7 +268,7 @@ def check_space(job: Job, specs: Iterable[StageSpec]) -> None:
         logger.info("about %.1f GB will be written, %.1f GB are free", needed / 1e9, free / 1e9)
 
 
-def check_precision(job: Job) -> None:
+def require_precision(job: Job) -> None:
     """See to it before anything is computed that this machine can compute as asked; Dask's workers see for themselves.
 
     Raises:

@@ -17,7 +17,6 @@ from data_manifests.manifest import LABELLED_FORMATS
 from data_manifests.recordio import UNKNOWN_IDENTITY
 from data_manifests.weights import WeightsError, find
 from labelers.device import Device, ProviderError
-from labelers.precision import check_processor
 from pipeline.cluster import START_WORKERS, ClusterError
 from pipeline.commands.common import Dataset, console, human_bytes, job_of
 from pipeline.commands.costs import sum_costs
@@ -28,7 +27,7 @@ from pipeline.commands.settings import with_settings
 from pipeline.execution import check_locks
 from pipeline.forecast import forecast
 from pipeline.index import index_images
-from pipeline.job import MEASURED_STAGES, free_bytes, workspace_root
+from pipeline.job import MEASURED_STAGES, free_bytes, require_precision, workspace_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,13 +100,12 @@ def check_packages() -> Iterator[Finding]:
 
 def check_precision(job: Job) -> Iterator[Finding]:
     """Whether the processor computes in the numbers that are asked for."""
-    precision = job.settings.precision
     try:
-        check_processor(precision)
+        require_precision(job)
     except ProviderError as error:
         yield Finding(verdict=Verdict.BAD, subject="precision", text=str(error))
     else:
-        yield Finding(verdict=Verdict.OK, subject="precision", text=precision.value)
+        yield Finding(verdict=Verdict.OK, subject="precision", text=job.settings.precision.value)
 
 
 def needs_gpu(job: Job) -> bool:

@@ -118,7 +118,7 @@ class Goal(luigi.Task):
         with one_message():
             jobs.lock_workspace(self.job)
             jobs.check_space(self.job, self.stages())
-            jobs.check_precision(self.job)
+            jobs.require_precision(self.job)
 
     def run(self) -> None:
         """Point `current` at the stages that were asked for, and say what they hold."""

@@ -134,6 +134,14 @@ def test_factors_in_bfloat16_lie_near(faces: FaceBatch, bfloat16: None) -> None:
         assert (half[name] != values).any(), "this is float32"
 
 
+def test_angles_in_bfloat16_lie_near(faces: FaceBatch, bfloat16: None) -> None:
+    whole, half = (measure("fr_pose", faces, p).columns for p in (Precision.FLOAT32, Precision.BFLOAT16))
+    for name, degrees in whole.items():
+        difference = np.abs(half[name] - degrees)
+        assert 0 < np.median(difference) < 0.3
+        assert np.quantile(difference, 0.95) < 4
+
+
 def test_rows_in_bfloat16_do_not_depend_on_their_number(faces: FaceBatch, bfloat16: None) -> None:
     whole = measure("fr_feature", faces, Precision.BFLOAT16).columns["embedding"]
     part = FaceBatch(keys=faces.keys[:7], identities=faces.identities[:7], images=faces.images[:7])
