@@ -57,11 +57,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True, help="name or TOML file of the data set")
     parser.add_argument("--device", type=Device, choices=list(Device), default=Device.CUDA)
-    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--images", type=int, default=128, help="for the networks; labels have twice as many")
     parser.add_argument("--networks", nargs="+", default=ALL, choices=ALL)
     parser.add_argument("--pose", default="face_mesh", help="of the labels")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="of the labels")
-    parser.add_argument("--seconds", type=float, default=1.5, help="for which a network is repeated")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for which a network is repeated")
     parser.add_argument("--json", type=Path, help="file for the figures")
     given = parser.parse_args()
     quieten_process()
@@ -165,7 +165,7 @@ def rate_of(labeler: Labeler, faces: list[FaceBatch], seconds: float) -> float:
 
 def compare_labels(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The share of images of the same class in labels made on the processor and on the device, factor by factor."""
-    words = ["--models-pose", given.pose, "--limit", str(given.images), "--report-page", "false"]
+    words = ["--models-pose", given.pose, "--limit", str(2 * given.images), "--report-page", "false"]
     tables = []
     for device in dict.fromkeys((Device.CPU, given.device)):
         workspace = folder / f"labels-{device}"

@@ -50,6 +50,7 @@ TITLES = {
     "training": "Training",
     "resume": "A training that is killed",
     "training_compiled": "Training, compiled",
+    "training_graphs": "Training, 32 images a step, compiled with CUDA graphs",
 }
 
 
@@ -147,6 +148,7 @@ _RENDERERS: Mapping[str, Callable[[Figures], Iterator[str]]] = {
     "training": _training,
     "resume": _resume,
     "training_compiled": _training,
+    "training_graphs": _training,
 }
 
 

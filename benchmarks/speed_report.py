@@ -101,7 +101,8 @@ def print_report(report: Report) -> None:
     if any(part.trains and part.timing.rate > report.ideal for part in report.parts.values()):
         console.print("a part beats its ceiling: the machine does other work too; measure again when it is idle")
     console.print(_tabulate_parts(report))
-    console.print(_tabulate_workers(report))
+    if report.workers:
+        console.print(_tabulate_workers(report))
     console.print(_tabulate_aims(report))
 
 

@@ -108,6 +108,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     add("--prompts", type=int, help="that the released way encodes; default all 360 on a GPU, 60 on a processor, where "
         "the time of the others is estimated")  # fmt: skip
     add("--ours", action="store_true", help="leave the released way out")
+    add("--brief", action="store_true", help="leave out how the loader does with other numbers of workers")
     add("--json", type=Path, help="file for the figures")
     options, others = parser.parse_known_args(arguments)
     if options.labels and not options.dataset:
@@ -137,7 +138,7 @@ def measure_all(options: argparse.Namespace, others: Sequence[str], folder: Path
         measure_ours(report, bench, folder / "run")
         if not options.ours:
             measure_released(report, bench)
-    if not options.ours:
+    if not options.brief:
         report.workers = compare_workers(data, config.seed, min(TABLE_SECONDS, options.seconds))
     report.aims = find_aims(report, config.batch, options.prompts)
     return report
