@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _DEPTHWISE = 8
 """A multiply-add of a depthwise convolution, which reuses no value, may take as long as so many of a product."""
 
-_PRELU = 128
-"""A value of a PReLU, which ONNX Runtime computes one by one, may take as long as so many multiply-adds (1 ns)."""
+_PRELU = 2 * _DEPTHWISE
+"""A value of a PReLU may take as long as so many: it runs as two depthwise convolutions (labelers/prelu.py)."""
 
 _SECONDS = 0.2
 """For which a network is repeated; the fastest run counts."""

@@ -18,6 +18,7 @@ from labelers.denormals import flush_denormals
 from labelers.device import Device, ProviderError
 from labelers.picture_input import PICTURES, Colour, take_pictures
 from labelers.precision import Bfloat16Session, Precision, check_precision, check_tensor_float, to_float16
+from labelers.prelu import split_prelu
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -217,6 +218,9 @@ def open_model(  # noqa: PLR0913 - a network, what it is said to be, and how to 
     free = free_batch(model)
     if precision is Precision.FLOAT16:
         free = to_float16(free)
+    # A GPU's PReLU is one pass, and OpenVINO's is fast.
+    if device is Device.CPU and precision is Precision.FLOAT32:
+        free = split_prelu(free)
     session = _open_session(take_pictures(free, input).SerializeToString(), path, device, precision)
     return Network(session, path=path, spec=input, batch=batch, precision=precision)
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pipeline.job import Job
 
 LEAST_SHARE = 0.2
-"""Of its bound, a network is slow below. On a sound core the networks that this project knows reach 0.58 to
-0.95 (docs/scale.md)."""
+"""Of its bound, a network is slow below. On a sound core the networks that this project knows reach 0.61 to
+1.04 (docs/scale.md)."""
 
 _BATCH = 4
 """Pictures in a run at most: the speed hardly depends on it, and a large network is measured in a second or two."""

@@ -76,7 +76,7 @@ def test_counts_every_kind_of_node_by_hand() -> None:
     found = count_arithmetic(make_model(nodes, weights), input=picture(8))
     assert found.multiply_adds == 384 * 27 + 216 * 9 + 144 * 3 + 144 * 20 + 10 * 720 + 3 * 10
     assert (found.depthwise, found.prelu_values) == (216 * 9, 384)
-    assert found.bound == found.multiply_adds + 7 * found.depthwise + 128 * found.prelu_values
+    assert found.bound == found.multiply_adds + 7 * found.depthwise + 16 * found.prelu_values
 
 
 def test_counts_networks_whose_shapes_are_computed_within(real_data: Path) -> None:
