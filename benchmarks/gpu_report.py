@@ -45,6 +45,7 @@ def render(found: Figures) -> Iterator[str]:
 TITLES = {
     "networks": "Networks: the device beside the processor in float32",
     "labels": "LabelAll",
+    "same_classes": "Labels: the device beside the processor",
     "nearest": "The nearest of all class centres",
     "all_pairs": "All pairs",
     "training": "Training",
@@ -67,11 +68,15 @@ def _networks(figures: Figures) -> Iterator[str]:
         same = ", ".join(f"{_words(name)} {value:.6g}" for name, value in line.items() if _compares(name))
         rows.append((line["network"], line["precision"], f"{rate:,.0f}", f"{bound:,.0f}", f"{rate / bound:.2f}", same))
     yield from _table(("network", "precision", "images/s", "bound", "share", "beside the processor"), rows)
-    labels = figures["labels"]
-    yield ""
-    shares = ", ".join(f"{name} {share:.2%}" for name, share in labels["same_class"].items())
-    yield f"Labels of {labels['images']} images made on both, of the same class: {shares} (aim {labels['aim']:.1%})."
-    if (difference := labels["largest_difference_quality"]) is not None:
+
+
+def _same_classes(figures: Figures) -> Iterator[str]:
+    shares = ", ".join(f"{name} {share:.2%}" for name, share in figures["same_class"].items())
+    yield (
+        f"{figures['images']} images in {figures['precision']}, and in float32 on the processor, of the same class: "
+        f"{shares} (aim {figures['aim']:.1%})."
+    )
+    if (difference := figures["largest_difference_quality"]) is not None:
         yield f"Their quality differs by {difference:.2g} at most."
 
 
@@ -143,6 +148,7 @@ def _resume(figures: Figures) -> Iterator[str]:
 _RENDERERS: Mapping[str, Callable[[Figures], Iterator[str]]] = {
     "networks": _networks,
     "labels": _labels,
+    "same_classes": _same_classes,
     "nearest": _nearest,
     "all_pairs": _all_pairs,
     "training": _training,
@@ -155,7 +161,7 @@ _RENDERERS: Mapping[str, Callable[[Figures], Iterator[str]]] = {
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
     """A Markdown table."""
     for row in (head, ("---",) * len(head), *rows):
-        yield f"| {' | '.join(row)} |"
+        yield f"| {' | '.join(cell.replace('|', '/') for cell in row)} |"
 
 
 def _number(value: float | None) -> str:

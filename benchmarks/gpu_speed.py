@@ -6,7 +6,7 @@ Needs no data: without `--dataset` the images are those of the embedded sample, 
 many images. The recogniser is an iresnet50 with random weights and 85,742 class centres are compared, both as costly as
 real ones.
 
-LabelAll runs twice, on a fifth of the images and on all. What an image more costs is the slope between the two, for
+LabelAll runs twice, on a tenth of the images and on all. What an image more costs is the slope between the two, for
 every stage: so the start of processes and models counts once, and in the projection too. Beside it stands the rate of
 the stage's labeler alone, in one process, on images that are decoded already; on a processor times the cores; and for
 the anchors that of the products of all embeddings with all centres and nothing else. A stage may be faster than that on
@@ -47,7 +47,7 @@ STAGES = ("index", "blur", "pose", "factors", "embeddings", "centres", "anchors"
 ON_GPU = ("pose", "factors", "embeddings", "anchors")
 BESIDE = ("blur",)
 """Stages that a run on a GPU computes at the same time, on the processor."""
-FIRST = 5
+FIRST = 10
 """The share of the images in the first run is one in so many."""
 AIM_MINUTES = 15
 
@@ -68,7 +68,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if given.recogniser == NETWORK:
+        if given.recogniser == NETWORK and NETWORK not in load_registry().entries:
             write_network(folder)
         head = write_head(folder, given.classes)
         dataset = given.dataset or make_data(folder / "made", given.images)

@@ -29,6 +29,7 @@ from benchmarks.our_loop import Rows, SyntheticStep, compare_workers, time_loade
 from benchmarks.speed_data import find_faces
 from benchmarks.speed_probe import count_flops, count_waits, matrix_rate, measure, time_steps
 from benchmarks.speed_report import Aim, Report, print_report
+from data_manifests.files import write_atomically
 from training.config import Compilation
 from training.data import TrainingSet, load_training_set
 from training.model import JOINT
@@ -85,8 +86,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         report = measure_all(options, others, Path(name))
     print_report(report)
-    if options.json:
-        options.json.write_text(json.dumps(report.to_json(), indent=1) + "\n")
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -136,12 +135,20 @@ def measure_all(options: argparse.Namespace, others: Sequence[str], folder: Path
         bench = Bench(config=config, data=data, ranks=ranks, seconds=options.seconds, prompts=options.prompts)
         report = Report(machine=describe(bench, faces.text))
         measure_ours(report, bench, folder / "run")
+        save(report, config.batch, options)  # what follows takes longer, and may not fit into the memory
         if not options.ours:
             measure_released(report, bench)
     if not options.brief:
         report.workers = compare_workers(data, config.seed, min(TABLE_SECONDS, options.seconds))
-    report.aims = find_aims(report, config.batch, options.prompts)
+    save(report, config.batch, options)
     return report
+
+
+def save(report: Report, batch: int, options: argparse.Namespace) -> None:
+    """Compare what was reached so far with the aims, and write it into the file for the figures."""
+    report.aims = find_aims(report, batch, options.prompts)
+    if options.json:
+        write_atomically(options.json, lambda file: file.write(json.dumps(report.to_json(), indent=1).encode()))
 
 
 def describe(bench: Bench, text: str) -> dict[str, Any]:

@@ -22,6 +22,9 @@ class ProviderError(RuntimeError):
     """The device asked for cannot be used; says what to install or choose."""
 
 
+_CAPABILITY = (75, 76)
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of CUDA's driver."""
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 """The environment variable by which CUDA shows a process some of the GPUs."""
 
@@ -35,12 +38,24 @@ def list_gpus() -> list[str]:
 
 def _count_gpus() -> int:
     """How many CUDA shows here, by its driver; 0 where there is none."""
+    return _ask_driver("cuDeviceGetCount") or 0
+
+
+def gpu_capability() -> tuple[int, int] | None:
+    """Compute capability of the first GPU, such as (9, 0), by its driver; None where there is none."""
+    major, minor = (_ask_driver("cuDeviceGetAttribute", attribute, 0) for attribute in _CAPABILITY)
+    return None if major is None or minor is None else (major, minor)
+
+
+def _ask_driver(function: str, *arguments: int) -> int | None:
+    """The number that a function of CUDA's driver gives; None where there is no driver, or it has none to give."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    return 0 if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) else count.value
+        return None
+    found = ctypes.c_int(0)
+    failed = cuda.cuInit(0) or getattr(cuda, function)(ctypes.byref(found), *arguments)
+    return None if failed else found.value
 
 
 def choose_gpus(wanted: int) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -21,8 +23,6 @@ from labelers.precision import Bfloat16Session, Precision, check_precision, chec
 from labelers.prelu import split_prelu
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 __all__ = [
@@ -147,7 +147,7 @@ class Network:
                     f"{self.path}: output {number} is {list(output.shape)} for a batch of {self.batch}: {remedy}"
                 )
             for row, single in zip(rows, alone, strict=True):
-                scale = float(np.abs(single[number]).max(initial=0.0))
+                scale = float(np.abs(output).max(initial=0.0))
                 difference = float(np.abs(output[row] - single[number][0]).max(initial=0.0))
                 if not difference <= tolerance * scale:
                     raise NetworkError(
@@ -295,10 +295,25 @@ def _cuda_provider(precision: Precision) -> tuple[tuple[str, dict[str, str]], st
         )
     if precision is Precision.TF32:
         check_tensor_float()
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        onnxruntime.preload_dlls()
+    said = _load_cuda()
     # Tensor-float arithmetic keeps 10 bits of mantissa: only where it is asked for. The exhaustive search for an
     # algorithm may choose another one in every process, and values would differ between runs.
     options = {"use_tf32": str(int(precision is Precision.TF32)), "cudnn_conv_algo_search": "HEURISTIC"}
-    return ("CUDAExecutionProvider", options), said.getvalue().strip()
+    return ("CUDAExecutionProvider", options), said
+
+
+def _load_cuda() -> str:
+    """Load CUDA's libraries from the packages nvidia-*, which may lie in another folder than ONNX Runtime.
+
+    Returns:
+        What ONNX Runtime says of those that it does not find.
+    """
+    found = importlib.util.find_spec("nvidia")
+    places = [Path(place) for place in found.submodule_search_locations or ()] if found else []
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        for name in ("cuda", "cudnn"):
+            pattern = "cudnn/lib" if name == "cudnn" else "cu[0-9]*/lib"
+            folder = next((str(folder) for place in places for folder in sorted(place.glob(pattern))), None)
+            onnxruntime.preload_dlls(cuda=name == "cuda", cudnn=name == "cudnn", directory=folder)
+    return said.getvalue().strip()

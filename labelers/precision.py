@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from labelers.device import Device, ProviderError
+from labelers.device import Device, ProviderError, gpu_capability
 
 if TYPE_CHECKING:
     import onnx
@@ -67,10 +67,8 @@ def check_tensor_float() -> None:
     Raises:
         ProviderError: if it does not; names what to set.
     """
-    import torch  # noqa: PLC0415 - takes seconds, and only this precision needs it
-
     # Where there is no GPU at all, the session says so.
-    if torch.cuda.is_available() and (found := torch.cuda.get_device_capability()) < _AMPERE:
+    if (found := gpu_capability()) is not None and found < _AMPERE:
         raise ProviderError(
             f"precision = {Precision.TF32} needs a GPU of compute capability 8.0 or more (Ampere), not"
             f" {found[0]}.{found[1]}: set [models] precision = {Precision.FLOAT32} or {Precision.FLOAT16}"

@@ -61,7 +61,7 @@ VERSIONS: dict[str, Version] = {
             "tflite.py",
             "tflite_to_onnx.py",
         ),
-        code="ca3430d327cb90de747611f2f5c556dc8960c78c67b73f21589a30d234553fd5",
+        code="7014e4d29ce92811cbf90d8f768df8d5af083195139bec35bcd46f312ca60c60",
     ),
     "factors": Version(
         number=1,
@@ -75,7 +75,7 @@ VERSIONS: dict[str, Version] = {
             "denormals.py",
             "factors.py",
         ),
-        code="59b817ec4d8245a7a67157ed9c7dc9e025400c1dc2a4d8a8cc0f53a02185645a",
+        code="a409947500ca4fb91456b87c6d34730ee9570175a9b53fa72526ef34ff581f7f",
     ),
     "embeddings": Version(
         number=1,
@@ -89,7 +89,7 @@ VERSIONS: dict[str, Version] = {
             "denormals.py",
             "recognition.py",
         ),
-        code="958b429393f71ddf6a77d41a52f22159f51a433a09b3463969360761940c1169",
+        code="ff89673a62999df21f95263e52fdb9c458aee926b46daddd05dc88567c7a9aaa",
     ),
     "centres": Version(
         number=1,

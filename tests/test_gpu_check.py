@@ -39,6 +39,7 @@ def test_it_runs_whole_and_writes_its_section(tmp_path: Path) -> None:
     assert not [step for step in found["steps"].values() if "error" in step]
     by_network = {line["network"]: line for line in found["steps"]["networks"]["figures"]["networks"]}
     assert by_network["fr_feature"]["least_cosine"] == pytest.approx(1.0, abs=1e-6)
+    assert set(found["steps"]["same_classes"]["figures"]["same_class"].values()) == {1.0}
     assert found["steps"]["resume"]["figures"]["resumed"]["unequal"] == 0
     assert [s["stage"] for s in found["steps"]["labels"]["figures"]["stages"]][-1] == "labels"
     text = document.read_text()
@@ -70,10 +71,13 @@ def test_the_section_is_added_where_there_is_none_and_tells_of_failures(tmp_path
     document = tmp_path / "scale.md"
     step = {"seconds": 3.0, "peak_process_mib": 100.0, "error": "python -m x ended with 1: Traceback\nNo such GPU"}
     found = {"gpu": "NVIDIA H200, 580.65.06, 143771", "machine": {"cores": 16, "processor": "X"}, "torch": "2.15"}
-    found |= {"seconds": 9.0, "versions": {"onnxruntime-gpu": "1.31.1"}, "steps": {"networks": step}}
+    never = run(Step(name="labels", words=("a",), seconds=60.0), HERE, {}, 0.0)
+    steps = {"networks": step, "labels": never}
+    found |= {"seconds": 9.0, "versions": {"onnxruntime-gpu": "1.31.1"}, "steps": steps}
     write_section(document, found)
     once = document.read_text()
     assert "It failed: `No such GPU`" in once
+    assert "It failed: `no time was left for it`" in once
     assert "NVIDIA H200" in once
     write_section(document, found)
     assert document.read_text() == once

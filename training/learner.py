@@ -15,7 +15,7 @@ from training.heads import Heads
 from training.model import QualityModel, build_merged, build_model
 from training.objective import Objective
 from training.optimiser import load_state
-from training.scorer import Scorer
+from training.scorer import Scorer, full_float32
 from training.tower import Tower, build_image_tower
 from training.weights import load_strictly
 
@@ -124,7 +124,7 @@ class Learner:
             float32 [n, 18], the numbers of `training.scorer.OUTPUTS` side by side, on the CPU.
         """
         scorer = Scorer(self.heads.model, self.heads.merged, self._config.terms.score)
-        with self._evaluating():
+        with self._evaluating(), full_float32(self._ranks.device):
             outputs = scorer(images.to(self._ranks.device, non_blocking=True))
         return torch.cat([output.reshape(len(images), -1) for output in outputs], dim=1).cpu()
 

@@ -27,6 +27,7 @@ from data_manifests.verification import VerificationError
 from labelers.denormals import flush_denormals
 from labelers.faces import SIDE
 from training.config import Device
+from training.cores import MOST_READERS, share_of_cores
 from training.progress import Meter, describe_duration
 from training.ranks import DeviceError
 from training.scoring.inputs import InputError, open_images
@@ -147,7 +148,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--flip-average", action="store_true", help="the mean over each image and its mirror image; takes twice as long"
     )
-    add("--threads", type=_positive, default=2, help="which read and decode (default: 2)")
+    add("--threads", type=_positive, default=share_of_cores(), help="which read and decode; left out: one for every core "
+        f"that the process may use, at most {MOST_READERS}")  # fmt: skip
     return result
 
 

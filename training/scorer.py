@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from data_manifests.tables import QUALITY_CLASSES, Factor
@@ -53,3 +55,13 @@ class Scorer(nn.Module):
         marginals = log_marginals(log_joint)
         p_quality = marginals.quality.exp() if self.merged is None else self.merged(log_factors(log_joint).exp())
         return quality_score(p_quality), p_quality, *(marginals.of(factor).exp() for factor in Factor)
+
+
+def full_float32(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Convolutions by fixed algorithms without tensor-float on a GPU, so that scores are those of the CPU."""
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    flags: contextlib.AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    return flags

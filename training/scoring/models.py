@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from training.onnx_file import INPUT, Note
 from training.ranks import DeviceError
 from training.released import load_released
 from training.run_folder import CHECKPOINTS, MODEL
-from training.scorer import OUTPUTS, Scorer
+from training.scorer import OUTPUTS, Scorer, full_float32
 from training.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -151,23 +150,13 @@ def _run_by_torch(scorer: Scorer, device: torch.device) -> Callable[[NDArray[np.
 
     @torch.inference_mode()
     def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with _full_float32(device):
+        with full_float32(device):
             outputs = scorer(torch.from_numpy(images).to(device))
             joined = torch.cat([output.reshape(len(images), -1) for output in outputs], dim=1)  # [N, 18]
         found: NDArray[np.float32] = joined.cpu().numpy()
         return found
 
     return run
-
-
-def _full_float32(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Convolutions by fixed algorithms without tensor-float on a GPU, so that scores are those of the CPU."""
-    if device.type != "cuda":
-        return contextlib.nullcontext()
-    flags: contextlib.AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
-    return flags
 
 
 def _open_onnx(path: Path, device: Device) -> tuple[Score | None, Callable[[NDArray[np.uint8]], NDArray[np.float32]]]:
