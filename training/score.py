@@ -148,8 +148,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--flip-average", action="store_true", help="the mean over each image and its mirror image; takes twice as long"
     )
-    add("--threads", type=_positive, default=share_of_cores(), help="which read and decode; left out: one for every core "
-        f"that the process may use, at most {MOST_READERS}")  # fmt: skip
+    add("--threads", type=_positive, default=share_of_cores(),
+        help=f"which read and decode; left out: one for every core that it may use, at most {MOST_READERS}")  # fmt: skip
     return result
 
 
