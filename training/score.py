@@ -149,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
         "--flip-average", action="store_true", help="the mean over each image and its mirror image; takes twice as long"
     )
     add("--threads", type=_positive, default=share_of_cores(),
-        help=f"which read and decode; left out: one for every core that it may use, at most {MOST_READERS}")  # fmt: skip
+        help=f"which read and decode; left out: one for every core it may use, at most {MOST_READERS}")  # fmt: skip
     return result
 
 
