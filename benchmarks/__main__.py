@@ -8,6 +8,8 @@ import sys
 SCRIPTS = (
     "benchmarks.bench_cpbd",
     "benchmarks.labels_speed",
+    "benchmarks.denormals",
+    "benchmarks.nearest_speed",
     "benchmarks.error_reject_speed",
     "benchmarks.all_pairs_speed",
     "benchmarks.train_speed",
