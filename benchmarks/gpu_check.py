@@ -100,6 +100,8 @@ def main(arguments: list[str] | None = None) -> None:
     if given.source:
         write_section(given.document, json.loads(given.source.read_text()))
         return
+    if given.device is Device.CUDA and not list_gpus():
+        sys.exit("CUDA shows no GPU here: `python -m pipeline doctor --execution-device cuda` says why")
     if given.pack:
         pack(given.pack)
         return
@@ -138,7 +140,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--packed", type=Path, help="such a folder")
     add("--steps", nargs="+", choices=[step.name for step in STEPS], help="these alone")
     add("--budget", type=float, default=BUDGET_SECONDS, help="seconds for all steps (default: %(default)s)")
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    for path in (given.source, given.packed):
+        if path is not None and not path.exists():
+            parser.error(f"{path} is not there")
+    return given
 
 
 def pack(folder: Path) -> None:

@@ -28,6 +28,8 @@ def render(found: Figures) -> Iterator[str]:
     machine = found["machine"]
     where = found["gpu"] or "no GPU"
     yield f"{where}; {machine['cores']} cores of {machine['processor']}; {found['seconds']:.0f} s in all."
+    if found["small"]:
+        yield "Only a small run, which shows that it works: its figures tell nothing."
     yield f"PyTorch {found['torch']}, ONNX Runtime {found['versions']['onnxruntime-gpu']}."
     for name, step in found["steps"].items():
         yield ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -15,8 +16,10 @@ from data_manifests.image_folder import ImageFolder
 from data_manifests.manifest import Centres, Format, Manifest, load_manifest
 from data_manifests.models import load_registry
 from data_manifests.network import POSE_KINDS, Kind
+from data_manifests.recordio import RecordError, RecordFile
 from data_manifests.sample import make_sample
 from data_manifests.weights import WeightsMissingError, fetch, sha256_of_entry
+from labelers.device import Device, choose_gpus
 from labelers.precision import check_processor
 from pipeline.catalogue import Inputs, build_stages
 from pipeline.images import ImageSource
@@ -45,8 +48,6 @@ MEASURED_STAGES = ("index", *(stage.name for stage in PIXEL_STAGES))
 
 _SAFETY = 1.2
 _WORTH_SAYING = 10**9
-_BYTES_A_LINE = 12
-"""An .idx has at least so many bytes a record once it is large."""
 _BYTES_AN_IMAGE = 500
 """An encoded face of 112x112 hardly has fewer bytes."""
 
@@ -245,8 +246,9 @@ def estimate_images(job: Job) -> int:
         return len(ImageFolder(manifest.image_root))
     if manifest.format is Format.VERIFICATION:
         return 2 * manifest.pairs if manifest.pairs else manifest.data_path.stat().st_size // _BYTES_AN_IMAGE
-    index = manifest.data_path.with_suffix(".idx")
-    return index.stat().st_size // _BYTES_A_LINE if index.is_file() else 0
+    with contextlib.suppress(RecordError, OSError), RecordFile(manifest.data_path) as records:
+        return len(records)
+    return 0  # what is wrong with the file is said when it is indexed
 
 
 def check_space(job: Job, specs: Iterable[StageSpec]) -> None:
@@ -268,14 +270,16 @@ def check_space(job: Job, specs: Iterable[StageSpec]) -> None:
         logger.info("about %.1f GB will be written, %.1f GB are free", needed / 1e9, free / 1e9)
 
 
-def require_precision(job: Job) -> None:
+def require_device(job: Job) -> None:
     """See to it before anything is computed that this machine can compute as asked; Dask's workers see for themselves.
 
     Raises:
-        ProviderError: if its processor lacks the instructions; names what to set.
+        ProviderError: if it has fewer GPUs, or its processor lacks the instructions; names what to set.
     """
     if not job.settings.dask:
         check_processor(job.settings.precision)
+        if job.settings.device is Device.CUDA:
+            choose_gpus(job.settings.gpus)
 
 
 def free_bytes(folder: Path) -> int:

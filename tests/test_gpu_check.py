@@ -46,6 +46,7 @@ def test_it_runs_whole_and_writes_its_section(tmp_path: Path) -> None:
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "| fr_feature | float32 |" in text
+    assert "Only a small run" in text
     assert "stale" not in text.partition(BEGIN)[2]
 
 
@@ -73,7 +74,7 @@ def test_the_section_is_added_where_there_is_none_and_tells_of_failures(tmp_path
     found = {"gpu": "NVIDIA H200, 580.65.06, 143771", "machine": {"cores": 16, "processor": "X"}, "torch": "2.15"}
     never = run(Step(name="labels", words=("a",), seconds=60.0), HERE, {}, 0.0)
     steps = {"networks": step, "labels": never}
-    found |= {"seconds": 9.0, "versions": {"onnxruntime-gpu": "1.31.1"}, "steps": steps}
+    found |= {"small": False, "seconds": 9.0, "versions": {"onnxruntime-gpu": "1.31.1"}, "steps": steps}
     write_section(document, found)
     once = document.read_text()
     assert "It failed: `No such GPU`" in once

@@ -45,10 +45,11 @@ def sum_costs(job: Job, forecasts: list[Forecast], goal: str) -> list[str]:
     if known:
         time, disk = (sum(getattr(found, name) for found in known) for name in ("seconds", "disk_bytes"))
         free = free_bytes(job.store.root)
+        alone = f"; of {', '.join(found.stage for found in known)} alone" if len(known) < len(forecasts) else ""
         lines.append(
             f"about {describe_time(time)}, {human_bytes(disk)} of disk ({human_bytes(free)} free) "
             f"and {human_bytes(held)} of memory ({human_bytes(memory_bytes())} here), on this machine with as many "
-            "processes as the runs by which this is judged; their start counts, so longer runs are faster"
+            f"processes as the runs by which this is judged; their start counts, so longer runs are faster{alone}"
         )
     unknown = [found for found in forecasts if not found.run]
     if known and any(found.stage == BY_CENTRE for found in unknown):

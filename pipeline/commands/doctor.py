@@ -17,6 +17,7 @@ from data_manifests.manifest import LABELLED_FORMATS
 from data_manifests.recordio import UNKNOWN_IDENTITY
 from data_manifests.weights import WeightsError, find
 from labelers.device import Device, ProviderError
+from labelers.precision import check_processor
 from pipeline.cluster import START_WORKERS, ClusterError
 from pipeline.commands.common import Dataset, console, human_bytes, job_of
 from pipeline.commands.costs import sum_costs
@@ -27,7 +28,7 @@ from pipeline.commands.settings import with_settings
 from pipeline.execution import check_locks
 from pipeline.forecast import forecast
 from pipeline.index import index_images
-from pipeline.job import MEASURED_STAGES, free_bytes, require_precision, workspace_root
+from pipeline.job import MEASURED_STAGES, free_bytes, workspace_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +102,8 @@ def check_packages() -> Iterator[Finding]:
 def check_precision(job: Job) -> Iterator[Finding]:
     """Whether the processor computes in the numbers that are asked for."""
     try:
-        require_precision(job)
+        if not job.settings.dask:  # whose workers see for themselves
+            check_processor(job.settings.precision)
     except ProviderError as error:
         yield Finding(verdict=Verdict.BAD, subject="precision", text=str(error))
     else:

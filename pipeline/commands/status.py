@@ -138,10 +138,11 @@ def read_output(store: Store, stage: str) -> Output | None:
     worked = [run for run in runs if run.get("rows_computed")] or runs
     newest: dict[str, Any] = worked[-1] if worked else {}
     made_from = (store.recall(stage, name) or {}).get("parameters", {})
+    precision = [made_from["precision"]] if "precision" in made_from else []
     files = list((store.root / stage / name).glob("*.parquet"))
     return Output(
         name=name,
-        maker=next((str(made_from[key]) for key in _MAKERS if key in made_from), ""),
+        maker=" ".join([next((str(made_from[key]) for key in _MAKERS if key in made_from), ""), *precision]).strip(),
         rows=sum(pq.read_metadata(file).num_rows for file in files) if files and stage != EVALUATION else None,
         not_ok={cause: count for cause, count in newest.get("status", {}).items() if cause != "ok"},
         seconds=sum(run["wall_seconds"] for run in worked),

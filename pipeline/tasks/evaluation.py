@@ -149,7 +149,7 @@ class EvaluateQuality(luigi.Task):
                 jobs.lock_workspace(benchmark.job)
                 needed = {spec.fingerprint: spec for _, last in benchmark.needed() for spec in last.closure()}
                 jobs.check_space(benchmark.job, needed.values())
-                jobs.require_precision(benchmark.job)
+                jobs.require_device(benchmark.job)
             read_lists(self.plan)
 
     def _stages(self, benchmark: PlannedBenchmark) -> list[Stage]:

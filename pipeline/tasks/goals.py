@@ -114,11 +114,11 @@ class Goal(luigi.Task):
         return self.last.of(self.job, luigi_processes())
 
     def _begin(self) -> None:
-        """Take the data set's folder, compare the space needed with what is free, and look at the processor."""
+        """Take the data set's folder, compare the space needed with what is free, and look at the device."""
         with one_message():
             jobs.lock_workspace(self.job)
             jobs.check_space(self.job, self.stages())
-            jobs.require_precision(self.job)
+            jobs.require_device(self.job)
 
     def run(self) -> None:
         """Point `current` at the stages that were asked for, and say what they hold."""

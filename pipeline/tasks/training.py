@@ -186,6 +186,9 @@ class TrainQuality(luigi.Task):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        with one_message():
+            if self.gpus < 0:
+                raise JobError(f"--gpus {self.gpus}: give a number of GPUs, or leave it out")
         self.labels = LabelAll(dataset=self.dataset, limit=self.limit, workspace=self.workspace)
         labels = self.labels.job.stages["labels"]
         parameters = {name: getattr(self, name) for name in ("recipe", "tower", "pretrained", "seed", "options")}

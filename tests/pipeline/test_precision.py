@@ -12,7 +12,7 @@ from labelers.device import Device, ProviderError
 from labelers.precision import Precision, check_processor
 from pipeline.catalogue import Inputs, build_stages
 from pipeline.commands.doctor import Verdict, check_precision
-from pipeline.job import require_precision, resolve
+from pipeline.job import require_device, resolve
 from tests.pipeline.conftest import Factory
 
 if TYPE_CHECKING:
@@ -84,17 +84,17 @@ def test_a_processor_without_the_instructions_is_told_before_anything_runs(
     (tmp_path / "cpuinfo").write_text("flags\t\t: fpu avx2\n")
     monkeypatch.setattr(module, "PROCESSOR", tmp_path / "cpuinfo")
     job = resolve("sample", workspace=tmp_path)
-    require_precision(job)
+    require_device(job)
     assert [finding.verdict for finding in check_precision(job)] == [Verdict.OK]
     job = replace(job, settings=job.settings.model_copy(update={"precision": Precision.BFLOAT16}))
     with pytest.raises(ProviderError, match="AVX512_BF16"):
-        require_precision(job)
+        require_device(job)
     (finding,) = check_precision(job)
     assert finding.verdict is Verdict.BAD
     assert "precision = float32" in finding.text
     # The processors that count are then those of Dask's workers, who look when they open the network.
     job = replace(job, settings=job.settings.model_copy(update={"dask": "tcp://host:8786"}))
-    require_precision(job)
+    require_device(job)
 
 
 def test_bfloat16_gives_the_same_bytes_in_any_process(labelled_sample: Factory, tmp_path: Path) -> None:

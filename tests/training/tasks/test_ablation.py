@@ -11,6 +11,7 @@ import pytest
 from data_manifests.tables import Factor
 from labelers import device
 from labelers.device import VISIBLE, ProviderError
+from pipeline.job import JobError
 from pipeline.tasks.ablation import ROWS, Ablation, AblationError, choose_rows
 from pipeline.tasks.training import run_training
 from training.config import Score
@@ -93,6 +94,11 @@ def test_other_rows_take_the_whole_device(
         assert row.resources == resources
         assert row.launch.processes == processes
         assert not row.launch.environment
+
+
+def test_no_number_of_gpus_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="--gpus -2: give a number of GPUs"):
+        ablation(tmp_path, rows="nqf,merged", device="cuda", gpus=-2).requires()
 
 
 def test_where_a_row_is_trained_does_not_decide_its_run(tmp_path: Path) -> None:
