@@ -100,11 +100,11 @@ def main(arguments: list[str] | None = None) -> None:
     if given.source:
         write_section(given.document, json.loads(given.source.read_text()))
         return
-    if given.device is Device.CUDA and not list_gpus():
-        sys.exit("CUDA shows no GPU here: `python -m pipeline doctor --execution-device cuda` says why")
     if given.pack:
         pack(given.pack)
         return
+    if given.device is Device.CUDA and not list_gpus():
+        sys.exit("CUDA shows no GPU here: `python -m pipeline doctor --execution-device cuda` says why")
     with tempfile.TemporaryDirectory() as folder:
         check(given, make_faces(given, Path(folder)))
 

@@ -30,6 +30,7 @@ from benchmarks.speed_data import find_faces
 from benchmarks.speed_probe import count_flops, count_waits, matrix_rate, measure, time_steps
 from benchmarks.speed_report import Aim, Report, print_report
 from data_manifests.files import write_atomically
+from pipeline.receipts import machine
 from training.config import Compilation
 from training.data import TrainingSet, load_training_set
 from training.model import JOINT
@@ -156,7 +157,7 @@ def describe(bench: Bench, text: str) -> dict[str, Any]:
     config, device = bench.config, bench.ranks.device
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "processor",
-        "processor": processor_name(),
+        "processor": machine()["processor"],
         "cores": len(os.sched_getaffinity(0)),
         "compute_threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -172,13 +173,6 @@ def describe(bench: Bench, text: str) -> dict[str, Any]:
         "faces": text,
         "released_prompts": bench.prompts,
     }
-
-
-def processor_name() -> str:
-    """What the system calls the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def measure_ours(report: Report, bench: Bench, root: Path) -> None:

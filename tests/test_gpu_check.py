@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import gpu_check
 from benchmarks.gpu_check import STEPS, Step, run
 from benchmarks.gpu_report import BEGIN, END, write_section
 from data_manifests.models import load_registry
@@ -48,6 +49,13 @@ def test_it_runs_whole_and_writes_its_section(tmp_path: Path) -> None:
     assert "| fr_feature | float32 |" in text
     assert "Only a small run" in text
     assert "stale" not in text.partition(BEGIN)[2]
+
+
+def test_packing_needs_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "PACKED", ("factors_mini",))
+    gpu_check.main(["--pack", str(tmp_path / "packed")])
+    assert (tmp_path / "packed" / "train.rec").is_file()
+    assert (tmp_path / "packed" / "factors_mini" / "factors_mini.onnx").is_file()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from data_manifests.evaluation_tables import ACCURACY, EVALUATION_TABLES
 from data_manifests.manifest import Format
 from data_manifests.pairs import PairList, read_pairs
 from labelers.denormals import flush_denormals
-from labelers.device import Device
 from pipeline.evaluation.asked import EvaluationError
 from pipeline.evaluation.images import read_embeddings, read_images, read_measure
 from pipeline.evaluation.plan import CORRELATED
@@ -184,7 +183,7 @@ class _Judge:
         """Compare a list of pairs, or known people all against all."""
         if job.manifest.format is Format.VERIFICATION:
             return self._compare_pairs(recogniser, job, embeddings, found)
-        device = Device(job.settings.device)
+        device = job.settings.device
         return compare_identities(embeddings, found, self._images.identities, self._options.fmrs, device)
 
     def _compare_pairs(
