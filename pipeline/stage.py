@@ -89,8 +89,8 @@ class Stage(luigi.Task):
         return {"gpu": 1} if on_gpu else {"cpu": 1}
 
     def can_use_gpu(self) -> bool:
-        """Whether the stage computes on a GPU where the settings ask for one."""
-        return False
+        """Whether it computes where the settings say; a stage that always computes on the processor says no."""
+        return True
 
     def requires(self) -> list[luigi.Task]:
         """The stages that are read, and the weights."""

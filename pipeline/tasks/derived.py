@@ -56,10 +56,6 @@ class Anchors(Stage):
     stage = "anchors"
     needs = (*Centres.needs, Centres)
 
-    def can_use_gpu(self) -> bool:
-        """Centres are compared there."""
-        return True
-
     def make(self) -> None:
         """Compare every embedding with all centres."""
         stages = self.job.stages

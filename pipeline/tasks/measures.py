@@ -71,8 +71,8 @@ class _PixelTask(Measure):
         return needed
 
     def can_use_gpu(self) -> bool:
-        """A network can, but for MediaPipe's FaceLandmarker, which has a process for every core."""
-        return bool(self.reads.role) and not isinstance(self.job.models[self.reads.role].output, MatrixOutput)
+        """All can but MediaPipe's FaceLandmarker, which has a process for every core."""
+        return not self.reads.role or not isinstance(self.job.models[self.reads.role].output, MatrixOutput)
 
     def opener(self) -> Opener:
         """What opens the labeler in a worker."""
