@@ -53,6 +53,7 @@ TITLES = {
     "training": "Training",
     "resume": "A training that is killed",
     "training_compiled": "Training, compiled",
+    "training_released": "Training beside the released way",
     "training_graphs": "Training, 32 images a step, compiled with CUDA graphs",
 }
 
@@ -156,6 +157,7 @@ _RENDERERS: Mapping[str, Callable[[Figures], Iterator[str]]] = {
     "training": _training,
     "resume": _resume,
     "training_compiled": _training,
+    "training_released": _training,
     "training_graphs": _training,
 }
 

@@ -37,7 +37,7 @@ __all__ = [
     "open_network",
 ]
 
-BATCH_TOLERANCE = {Precision.FLOAT32: 1e-3, Precision.TF32: 1e-2, Precision.FLOAT16: 1e-2, Precision.BFLOAT16: 5e-2}
+BATCH_TOLERANCE = {Precision.FLOAT32: 1e-3, Precision.TF32: 1e-2, Precision.FLOAT16: 5e-2, Precision.BFLOAT16: 5e-2}
 """How far a row may lie from the same row run alone, as a share of the output's largest value: rounding, not error."""
 
 
@@ -299,6 +299,8 @@ def _cuda_provider(precision: Precision) -> tuple[tuple[str, dict[str, str]], st
     # Tensor-float arithmetic keeps 10 bits of mantissa: only where it is asked for. The exhaustive search for an
     # algorithm may choose another one in every process, and values would differ between runs.
     options = {"use_tf32": str(int(precision is Precision.TF32)), "cudnn_conv_algo_search": "HEURISTIC"}
+    if precision is Precision.FLOAT16:
+        options["prefer_nhwc"] = "1"  # an iresnet50 is 1.3 times as fast on an H100
     return ("CUDAExecutionProvider", options), said
 
 
