@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labelers.device import Device, TorchProducts
-from labelers.threads import map_products, processor_threads
-from training.evaluation.all_pairs import AllPairs
-from training.evaluation.blocks import SHAPES, BlockShape
-from training.evaluation.impostor_threshold import find_window, product_error
-from training.evaluation.impostors import Impostors
-from training.evaluation.rejection_levels import RejectionLevels
+from labelers.runtime.device import Device, TorchProducts
+from labelers.runtime.threads import map_products, processor_threads
+from training.evaluation.pairs.all_pairs import AllPairs
+from training.evaluation.pairs.blocks import SHAPES, BlockShape
+from training.evaluation.pairs.impostor_threshold import find_window, product_error
+from training.evaluation.pairs.impostors import Impostors
+from training.evaluation.pairs.rejection_levels import RejectionLevels
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,8 +25,8 @@ import cv2
 import numpy as np
 from skimage import data as photos
 
-from data_manifests.recordio import RecordFile
-from labelers.blur import Blocks, BlurLabeler, Edges, cpbd, sobel
+from data_manifests.recordio.record_file import RecordFile
+from labelers.blur.scores import Blocks, BlurLabeler, Edges, cpbd, sobel
 from labelers.faces import FaceBatch, decode, grey
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ import onnxruntime
 from onnx import numpy_helper
 
 from benchmarks.iresnet import write_iresnet50
-from labelers.onnx import Colour, Device, InputSpec, open_network
-from pipeline.execution import quieten_process
-from pipeline.receipts import machine
+from labelers.runtime.onnx import Colour, Device, InputSpec, open_network
+from pipeline.execution.local import quieten_process
+from pipeline.storage.receipts import machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable

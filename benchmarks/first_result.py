@@ -24,16 +24,16 @@ import torch
 
 from benchmarks.plain_regressor import train_regressor
 from benchmarks.truth import replace_section
+from data_manifests.benchmarks.pairs import read_pairs
 from data_manifests.folds import Fold
-from data_manifests.pairs import read_pairs
+from pipeline.config.job import Job, resolve, workspace_root
 from pipeline.evaluation.images import read_embeddings
-from pipeline.job import Job, resolve, workspace_root
 from training import train_quality
-from training.config import Score
 from training.evaluation.compared import compare_identities, compare_pairs
 from training.evaluation.evaluate import Options, judge
-from training.model_file import load_model
-from training.scorer import Scorer
+from training.quality.config import Score
+from training.quality.model_file import load_model
+from training.quality.scorer import Scorer
 from training.scoring.inputs import decode_ahead, open_images
 
 if TYPE_CHECKING:

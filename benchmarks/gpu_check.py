@@ -29,13 +29,13 @@ from typing import Any
 from benchmarks import make_ms1mv2
 from benchmarks.gpu_report import write_section
 from benchmarks.published_way import write_network
-from data_manifests.environment import version_of
-from data_manifests.models import load_registry
-from data_manifests.network import Kind
 from data_manifests.sample import make_sample
-from data_manifests.weights import WeightsError, fetch
-from labelers.device import Device, list_gpus
-from pipeline.receipts import machine, versions
+from data_manifests.storage.environment import version_of
+from data_manifests.weights.entry import Kind
+from data_manifests.weights.files import WeightsError, fetch
+from data_manifests.weights.registry import load_registry
+from labelers.runtime.device import Device, list_gpus
+from pipeline.storage.receipts import machine, versions
 
 BUDGET_SECONDS = 420.0
 PACKED = ("fr_feature", "face_mesh", "fr_pose", "fsanet", "factors_mini")

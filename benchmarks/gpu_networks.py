@@ -21,26 +21,26 @@ import torch
 from benchmarks.labels_speed import slices
 from benchmarks.published_way import NETWORK, write_network
 from benchmarks.speed_probe import matrix_rate
-from data_manifests.files import write_atomically
-from data_manifests.models import load_registry
-from data_manifests.network import Kind
-from data_manifests.tables import Status
-from data_manifests.weights import WeightsError, find
-from labelers.arithmetic import count_arithmetic
-from labelers.device import Device
+from data_manifests.storage.atomic import write_atomically
+from data_manifests.tables.stages import Status
+from data_manifests.weights.entry import Kind
+from data_manifests.weights.files import WeightsError, find
+from data_manifests.weights.registry import load_registry
 from labelers.faces import decode_batch
-from labelers.precision import Precision
-from pipeline.execution import quieten_process
-from pipeline.index import index_images
-from pipeline.job import resolve
-from pipeline.openers import for_model, input_spec, read_models
+from labelers.runtime.arithmetic import count_arithmetic
+from labelers.runtime.device import Device
+from labelers.runtime.precision import Precision
+from pipeline.config.job import resolve
+from pipeline.execution.local import quieten_process
+from pipeline.stages.index import index_images
+from pipeline.stages.openers import for_model, input_spec, read_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from data_manifests.network import Entry
+    from data_manifests.weights.entry import Entry
     from labelers.faces import FaceBatch
-    from labelers.measures import Labeler, Measures
+    from labelers.labeler import Labeler, Measures
 
 ALL = (NETWORK, "fr_feature", "w600k_r50", "face_mesh", "fr_pose", "fsanet", "factors_mini")
 PRECISIONS = {Device.CPU: (Precision.FLOAT32,), Device.CUDA: (Precision.FLOAT32, Precision.FLOAT16)}

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load_file
 
 from benchmarks.speed_data import find_faces
-from labelers.device import Device
+from labelers.runtime.device import Device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -29,19 +29,19 @@ from benchmarks import make_ms1mv2
 from benchmarks.labels_speed import measure_kernels, rate_of, read_receipts, time_labels
 from benchmarks.nearest_speed import bare_products
 from benchmarks.published_way import CLASSES, NETWORK, write_head, write_network
-from data_manifests.models import load_registry
-from data_manifests.network import Kind
-from data_manifests.weights import fetch
-from labelers.device import Device
-from labelers.heads import load_head
-from labelers.precision import Precision
-from pipeline.job import resolve
-from pipeline.shards import MAX_PART_ROWS
+from data_manifests.weights.entry import Kind
+from data_manifests.weights.files import fetch
+from data_manifests.weights.registry import load_registry
+from labelers.anchors.head import load_head
+from labelers.runtime.device import Device
+from labelers.runtime.precision import Precision
+from pipeline.config.job import resolve
+from pipeline.storage.shards import MAX_PART_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pipeline.job import Job
+    from pipeline.config.job import Job
 
 STAGES = ("index", "blur", "pose", "factors", "embeddings", "centres", "anchors", "anchor_range", "labels")
 ON_GPU = ("pose", "factors", "embeddings", "anchors")

@@ -10,10 +10,10 @@ import onnx.version_converter
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from data_manifests.files import sha256_of
-from data_manifests.network import WeightFile
-from data_manifests.weights import find
-from labelers.batch_axis import free_batch, network_inputs
+from data_manifests.storage.atomic import sha256_of
+from data_manifests.weights.entry import WeightFile
+from data_manifests.weights.files import find
+from labelers.runtime.batch_axis import free_batch, network_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from data_manifests.network import Entry
+    from data_manifests.weights.entry import Entry
 
 CALIBRATION_FACES = 128
 OPSET = 13

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipeline.journal import NAME, count_begins
+from pipeline.execution.journal import NAME, count_begins
 
 ROOT = Path(__file__).resolve().parent.parent
 

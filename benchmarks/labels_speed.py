@@ -23,19 +23,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from data_manifests.weights import fetch
-from labelers.anchors import measure_anchors
-from labelers.arithmetic import core_rate, count_arithmetic
-from labelers.centres import accumulate
-from labelers.device import Device
+from data_manifests.weights.files import fetch
+from labelers.anchors.centres import accumulate
+from labelers.anchors.nearest import open_search
+from labelers.anchors.similarities import measure_anchors
 from labelers.faces import decode_batch
-from labelers.nearest import open_search
-from pipeline.execution import quieten_process
-from pipeline.index import index_images
-from pipeline.job import Job, resolve, workspace_root
-from pipeline.measure import SLICE_ROWS
-from pipeline.openers import for_stage, input_spec, read_models
-from pipeline.pixel_stages import PIXEL_STAGES
+from labelers.runtime.arithmetic import core_rate, count_arithmetic
+from labelers.runtime.device import Device
+from pipeline.config.job import Job, resolve, workspace_root
+from pipeline.config.pixel_stages import PIXEL_STAGES
+from pipeline.execution.local import quieten_process
+from pipeline.stages.index import index_images
+from pipeline.stages.measure import SLICE_ROWS
+from pipeline.stages.openers import for_stage, input_spec, read_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable

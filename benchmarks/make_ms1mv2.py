@@ -27,11 +27,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from data_manifests.files import write_atomically
-from data_manifests.recordio import RecordFile
-from data_manifests.recordio_format import encode
-from data_manifests.recordio_writer import write_ms1mv2
+from data_manifests.recordio.format import encode
+from data_manifests.recordio.record_file import RecordFile
+from data_manifests.recordio.writer import write_ms1mv2
 from data_manifests.sample import make_sample
+from data_manifests.storage.atomic import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -20,19 +20,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from labelers.anchors import measure_anchors
-from labelers.centres import Centres
-from labelers.device import Device, TorchProducts
-from labelers.nearest import COLUMNS, GPU_COLUMNS, ROWS, open_search
-from labelers.threads import map_products, processor_threads
-from pipeline.shards import MAX_PART_ROWS
+from labelers.anchors.centres import Centres
+from labelers.anchors.nearest import COLUMNS, GPU_COLUMNS, ROWS, open_search
+from labelers.anchors.similarities import measure_anchors
+from labelers.runtime.device import Device, TorchProducts
+from labelers.runtime.threads import map_products, processor_threads
+from pipeline.storage.shards import MAX_PART_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from labelers.nearest import CentreSearch
+    from labelers.anchors.nearest import CentreSearch
 
 AIM = 0.85
 DIMENSION = 512

@@ -13,13 +13,13 @@ from pathlib import Path
 import onnx
 
 from benchmarks.iresnet import write_iresnet50
-from data_manifests.models import load_registry
-from data_manifests.network import POSE_KINDS, Kind
-from data_manifests.weights import WeightsError
-from labelers.arithmetic import core_rate, count_arithmetic, time_network
-from labelers.onnx import Colour, Device, InputSpec, open_model
-from pipeline.execution import quieten_process
-from pipeline.openers import input_spec, read_models
+from data_manifests.weights.entry import POSE_KINDS, Kind
+from data_manifests.weights.files import WeightsError
+from data_manifests.weights.registry import load_registry
+from labelers.runtime.arithmetic import core_rate, count_arithmetic, time_network
+from labelers.runtime.onnx import Colour, Device, InputSpec, open_model
+from pipeline.execution.local import quieten_process
+from pipeline.stages.openers import input_spec, read_models
 
 BATCH = 4
 

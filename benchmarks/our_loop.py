@@ -13,13 +13,13 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.speed_probe import WARM_UP, Timing, UntilStopped, time_steps, wait_for
-from data_manifests.tables import Factor
+from data_manifests.tables.stages import Factor
 from labelers.faces import SIDE
-from training.feeding import MicroBatch
-from training.loader import Loader
-from training.objective import Targets
-from training.plan import Plan
-from training.sampler import Sampler
+from training.quality.objective import Targets
+from training.trainer.feeding import MicroBatch
+from training.trainer.loader import Loader
+from training.trainer.plan import Plan
+from training.trainer.sampler import Sampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from training.config import TrainingConfig
-    from training.data import TrainingSet
-    from training.learner import Learner
-    from training.trainer import Trainer
+    from training.quality.config import TrainingConfig
+    from training.quality.data import TrainingSet
+    from training.quality.learner import Learner
+    from training.trainer.trainer import Trainer
 
 WORKER_COUNTS = (1, 2, 4, 8, 16)
 TABLE_BATCH = 256

@@ -22,22 +22,22 @@ import pyarrow.parquet as pq
 import torch
 from rich.table import Table
 
-from data_manifests.tables import CLASSES, TABLES, Factor
+from data_manifests.tables.stages import CLASSES, TABLES, Factor
 from pipeline.terminal import make_console
 from training import train_quality
-from training.data import load_training_set
-from training.loader import Loader
 from training.losses import ANCHORS, emd, focal, soft_map
-from training.model import ModelConfig, Prompts, build_model, log_marginals
-from training.model_file import load_model
-from training.run_folder import MODEL
+from training.quality.data import load_training_set
+from training.quality.model import ModelConfig, Prompts, build_model, log_marginals
+from training.quality.model_file import load_model
+from training.trainer.loader import Loader
+from training.trainer.run_folder import MODEL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from training.data import TrainingSet
-    from training.model import QualityModel
+    from training.quality.data import TrainingSet
+    from training.quality.model import QualityModel
 
 IMAGES, A_CLASS = 512, 10
 TOWER, SEED = "test-vit", 323

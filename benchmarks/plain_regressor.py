@@ -12,11 +12,11 @@ from torch import nn
 from torch.nn import functional
 
 from data_manifests.recipes import Recipe
-from training.data import load_training_set
-from training.loader import Loader
-from training.sampler import Sampler
-from training.schedule import rate_share
-from training.tower import CLIP_MEAN, CLIP_STD
+from training.clip.backbone import CLIP_MEAN, CLIP_STD
+from training.quality.data import load_training_set
+from training.trainer.loader import Loader
+from training.trainer.sampler import Sampler
+from training.trainer.schedule import rate_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable

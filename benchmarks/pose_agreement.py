@@ -20,25 +20,25 @@ import numpy as np
 
 from benchmarks.truth import replace_section
 from data_manifests.manifest import load_manifest
-from data_manifests.models import load_registry
-from data_manifests.network import POSE_KINDS
-from data_manifests.tables import Status
-from data_manifests.weights import WeightsMissingError
+from data_manifests.tables.stages import Status
+from data_manifests.weights.entry import POSE_KINDS
+from data_manifests.weights.files import WeightsMissingError
+from data_manifests.weights.registry import load_registry
 from labelers.faces import FaceBatch, decode_batch
 from labelers.levels import pose_level
-from labelers.pose import Angle
-from pipeline.execution import quieten_process
-from pipeline.index import index_images
-from pipeline.job import resolve, workspace_root
-from pipeline.measure import SLICE_ROWS
-from pipeline.openers import for_model
+from labelers.pose.labeler import Angle
+from pipeline.config.job import resolve, workspace_root
+from pipeline.execution.local import quieten_process
+from pipeline.stages.index import index_images
+from pipeline.stages.measure import SLICE_ROWS
+from pipeline.stages.openers import for_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from labelers.measures import Labeler
+    from labelers.labeler import Labeler
 
 REFERENCE = "face_landmarker"
 MARKS = ("<!-- pose: made by python -m benchmarks.pose_agreement -->", "<!-- end of pose -->")

@@ -25,16 +25,16 @@ from scipy.stats import spearmanr
 from benchmarks.int8 import quantise
 from benchmarks.published_way import NETWORK, write_network
 from benchmarks.truth import replace_section
-from data_manifests.models import load_registry
-from data_manifests.network import MeshOutput
-from labelers.anchors import certainty_ratio, leave_one_out_similarities, normalise
+from data_manifests.weights.entry import MeshOutput
+from data_manifests.weights.registry import load_registry
+from labelers.anchors.similarities import certainty_ratio, leave_one_out_similarities, normalise
 from labelers.faces import FaceBatch, decode_batch
 from labelers.levels import binary_level, pose_level
-from labelers.precision import Precision
-from pipeline.execution import quieten_process
-from pipeline.index import index_images
-from pipeline.job import resolve
-from pipeline.openers import for_model
+from labelers.runtime.precision import Precision
+from pipeline.config.job import resolve
+from pipeline.execution.local import quieten_process
+from pipeline.stages.index import index_images
+from pipeline.stages.openers import for_model
 from training.evaluation.compared import compare_identities
 from training.evaluation.evaluate import Options, judge
 
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from data_manifests.network import Entry
-    from labelers.measures import Labeler
+    from data_manifests.weights.entry import Entry
+    from labelers.labeler import Labeler
 
     Columns = Mapping[str, NDArray[np.floating]]
 

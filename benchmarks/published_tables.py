@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from data_manifests.models import load_registry
 from data_manifests.verification import read_bin
-from labelers.blur import sobel
+from data_manifests.weights.registry import load_registry
+from labelers.blur.scores import sobel
 from labelers.faces import decode_batch
-from pipeline.openers import for_model
-from training.evaluation.all_pairs import AllPairs
+from pipeline.stages.openers import for_model
 from training.evaluation.error_reject import area, fixed_curves, fnmr_at, threshold
-from training.evaluation.similarity import pair_similarities, unit_embeddings
+from training.evaluation.pairs.all_pairs import AllPairs
+from training.evaluation.pairs.similarity import pair_similarities, unit_embeddings
 from training.evaluation.verification import measure_accuracy
 
 FMRS = (1e-2, 1e-3, 1e-4)

@@ -28,15 +28,15 @@ import torch
 
 from benchmarks.iresnet import write_iresnet50
 from benchmarks.labels_speed import time_labels
-from data_manifests.files import sha256_of
-from labelers.blur import sobel
+from data_manifests.storage.atomic import sha256_of
+from labelers.blur.scores import sobel
 from labelers.faces import FaceBatch, decode
-from pipeline.index import index_images
-from pipeline.job import resolve
-from pipeline.openers import for_model
+from pipeline.config.job import resolve
+from pipeline.stages.index import index_images
+from pipeline.stages.openers import for_model
 
 if TYPE_CHECKING:
-    from pipeline.job import Job
+    from pipeline.config.job import Job
 
 AIM = 6.5
 CLASSES = 85_742

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from benchmarks.stale_stages import stale_stages
-from data_manifests.alignment_table import ALIGNMENT
-from data_manifests.evaluation_tables import EVALUATION_TABLES
-from data_manifests.files import write_atomically
 from data_manifests.manifest import Manifest, load_manifest, shipped_names
-from data_manifests.models import SHIPPED, read_entries
-from data_manifests.network import Entry
-from data_manifests.score_tables import MODEL_TABLES
-from data_manifests.tables import TABLES
+from data_manifests.storage.atomic import write_atomically
+from data_manifests.tables.alignment import ALIGNMENT
+from data_manifests.tables.evaluation import EVALUATION_TABLES
+from data_manifests.tables.scores import MODEL_TABLES
+from data_manifests.tables.stages import TABLES
+from data_manifests.weights.entry import Entry
+from data_manifests.weights.registry import SHIPPED, read_entries
 from pipeline.__main__ import app
 from pipeline.commands.settings import PANEL
 from pipeline.commands.tasks import document, list_options, show_default, user_tasks
-from pipeline.settings import list_sections
+from pipeline.config.settings import list_sections
 from pipeline.tasks.goals import LabelAll
 
 if TYPE_CHECKING:
@@ -233,8 +233,8 @@ def _count(number: int | None) -> str:
 def _networks() -> str:
     """The fields of models.toml, and the networks in it."""
     text = (
-        "Networks stand in [data_manifests/models.toml](../data_manifests/models.toml). A `models.toml` in a folder\n"
-        "of `FIQA_MODELS` adds others in the same form: one table a network."
+        "Networks stand in [data_manifests/weights/models.toml](../data_manifests/weights/models.toml). A\n"
+        "`models.toml` in a folder of `FIQA_MODELS` adds others in the same form: one table a network."
     )
     rows = [
         (f"`{name}`", entry.kind.value, f"{sum(file.bytes or 0 for file in entry.files) / 1e6:.1f} MB", entry.licence)

@@ -31,16 +31,16 @@ from torchvision import transforms
 
 from benchmarks.speed_probe import UntilStopped
 from data_manifests.recipes import Recipe
-from training.config import Rules, Terms, TrainingConfig
-from training.model import JOINT, build_merged, log_factors
-from training.objective import Objective, Targets
+from training.clip.backbone import Tower, find_tower, import_open_clip
 from training.prompts import tokenize_prompts
-from training.tower import Tower, find_tower, import_open_clip
+from training.quality.config import Rules, Terms, TrainingConfig
+from training.quality.model import JOINT, build_merged, log_factors
+from training.quality.objective import Objective, Targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from training.data import TrainingSet
+    from training.quality.data import TrainingSet
 
 WORKERS = 12
 """Processes of the released code's DataLoader."""

@@ -17,9 +17,9 @@ from pathlib import Path
 import polars as pl
 
 from benchmarks.labels_speed import time_labels
-from data_manifests.tables import Factor
-from labelers.device import Device
-from labelers.precision import Precision
+from data_manifests.tables.stages import Factor
+from labelers.runtime.device import Device
+from labelers.runtime.precision import Precision
 
 AIM = 0.995
 

@@ -13,13 +13,13 @@ import luigi
 import numpy as np
 import polars as pl
 
-from data_manifests.tables import TABLES, Status
-from labelers.anchors import certainty_ratio
-from labelers.centres import accumulate
-from pipeline.anchors import centres_table
-from pipeline.columns import check_table, make_table
-from pipeline.job import Job, resolve, workspace_root
-from pipeline.shards import plan_shards
+from data_manifests.tables.stages import TABLES, Status
+from labelers.anchors.centres import accumulate
+from labelers.anchors.similarities import certainty_ratio
+from pipeline.config.job import Job, resolve, workspace_root
+from pipeline.stages.anchors import centres_table
+from pipeline.stages.columns import check_table, make_table
+from pipeline.storage.shards import plan_shards
 from pipeline.tasks.derived import AnchorRange
 from pipeline.tasks.measures import Index
 

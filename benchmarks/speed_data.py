@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from data_manifests.image_folder import ImageFolder
 from data_manifests.manifest import load_manifest
-from data_manifests.recordio import RecordFile
-from data_manifests.recordio_writer import write_ms1mv2
+from data_manifests.recordio.record_file import RecordFile
+from data_manifests.recordio.writer import write_ms1mv2
 from data_manifests.sample import draw_images
-from data_manifests.tables import LABELS
+from data_manifests.tables.stages import LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from training.model import QualityModel
+    from training.quality.model import QualityModel
 
 T = TypeVar("T")
 

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_manifests.manifest import Anchor, Centres
-from data_manifests.models import SHIPPED, read_entries
 from data_manifests.recipes import Recipe
-from pipeline import settings as sections
-from pipeline.catalogue import Inputs, build_stages
-from pipeline.settings import BlurSource, LabelSettings, MissingPose, Normalise, Settings
+from data_manifests.weights.registry import SHIPPED, read_entries
+from pipeline.config import settings as sections
+from pipeline.config.catalogue import Inputs, build_stages
+from pipeline.config.settings import BlurSource, LabelSettings, MissingPose, Normalise, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import luigi
 
-    from data_manifests.network import Entry
+    from data_manifests.weights.entry import Entry
 
 
 def stale_stages(section: type[luigi.Config], name: str) -> list[str] | None:

@@ -29,23 +29,23 @@ from benchmarks.our_loop import Rows, SyntheticStep, compare_workers, time_loade
 from benchmarks.speed_data import find_faces
 from benchmarks.speed_probe import count_flops, count_waits, matrix_rate, measure, time_steps
 from benchmarks.speed_report import Aim, Report, print_report
-from data_manifests.files import write_atomically
-from pipeline.receipts import machine
-from training.config import Compilation
-from training.data import TrainingSet, load_training_set
-from training.model import JOINT
-from training.ranks import Ranks, join_ranks
-from training.run_folder import RunFolder
-from training.tower import find_tower
+from data_manifests.storage.atomic import write_atomically
+from pipeline.storage.receipts import machine
+from training.clip.backbone import find_tower
+from training.quality.config import Compilation
+from training.quality.data import TrainingSet, load_training_set
+from training.quality.model import JOINT
 from training.train_quality import make_config
 from training.train_quality import parser as training_parser
-from training.trainer import Trainer
+from training.trainer.ranks import Ranks, join_ranks
+from training.trainer.run_folder import RunFolder
+from training.trainer.trainer import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchmarks.speed_probe import Timing
-    from training.config import TrainingConfig
+    from training.quality.config import TrainingConfig
 
 LOADER, MODEL, BOTH = "loader alone", "model alone", "loader and model: the trainer"
 RELEASED_LOADER, RELEASED_IMAGES = "released: loader alone", "released, no text tower"
@@ -98,7 +98,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--tower", default="RN50-quickgelu", help="one of open_clip's, or of training/towers")
+    add("--tower", default="RN50-quickgelu", help="one of open_clip's, or of training/clip")
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--dataset", help=".rec file, or name or TOML file of a data set; default: the sample's faces, repeated")
     add("--labels", type=Path, help="folder of its table `labels`; default: random labels")

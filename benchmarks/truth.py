@@ -16,13 +16,13 @@ import numpy as np
 import polars as pl
 from scipy.stats import spearmanr
 
-from data_manifests.files import write_atomically
-from data_manifests.models import load_registry
+from data_manifests.storage.atomic import write_atomically
+from data_manifests.weights.registry import load_registry
 from labelers.faces import decode_batch
-from pipeline.job import Job, resolve, workspace_root
-from pipeline.label_command import label_command
-from pipeline.openers import for_model
-from pipeline.store import read_columns
+from pipeline.config.job import Job, resolve, workspace_root
+from pipeline.label_report.command import label_command
+from pipeline.stages.openers import for_model
+from pipeline.storage.store import read_columns
 
 OCCLUDING = ("box", "mask", "glasses")
 LIGHTING = ("dark", "over", "side")

@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from data_manifests.files import sha256_of
 from data_manifests.image_folder import ImageFolder
 from data_manifests.manifest import TEMPLATE_LISTS, Format, Manifest, ManifestError
+from data_manifests.storage.atomic import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 import numpy as np
 
-from data_manifests.recordio_format import UNKNOWN_IDENTITY
-from data_manifests.tables import Status
+from data_manifests.recordio.format import UNKNOWN_IDENTITY
+from data_manifests.tables.stages import Status
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

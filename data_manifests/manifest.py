@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from data_manifests.models import RegistryError, load_registry
-from data_manifests.network import POSE_KINDS, Kind
-from data_manifests.toml_file import TomlFileError, check, read_toml, suggest
+from data_manifests.storage.toml_file import TomlFileError, check, read_toml, suggest
+from data_manifests.weights.entry import POSE_KINDS, Kind
+from data_manifests.weights.registry import RegistryError, load_registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FOLDER = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent / "sets"
 """Where the shipped manifests lie."""
 
 _WORKSPACE = "workspace:"
@@ -239,7 +239,7 @@ def _join(formats: tuple[Format, ...]) -> str:
 
 def shipped_names() -> tuple[str, ...]:
     """The names of the manifests that come with this project, sorted."""
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml") if path.stem != "models"))
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
 
 def load_manifest(name_or_path: str | Path, workspace: Path | None = None) -> Manifest:

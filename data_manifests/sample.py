@@ -26,9 +26,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_manifests.alignment import align
 from data_manifests.damage import Damage, apply
-from data_manifests.files import sha256_of, sync_folder, write_atomically
-from data_manifests.recordio_writer import write_ms1mv2
-from data_manifests.toml_file import check, read_toml
+from data_manifests.recordio.writer import write_ms1mv2
+from data_manifests.storage.atomic import sha256_of, sync_folder, write_atomically
+from data_manifests.storage.toml_file import check, read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_manifests.pickled_names import Array, PickleDataError, encode_latin1
-from data_manifests.pickles import read_pickle
+from data_manifests.storage.pickled_names import Array, PickleDataError, encode_latin1
+from data_manifests.storage.pickles import read_pickle
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

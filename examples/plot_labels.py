@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from data_manifests.recordio import RecordFile
-from data_manifests.tables import CLASSES
+from data_manifests.tables.stages import CLASSES
 from labelers.faces import decode
 
 WORKSPACE = Path(os.environ.get("FIQA_WORKSPACE", "workspace")) / "sample"

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from data_manifests.tables import Status
+from data_manifests.tables.stages import Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

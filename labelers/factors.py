@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_manifests.tables import FACTORS, KEY, STATUS, Status
-from labelers.measures import Measures
-from labelers.onnx import NetworkError
+from data_manifests.tables.stages import FACTORS, KEY, STATUS, Status
+from labelers.labeler import Measures
+from labelers.runtime.onnx import NetworkError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from labelers.faces import FaceBatch
-    from labelers.onnx import Network
+    from labelers.runtime.onnx import Network
 
 COLUMNS = tuple(name for name in FACTORS.names if name not in (KEY.name, STATUS.name))
 """The probabilities of the `factors` table, in its order."""

@@ -1,7 +1,7 @@
 """From measures to classes: thresholds, compared in single precision as the measures are stored (CLIB-FIQA 4.1).
 
-A class is an int8 code, the index into `data_manifests.tables.CLASSES`: 0 is the worst. A measure that is null (NaN)
-has the code -1.
+A class is an int8 code, the index into `data_manifests.tables.stages.CLASSES`: 0 is the worst. A measure that is null
+(NaN) has the code -1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_manifests.recipes import Recipe
-from data_manifests.tables import CLASSES, Factor
+from data_manifests.tables.stages import CLASSES, Factor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_manifests.tables import Status
-from labelers.measures import Measures
-from labelers.onnx import NetworkError
+from data_manifests.tables.stages import Status
+from labelers.labeler import Measures
+from labelers.runtime.onnx import NetworkError
 
 if TYPE_CHECKING:
     from labelers.faces import FaceBatch
-    from labelers.onnx import Network
+    from labelers.runtime.onnx import Network
 
 
 class EmbeddingLabeler:

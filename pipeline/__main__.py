@@ -7,7 +7,8 @@ import sys
 
 import typer
 
-from pipeline.commands import clean, describe, doctor, explain, export, plan, status, tasks, weights
+from pipeline.commands import clean, describe, explain, export, plan, status, tasks, weights
+from pipeline.commands.doctor import command as doctor
 from pipeline.logs import set_up_logs, wants_trace
 
 app = typer.Typer(

@@ -39,7 +39,7 @@ def test_the_lock_has_hashes_and_no_address() -> None:
 
 def test_planning_loads_no_model_library() -> None:
     program = (
-        "import sys, pipeline, pipeline.job\n"
+        "import sys, pipeline, pipeline.config.job\n"
         "print([m for m in ('torch', 'onnxruntime', 'openvino', 'mediapipe', 'onnx', 'numba') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -14,9 +14,9 @@ import pytest
 from benchmarks import gpu_check
 from benchmarks.gpu_check import STEPS, Step, run
 from benchmarks.gpu_report import BEGIN, END, write_section
-from data_manifests.models import load_registry
-from data_manifests.weights import WeightsUnreachableError, fetch
-from labelers.device import Device
+from data_manifests.weights.files import WeightsUnreachableError, fetch
+from data_manifests.weights.registry import load_registry
+from labelers.runtime.device import Device
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = argparse.Namespace(device=Device.CPU, small=False)

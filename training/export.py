@@ -19,14 +19,14 @@ import numpy as np
 import onnxruntime
 import torch
 
-from data_manifests.files import sha256_of, write_atomically
-from labelers.denormals import flush_denormals
+from data_manifests.storage.atomic import sha256_of, write_atomically
 from labelers.faces import SIDE
-from training.onnx_file import INPUT, TOLERANCE, ExportError, Note, encode_onnx
-from training.scorer import OUTPUT_SIZES, OUTPUTS, Scorer
+from labelers.runtime.denormals import flush_denormals
+from training.clip.backbone import TowerError
+from training.quality.scorer import OUTPUT_SIZES, OUTPUTS, Scorer
 from training.scoring.models import find_model, load_scorer
-from training.tower import TowerError
-from training.weights import WeightsError
+from training.scoring.onnx_file import INPUT, TOLERANCE, ExportError, Note, encode_onnx
+from training.trainer.weights import WeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

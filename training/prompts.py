@@ -6,7 +6,7 @@ import importlib
 import itertools
 from typing import TYPE_CHECKING
 
-from data_manifests.tables import CLASSES, QUALITY_CLASSES, Factor
+from data_manifests.tables.stages import CLASSES, QUALITY_CLASSES, Factor
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,22 +19,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from data_manifests.files import DiskFullError
 from data_manifests.image_folder import ImageFolderError
-from data_manifests.recordio import RecordError
-from data_manifests.tables import Status
+from data_manifests.recordio.record_file import RecordError
+from data_manifests.storage.atomic import DiskFullError
+from data_manifests.tables.stages import Status
 from data_manifests.verification import VerificationError
-from labelers.denormals import flush_denormals
 from labelers.faces import SIDE
-from training.config import Device
-from training.cores import MOST_READERS, share_of_cores
-from training.progress import Meter, describe_duration
-from training.ranks import DeviceError
+from labelers.runtime.denormals import flush_denormals
+from training.clip.backbone import TowerError
+from training.quality.config import Device
 from training.scoring.inputs import InputError, open_images
 from training.scoring.models import average_flips, open_model
 from training.scoring.table import EXPORTED, ScoreError, score_images, write_scores
-from training.tower import TowerError
-from training.weights import WeightsError
+from training.trainer.cores import MOST_READERS, share_of_cores
+from training.trainer.progress import Meter, describe_duration
+from training.trainer.ranks import DeviceError
+from training.trainer.weights import WeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,25 +21,25 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_manifests.files import DiskFullError, LockedError, RunLock
 from data_manifests.folds import Fold
 from data_manifests.image_folder import ImageFolderError
 from data_manifests.recipes import Recipe
-from data_manifests.recordio import RecordError
-from data_manifests.tables import Factor
-from labelers.denormals import flush_denormals
-from training.calibration import ConfidenceError
-from training.checkpoint import CheckpointError
-from training.config import Compilation, Device, Rules, Score, Terms, TrainingConfig
-from training.cores import MOST_READERS
-from training.data import TrainingDataError, load_training_set
-from training.model import ModelConfig, Prompts
-from training.ranks import DeviceError, Ranks, join_ranks
-from training.run_folder import RunFolder, RunFolderError
-from training.stopping import EXIT_CODE
-from training.tower import TowerError
-from training.trainer import LossError, Outcome, Trainer
-from training.weights import WeightsError
+from data_manifests.recordio.record_file import RecordError
+from data_manifests.storage.atomic import DiskFullError, LockedError, RunLock
+from data_manifests.tables.stages import Factor
+from labelers.runtime.denormals import flush_denormals
+from training.clip.backbone import TowerError
+from training.quality.calibration import ConfidenceError
+from training.quality.config import Compilation, Device, Rules, Score, Terms, TrainingConfig
+from training.quality.data import TrainingDataError, load_training_set
+from training.quality.model import ModelConfig, Prompts
+from training.trainer.checkpoint import CheckpointError
+from training.trainer.cores import MOST_READERS
+from training.trainer.ranks import DeviceError, Ranks, join_ranks
+from training.trainer.run_folder import RunFolder, RunFolderError
+from training.trainer.stopping import EXIT_CODE
+from training.trainer.trainer import LossError, Outcome, Trainer
+from training.trainer.weights import WeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,7 +174,7 @@ def _add_method(result: argparse.ArgumentParser) -> None:
     add("--rule", type=_rule, action="append", default=[], metavar="NAME=RECIPE",
         help=f"one rule of the other recipe: {', '.join(field.name for field in fields(Rules))}")  # fmt: skip
     add("--tower", default=default.model.tower,
-        help="open_clip's name of the image tower, or one of training/towers (default: %(default)s)")  # fmt: skip
+        help="open_clip's name of the image tower, or one of training/clip (default: %(default)s)")  # fmt: skip
     add("--pretrained", default=default.model.pretrained,
         help="open_clip's tag or a file; '' for random weights (default: %(default)s)")  # fmt: skip
     add("--prompts", type=Prompts, choices=list(Prompts), default=default.model.prompts,

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from data_manifests.files import RunLock
+from data_manifests.storage.atomic import RunLock
 from pipeline.commands.common import console, folder_bytes, human_bytes
-from pipeline.job import workspace_root
-from pipeline.store import CURRENT, RECEIPTS, STAGING
+from pipeline.config.job import workspace_root
+from pipeline.storage.store import CURRENT, RECEIPTS, STAGING
 from pipeline.tasks.training import FACTOR_NET, QUALITY_MODEL
 
 

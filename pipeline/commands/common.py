@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.job import Job, JobError, resolve, workspace_root
-from pipeline.label_command import find_command
+from pipeline.config.job import Job, JobError, resolve, workspace_root
+from pipeline.label_report.command import find_command
 from pipeline.terminal import make_console
 
 if TYPE_CHECKING:

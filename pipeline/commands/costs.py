@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from rich.table import Column, Table
 
-from data_manifests.environment import memory_bytes
+from data_manifests.storage.environment import memory_bytes
 from pipeline.commands.common import human_bytes
-from pipeline.forecast import BY_CENTRE, reads_slowly, trial_command, trial_images
-from pipeline.job import free_bytes
-from pipeline.progress import describe_time
+from pipeline.commands.forecast import BY_CENTRE, reads_slowly, trial_command, trial_images
+from pipeline.config.job import free_bytes
+from pipeline.execution.progress import describe_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pipeline.forecast import Forecast
-    from pipeline.job import Job
+    from pipeline.commands.forecast import Forecast
+    from pipeline.config.job import Job
 
 
 def cost_table(forecasts: Iterable[Forecast]) -> Table:

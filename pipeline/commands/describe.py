@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 from rich.table import Table as Grid
 
-from data_manifests.alignment_table import ALIGNMENT
-from data_manifests.evaluation_tables import EVALUATION_TABLES
-from data_manifests.score_tables import MODEL_TABLES
-from data_manifests.tables import TABLES
+from data_manifests.tables.alignment import ALIGNMENT
+from data_manifests.tables.evaluation import EVALUATION_TABLES
+from data_manifests.tables.scores import MODEL_TABLES
+from data_manifests.tables.stages import TABLES
 from pipeline.commands.common import console
 
 ALL_TABLES = TABLES | MODEL_TABLES | EVALUATION_TABLES | {ALIGNMENT.name: ALIGNMENT}

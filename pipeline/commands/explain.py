@@ -13,13 +13,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from data_manifests.tables import LABELS, TABLES, Status
+from data_manifests.tables.stages import LABELS, TABLES, Status
 from labelers.faces import DecodeError, decode
 from pipeline.commands.common import Dataset, Limit, console, job_of, require_labels
 from pipeline.commands.settings import with_settings
-from pipeline.job import Job, JobError
-from pipeline.labels import CARRIED
-from pipeline.store import read_columns
+from pipeline.config.job import Job, JobError
+from pipeline.config.pixel_stages import CARRIED
+from pipeline.storage.store import read_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import polars as pl
 import typer
 
-from data_manifests.files import write_atomically
-from data_manifests.tables import CLASSES, Factor, Status
+from data_manifests.storage.atomic import write_atomically
+from data_manifests.tables.stages import CLASSES, Factor, Status
 from pipeline.commands.common import Dataset, Limit, console, job_of, require_labels
 from pipeline.commands.settings import with_settings
-from pipeline.job import Job, JobError
-from pipeline.store import read_columns
+from pipeline.config.job import Job, JobError
+from pipeline.storage.store import read_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

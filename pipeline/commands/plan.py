@@ -9,13 +9,13 @@ from rich.table import Table
 
 from pipeline.commands.common import Dataset, Limit, choose_from, console, job_of
 from pipeline.commands.costs import cost_table, sum_costs
+from pipeline.commands.forecast import forecast
 from pipeline.commands.settings import with_settings
-from pipeline.fingerprint import StageSpec, changes
-from pipeline.forecast import forecast
-from pipeline.job import Job
+from pipeline.config.job import Job
+from pipeline.config.settings import report
 from pipeline.label_report.spec import page_file, report_spec
-from pipeline.settings import report
-from pipeline.store import Store
+from pipeline.storage.fingerprint import StageSpec, changes
+from pipeline.storage.store import Store
 from pipeline.tasks.goals import Goal, LabelAll
 from pipeline.tasks.label_report import LabelReport
 

@@ -10,8 +10,8 @@ import luigi
 import typer
 from luigi.cmdline_parser import CmdlineParser
 
-from pipeline.parameters import option_of
-from pipeline.settings import list_sections
+from pipeline.config.parameters import option_of
+from pipeline.config.settings import list_sections
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,14 +12,14 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from data_manifests.score_tables import MODEL_TABLES, STAGE_TABLES
-from data_manifests.tables import TABLES
+from data_manifests.tables.scores import MODEL_TABLES, STAGE_TABLES
+from data_manifests.tables.stages import TABLES
 from pipeline.commands.common import console, folder_bytes, human_age, human_bytes
-from pipeline.job import workspace_root
+from pipeline.config.job import workspace_root
+from pipeline.execution.progress import describe_time
 from pipeline.label_report.spec import STAGE as REPORT
-from pipeline.progress import describe_time
-from pipeline.receipts import read_runs
-from pipeline.store import CURRENT, EVALUATION, PAGE, RECEIPTS, Store
+from pipeline.storage.receipts import read_runs
+from pipeline.storage.store import CURRENT, EVALUATION, PAGE, RECEIPTS, Store
 
 _ORDER = (*TABLES, REPORT, *MODEL_TABLES)
 """The stages as they are made; others follow by name."""

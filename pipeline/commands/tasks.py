@@ -13,8 +13,8 @@ from rich.table import Column, Table
 
 import pipeline
 from pipeline.commands.common import choose_from, console
-from pipeline.stage import Stage
 from pipeline.tasks.goals import LabelAll
+from pipeline.tasks.stage import Stage
 
 _CHOICES = re.compile(r"\s*Choices: \{([^}]*)\}$")
 _COMMAND = re.compile(r":? `luigi [^`]*`")

@@ -8,9 +8,9 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from data_manifests.models import load_registry
-from data_manifests.network import Entry
-from data_manifests.weights import WeightsError, WeightsMissingError, fetch, find
+from data_manifests.weights.entry import Entry
+from data_manifests.weights.files import WeightsError, WeightsMissingError, fetch, find
+from data_manifests.weights.registry import load_registry
 from pipeline.commands.common import console, human_bytes
 
 _group = typer.Typer(invoke_without_command=True)

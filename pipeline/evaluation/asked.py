@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from training.evaluation.ranked_pairs import Protocol
+from training.evaluation.pairs.ranked_pairs import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

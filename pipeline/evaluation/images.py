@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from pipeline.columns import embeddings_of
-from pipeline.store import read_columns
+from pipeline.stages.columns import embeddings_of
+from pipeline.storage.store import read_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.fingerprint import StageSpec
-    from pipeline.store import Store
+    from pipeline.storage.fingerprint import StageSpec
+    from pipeline.storage.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

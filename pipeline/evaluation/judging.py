@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from data_manifests.evaluation_tables import ACCURACY, EVALUATION_TABLES
+from data_manifests.benchmarks.pairs import PairList, read_pairs
 from data_manifests.manifest import Format
-from data_manifests.pairs import PairList, read_pairs
-from labelers.denormals import flush_denormals
+from data_manifests.tables.evaluation import ACCURACY, EVALUATION_TABLES
+from labelers.runtime.denormals import flush_denormals
 from pipeline.evaluation.asked import EvaluationError
 from pipeline.evaluation.images import read_embeddings, read_images, read_measure
 from pipeline.evaluation.plan import CORRELATED
 from pipeline.evaluation.pooling import judge_templates
 from pipeline.evaluation.qualities import QualityReader, read_lists
-from training.evaluation.all_pairs import IdentitySetError
 from training.evaluation.compared import BenchmarkError, compare_identities, compare_pairs
 from training.evaluation.evaluate import Options, Rows, correlate, judge, list_qualities, stamp
-from training.evaluation.methods import MethodKind
-from training.evaluation.similarity import pair_similarities, unit_embeddings
+from training.evaluation.methods.command_line import MethodKind
+from training.evaluation.pairs.all_pairs import IdentitySetError
+from training.evaluation.pairs.similarity import pair_similarities, unit_embeddings
 from training.evaluation.verification import VerificationPairsError, measure_accuracy
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pipeline.config.job import Job
     from pipeline.evaluation.images import BenchmarkImages
     from pipeline.evaluation.plan import Plan, PlannedBenchmark
-    from pipeline.job import Job
     from training.evaluation.compared import Compared
 
     Qualities = dict[str, NDArray[np.floating[Any]]]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from data_manifests.files import sha256_of
-from data_manifests.weights import WeightsMismatchError
+from data_manifests.storage.atomic import sha256_of
+from data_manifests.weights.files import WeightsMismatchError
 
 if TYPE_CHECKING:
-    from labelers.measures import Labeler
-    from training.evaluation.networks import QualityNetwork
+    from labelers.labeler import Labeler
+    from training.evaluation.methods.networks import QualityNetwork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +33,8 @@ class QualityOpener:
         Raises:
             WeightsMismatchError: if a file has changed.
         """
-        from labelers.device import Device  # noqa: PLC0415 - the process that plans loads no model library
-        from training.evaluation.quality_labeler import open_labeler  # noqa: PLC0415
+        from labelers.runtime.device import Device  # noqa: PLC0415 - the process that plans loads no model library
+        from training.evaluation.methods.quality_labeler import open_labeler  # noqa: PLC0415
 
         for file, planned in zip(self.network.files, self.hashes, strict=True):
             if sha256_of(file) != planned:

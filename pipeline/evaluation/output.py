@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_manifests.files import sync_folder, write_atomically
-from data_manifests.parquet import write_table
-from pipeline.receipts import machine, versions
-from pipeline.store import PAGE, write_json
-from training.evaluation.gallery import Face, pick_faces
-from training.evaluation.lineup import distinct
-from training.evaluation.markdown import escape, render_markdown
-from training.evaluation.page import PageInput, render_page
+from data_manifests.storage.atomic import sync_folder, write_atomically
+from data_manifests.storage.parquet import write_table
+from pipeline.storage.receipts import machine, versions
+from pipeline.storage.store import PAGE, write_json
+from training.evaluation.report.gallery import Face, pick_faces
+from training.evaluation.report.lineup import distinct
+from training.evaluation.report.markdown import escape, render_markdown
+from training.evaluation.report.page import PageInput, render_page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

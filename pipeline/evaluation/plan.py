@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from data_manifests.files import sha256_of
 from data_manifests.manifest import LABELLED_FORMATS, ManifestError, load_manifest
 from data_manifests.sample import make_sample
-from labelers.device import Device
+from data_manifests.storage.atomic import sha256_of
+from labelers.runtime.device import Device
+from pipeline.config.job import Job, change_recogniser, resolve
+from pipeline.config.settings import read_settings
 from pipeline.evaluation.asked import Asked, EvaluationError, require_once
 from pipeline.evaluation.opener import QualityOpener
-from pipeline.fingerprint import StageSpec
-from pipeline.job import Job, change_recogniser, resolve
-from pipeline.settings import read_settings
-from pipeline.store import EVALUATION, Store
-from training.evaluation.methods import NETWORKS, Method, MethodKind, parse_methods
-from training.evaluation.networks import NetworkKind, find_network
+from pipeline.storage.fingerprint import StageSpec
+from pipeline.storage.store import EVALUATION, Store
+from training.evaluation.methods.command_line import NETWORKS, Method, MethodKind, parse_methods
+from training.evaluation.methods.networks import NetworkKind, find_network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

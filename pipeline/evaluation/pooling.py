@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_manifests.evaluation_tables import TEMPLATES
-from data_manifests.pairs import read_templates
+from data_manifests.benchmarks.pairs import read_templates
+from data_manifests.tables.evaluation import TEMPLATES
 from training.evaluation.evaluate import Rows
 from training.evaluation.templates import Templates, measure_tar, scale_quality
 

@@ -10,20 +10,20 @@ import numpy as np
 from pipeline.evaluation.asked import EvaluationError
 from pipeline.evaluation.images import read_measure
 from pipeline.evaluation.plan import QUALITY
-from training.evaluation.baselines import MEASURES, random_quality
-from training.evaluation.methods import MethodKind
-from training.evaluation.score_lists import match_scores, read_scores
+from training.evaluation.methods.baselines import MEASURES, random_quality
+from training.evaluation.methods.command_line import MethodKind
+from training.evaluation.methods.score_lists import match_scores, read_scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+    from pipeline.config.job import Job
     from pipeline.evaluation.images import BenchmarkImages
     from pipeline.evaluation.plan import Plan, PlannedBenchmark
-    from pipeline.job import Job
-    from training.evaluation.methods import Method
-    from training.evaluation.score_lists import ScoreList
+    from training.evaluation.methods.command_line import Method
+    from training.evaluation.methods.score_lists import ScoreList
 
 
 def read_lists(plan: Plan) -> dict[str, ScoreList]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from pipeline.store import PAGE
+from pipeline.storage.store import PAGE
 from pipeline.terminal import make_console
 
 if TYPE_CHECKING:

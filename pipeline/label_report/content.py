@@ -5,25 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.label_command import THRESHOLDS
+from pipeline.config.parameters import option_of
+from pipeline.config.settings import labels
+from pipeline.execution.progress import describe_time
+from pipeline.label_report.command import THRESHOLDS
 from pipeline.label_report.making import StageLine, list_notes, list_stages
 from pipeline.label_report.picks import Kind
 from pipeline.label_report.plots import BOTTOM, LEFT, TOP, WIDTH
 from pipeline.label_report.scores import FACTOR_TEXTS, SCORES
-from pipeline.parameters import option_of
-from pipeline.progress import describe_time
-from pipeline.report import RARE
-from pipeline.settings import labels
+from pipeline.label_report.summary import RARE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pipeline.job import Job
-    from pipeline.label_command import Command
+    from pipeline.config.job import Job
+    from pipeline.label_report.command import Command
     from pipeline.label_report.faces import FaceBook
     from pipeline.label_report.findings import Findings
+    from pipeline.label_report.summary import BlurAdvice
     from pipeline.label_report.survey import FactorSurvey, Survey
-    from pipeline.report import BlurAdvice
     from training.pages.pictures import Picture
 
 ABSENT = "-"

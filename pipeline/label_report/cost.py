@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from data_manifests.tables import CLASSES, Factor
+from data_manifests.tables.stages import CLASSES, Factor
 from pipeline.label_report.labels_table import NO_CLASS
 from pipeline.label_report.scores import ABSOLUTE_YAW, SCORES, Score
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import simplejpeg
 
-from data_manifests.tables import CLASSES, IDENTITIES, STATUS_TEXT, Status
+from data_manifests.tables.stages import CLASSES, IDENTITIES, STATUS_TEXT, Status
 from labelers.faces import SIDE, DecodeError, decode
 from pipeline.label_report.labels_table import LabelTable, take_rows
 from pipeline.label_report.scores import SCORES, SHOWN
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pipeline.job import Job
+    from pipeline.config.job import Job
 
 logger = logging.getLogger(__name__)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.report import advise_blur, image_warnings, warnings_of
-from pipeline.settings import BlurSource
+from pipeline.config.settings import BlurSource
+from pipeline.label_report.summary import advise_blur, image_warnings, warnings_of
 
 if TYPE_CHECKING:
-    from pipeline.job import Job
-    from pipeline.label_command import Command
+    from pipeline.config.job import Job
+    from pipeline.label_report.command import Command
     from pipeline.label_report.labels_table import LabelTable
-    from pipeline.report import BlurAdvice
+    from pipeline.label_report.summary import BlurAdvice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

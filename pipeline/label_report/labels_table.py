@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from data_manifests.tables import Factor, Status
+    from data_manifests.tables.stages import Factor, Status
 
 NO_CLASS = -1
 """Code of a row without a class."""

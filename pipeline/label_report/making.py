@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.receipts import read_receipts
+from pipeline.storage.receipts import read_receipts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.job import Job
+    from pipeline.config.job import Job
 
 _DIGITS = 12
 """Digits of a hash that are shown."""

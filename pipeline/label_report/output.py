@@ -11,19 +11,19 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from data_manifests.files import write_atomically
-from pipeline.label_command import Command
+from data_manifests.storage.atomic import write_atomically
+from pipeline.label_report.command import Command
 from pipeline.label_report.spec import page_file
 from pipeline.logs import wants_trace
-from pipeline.receipts import write_receipt
-from pipeline.store import CURRENT
+from pipeline.storage.receipts import write_receipt
+from pipeline.storage.store import CURRENT
 from pipeline.terminal import make_console
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.fingerprint import StageSpec
-    from pipeline.job import Job
+    from pipeline.config.job import Job
+    from pipeline.storage.fingerprint import StageSpec
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from pipeline.label_report.survey import survey_labels
 from training.pages.document import LIMIT, render_document
 
 if TYPE_CHECKING:
-    from pipeline.job import Job
-    from pipeline.label_command import Command
+    from pipeline.config.job import Job
+    from pipeline.label_report.command import Command
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from data_manifests.tables import LABELS, Factor
+from data_manifests.tables.stages import LABELS, Factor
 
 ABSOLUTE_YAW = "abs_yaw_deg"
 """The size of the yaw, of which the classes of pose are made."""

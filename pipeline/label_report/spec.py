@@ -7,15 +7,15 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from pipeline.fingerprint import DIGITS, StageSpec
-from pipeline.label_command import find_command
-from pipeline.store import PAGE
+from pipeline.label_report.command import find_command
+from pipeline.storage.fingerprint import DIGITS, StageSpec
+from pipeline.storage.store import PAGE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.job import Job
-    from pipeline.store import Store
+    from pipeline.config.job import Job
+    from pipeline.storage.store import Store
 
 STAGE = "report"
 """Its folder in the workspace."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data_manifests.recipes import Recipe
-from data_manifests.tables import CLASSES, Factor
+from data_manifests.tables.stages import CLASSES, Factor
+from pipeline.config.settings import BlurSource, LabelSettings, MissingPose
 from pipeline.label_report.ranked import Ranked, Rule
 from pipeline.label_report.scores import ABSOLUTE_YAW, SCORES, Score
-from pipeline.settings import BlurSource, LabelSettings, MissingPose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_manifests.tables import STATUS_TEXT, Factor, Status
+from data_manifests.tables.stages import STATUS_TEXT, Factor, Status
 from pipeline.label_report.cost import ClassCost, Combination, correlate, list_combinations, list_costs
 from pipeline.label_report.labels_table import NO_CLASS
 from pipeline.label_report.picks import A_ROW, STRIP, Kind, draw, pick_class, pick_pool
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pipeline.config.settings import LabelSettings
     from pipeline.label_report.labels_table import LabelTable
-    from pipeline.settings import LabelSettings
 
     Rows = NDArray[np.int64]
 

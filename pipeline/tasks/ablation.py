@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 
-from data_manifests.tables import Factor
-from labelers.device import VISIBLE, choose_gpus
+from data_manifests.tables.stages import Factor
+from labelers.runtime.device import VISIBLE, choose_gpus
+from pipeline.config.parameters import ChoiceParameter, IntParameter
 from pipeline.logs import one_message
-from pipeline.parameters import ChoiceParameter, IntParameter
-from pipeline.stage import luigi_processes
 from pipeline.tasks.evaluation import EvaluateQuality
 from pipeline.tasks.goals import DatasetParameter, WorkspaceParameter
+from pipeline.tasks.stage import luigi_processes
 from pipeline.tasks.training import Launch, TrainQuality
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import luigi
 
-from pipeline.align_job import AlignJob, Wish, resolve_alignment
-from pipeline.align_run import make_crops
+from pipeline.alignment.job import AlignJob, Wish, resolve_alignment
+from pipeline.alignment.run import make_crops
+from pipeline.config.parameters import ChoiceParameter, FloatParameter, IntParameter
 from pipeline.logs import one_message, set_up_logs
-from pipeline.parameters import ChoiceParameter, FloatParameter, IntParameter
-from pipeline.stage import luigi_processes
 from pipeline.tasks.goals import WorkspaceParameter
+from pipeline.tasks.stage import luigi_processes
 from pipeline.tasks.weights import Weights
 
 if TYPE_CHECKING:

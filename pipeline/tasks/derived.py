@@ -6,14 +6,15 @@ import time
 from typing import TYPE_CHECKING
 
 from data_manifests.manifest import Centres as CentresKind
-from data_manifests.tables import TABLES
-from pipeline.anchors import CompareCentres, head_table, lay_out_centres, sum_centres, summarise_anchors
-from pipeline.columns import check_table
-from pipeline.labels import CARRIED, anchor_limits, make_labels
-from pipeline.receipts import write_receipt
-from pipeline.stage import Stage, tell
-from pipeline.store import read_columns
+from data_manifests.tables.stages import TABLES
+from pipeline.config.pixel_stages import CARRIED
+from pipeline.stages.anchors import CompareCentres, head_table, lay_out_centres, sum_centres, summarise_anchors
+from pipeline.stages.columns import check_table
+from pipeline.stages.labels import anchor_limits, make_labels
+from pipeline.storage.receipts import write_receipt
+from pipeline.storage.store import read_columns
 from pipeline.tasks.measures import PIXEL_TASKS, Index
+from pipeline.tasks.stage import Stage, tell
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from pipeline import job as jobs
-from pipeline.execution import die_with_parent
+from pipeline.config import job as jobs
+from pipeline.config.parameters import BoolParameter, IntParameter
+from pipeline.execution.local import die_with_parent
 from pipeline.logs import one_message, set_up_logs
-from pipeline.parameters import BoolParameter, IntParameter
-from pipeline.stage import Stage, luigi_processes
 from pipeline.tasks.derived import Anchors
 from pipeline.tasks.goals import WorkspaceParameter
 from pipeline.tasks.measures import PIXEL_TASKS, Index, Measure
+from pipeline.tasks.stage import Stage, luigi_processes
 
 if TYPE_CHECKING:
     from pipeline.evaluation.asked import Asked

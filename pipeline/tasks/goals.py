@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import luigi
 
-from pipeline import job as jobs
-from pipeline.execution import check_locks
-from pipeline.label_command import find_command
+from pipeline.config import job as jobs
+from pipeline.config.parameters import BoolParameter, IntParameter
+from pipeline.config.settings import dataset as dataset_section
+from pipeline.config.settings import report
+from pipeline.execution.local import check_locks
+from pipeline.label_report.command import find_command
 from pipeline.label_report.output import draw_page
 from pipeline.label_report.spec import report_spec
 from pipeline.logs import one_message, set_up_logs
-from pipeline.parameters import BoolParameter, IntParameter
-from pipeline.settings import dataset as dataset_section
-from pipeline.settings import report
-from pipeline.stage import Stage, luigi_processes
-from pipeline.store import CURRENT
+from pipeline.storage.store import CURRENT
 from pipeline.tasks.derived import Anchors, Labels
 from pipeline.tasks.measures import PIXEL_TASKS
+from pipeline.tasks.stage import Stage, luigi_processes
 
 if TYPE_CHECKING:
-    from pipeline.fingerprint import StageSpec
-    from pipeline.job import Job
+    from pipeline.config.job import Job
+    from pipeline.storage.fingerprint import StageSpec
 
 
 class _FilledParameter(luigi.Parameter):
@@ -132,7 +132,7 @@ class Goal(luigi.Task):
 
     def tell(self) -> None:
         """Say which images could not be read, and where the measures lie."""
-        from pipeline.report import print_unread  # noqa: PLC0415 - Polars is loaded by who needs it
+        from pipeline.label_report.summary import print_unread  # noqa: PLC0415 - Polars is loaded by who needs it
 
         print_unread(self.job.store.folder(self.stages()[-1]))
         sys.stdout.write(f"{self._where()}\n")
@@ -182,7 +182,7 @@ class LabelAll(Goal):
 
     def tell(self) -> None:
         """Say what the labels hold, and where they lie."""
-        from pipeline.report import print_summary  # noqa: PLC0415 - Polars is loaded by who needs it
+        from pipeline.label_report.summary import print_summary  # noqa: PLC0415 - Polars is loaded by who needs it
 
         print_summary(self.job, self.command)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import multiprocessing
 from typing import TYPE_CHECKING
 
-from pipeline.execution import die_with_parent
+from pipeline.execution.local import die_with_parent
 from pipeline.label_report.output import make_page, print_place
 from pipeline.label_report.spec import page_file, report_spec
 from pipeline.tasks.derived import Labels
 from pipeline.tasks.goals import Goal
 
 if TYPE_CHECKING:
-    from pipeline.fingerprint import StageSpec
+    from pipeline.storage.fingerprint import StageSpec
 
 
 class LabelReport(Goal):

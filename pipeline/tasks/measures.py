@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, ClassVar
 
-from data_manifests.network import MatrixOutput
-from data_manifests.tables import TABLES
-from pipeline.index import index_images, write_index
-from pipeline.measure import MeasureImages, Opener, forget_labeler
-from pipeline.openers import for_stage
-from pipeline.pixel_stages import PIXEL_STAGES, PixelStage
-from pipeline.receipts import write_receipt
-from pipeline.stage import Stage
+from data_manifests.tables.stages import TABLES
+from data_manifests.weights.entry import MatrixOutput
+from pipeline.config.pixel_stages import PIXEL_STAGES, PixelStage
+from pipeline.stages.index import index_images, write_index
+from pipeline.stages.measure import MeasureImages, Opener, forget_labeler
+from pipeline.stages.openers import for_stage
+from pipeline.storage.receipts import write_receipt
+from pipeline.tasks.stage import Stage
 from pipeline.tasks.weights import Weights
 
 if TYPE_CHECKING:

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import luigi
 
-from data_manifests.files import sync_folder
 from data_manifests.identity import read_identity
 from data_manifests.manifest import Format, load_manifest
-from pipeline.execution import die_with_parent
-from pipeline.fingerprint import StageSpec
-from pipeline.job import JobError
+from data_manifests.storage.atomic import sync_folder
+from pipeline.config.job import JobError
+from pipeline.config.parameters import ChoiceParameter, IntParameter
+from pipeline.execution.local import die_with_parent
 from pipeline.logs import one_message, set_up_logs
-from pipeline.parameters import ChoiceParameter, IntParameter
-from pipeline.receipts import write_receipt
-from pipeline.store import Store
+from pipeline.storage.fingerprint import StageSpec
+from pipeline.storage.receipts import write_receipt
+from pipeline.storage.store import Store
 from pipeline.tasks.goals import DatasetParameter, LabelAll, WorkspaceParameter
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from data_manifests.weights import WeightsError, fetch, find
+from data_manifests.weights.files import WeightsError, fetch, find
 
 if TYPE_CHECKING:
-    from data_manifests.network import Entry
+    from data_manifests.weights.entry import Entry
 
 
 class ModelParameter(luigi.Parameter):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from data_manifests.alignment import ARCFACE_TEMPLATE, align
 from data_manifests.damage import Damage, apply
 from data_manifests.sample import draw_images, read_photo
-from labelers.blur import cpbd
+from labelers.blur.scores import cpbd
 from labelers.faces import decode, grey
 
 if TYPE_CHECKING:

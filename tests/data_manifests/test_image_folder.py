@@ -25,7 +25,7 @@ from data_manifests.image_folder import (
     ImageFolder,
     ImageFolderError,
 )
-from data_manifests.tables import Status
+from data_manifests.tables.stages import Status
 
 
 def make(root: Path, *paths: str) -> ImageFolder:

@@ -10,11 +10,11 @@ import pytest
 
 from benchmarks.make_ms1mv2 import draw, main
 from data_manifests.manifest import load_manifest
-from data_manifests.recordio import RecordError, RecordFile
-from data_manifests.recordio_format import MAGIC_BYTES
-from data_manifests.recordio_writer import write_ms1mv2
+from data_manifests.recordio.format import MAGIC_BYTES
+from data_manifests.recordio.record_file import RecordError, RecordFile
+from data_manifests.recordio.writer import write_ms1mv2
 from labelers.faces import decode_batch
-from pipeline.index import index_images
+from pipeline.stages.index import index_images
 
 if TYPE_CHECKING:
     from pathlib import Path

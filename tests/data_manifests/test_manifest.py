@@ -23,8 +23,8 @@ from data_manifests.manifest import (
     load_manifest,
     shipped_names,
 )
-from data_manifests.recordio import RecordFile
-from data_manifests.toml_file import TomlFileError, check
+from data_manifests.recordio.record_file import RecordFile
+from data_manifests.storage.toml_file import TomlFileError, check
 
 MINIMAL = 'name = "mine"\nformat = "image_folder"\nroot = "photos"\n'
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_manifests import weights
-from data_manifests.models import SHIPPED, RegistryError, load_registry, model_folders, read_entries
-from data_manifests.network import (
+from data_manifests.storage.toml_file import TomlFileError, check
+from data_manifests.weights import files as weights
+from data_manifests.weights.entry import (
     AnglesOutput,
     BinsOutput,
     Colour,
@@ -28,7 +28,7 @@ from data_manifests.network import (
     ProbabilitiesOutput,
     UrlSource,
 )
-from data_manifests.toml_file import TomlFileError, check
+from data_manifests.weights.registry import SHIPPED, RegistryError, load_registry, model_folders, read_entries
 
 SHA = "ab" * 32
 OWN = f"""

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_manifests.benchmarks.pair_lists import PairsError, parse_pairs
+from data_manifests.benchmarks.pairs import PairList, contiguous_folds, read_pairs
 from data_manifests.manifest import Manifest, ManifestError, load_manifest
-from data_manifests.pair_lists import PairsError, parse_pairs
-from data_manifests.pairs import PairList, contiguous_folds, read_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

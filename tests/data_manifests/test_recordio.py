@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from data_manifests.recordio import RecordError, RecordFile, RecordIndex, RecordMissingError, RecordReader
-from data_manifests.recordio_format import MAGIC_BYTES
-from data_manifests.recordio_writer import RecordWriter, write_ms1mv2
-from data_manifests.tables import Status
+from data_manifests.recordio.format import MAGIC_BYTES
+from data_manifests.recordio.record_file import RecordError, RecordFile, RecordIndex, RecordMissingError, RecordReader
+from data_manifests.recordio.writer import RecordWriter, write_ms1mv2
+from data_manifests.tables.stages import Status
 
 if TYPE_CHECKING:
     from pathlib import Path

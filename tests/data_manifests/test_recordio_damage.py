@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from data_manifests.recordio import RecordError, RecordFile, RecordMissingError
-from data_manifests.recordio_format import MAGIC_BYTES
-from data_manifests.recordio_writer import RecordWriter, write_ms1mv2
+from data_manifests.recordio.format import MAGIC_BYTES
+from data_manifests.recordio.record_file import RecordError, RecordFile, RecordMissingError
+from data_manifests.recordio.writer import RecordWriter, write_ms1mv2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from data_manifests.recordio import RecordIndex
+    from data_manifests.recordio.record_file import RecordIndex
 
 PEOPLE = [0, 0, 0, 1, 2, 2, 5]
 """The identities of the small set's images; key 1 is the first."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_manifests.recordio_format import (
+from data_manifests.recordio.format import (
     FRAME,
     LENGTH_BITS,
     MAGIC,

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_manifests.recordio import RecordError, RecordFile, RecordReader
-from data_manifests.recordio_format import MAGIC_BYTES
-from data_manifests.recordio_writer import write_ms1mv2
+from data_manifests.recordio.format import MAGIC_BYTES
+from data_manifests.recordio.record_file import RecordError, RecordFile, RecordReader
+from data_manifests.recordio.writer import write_ms1mv2
 
 if TYPE_CHECKING:
     from collections.abc import Callable

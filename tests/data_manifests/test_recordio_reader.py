@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_manifests.recordio_format import MAGIC_BYTES, RecordError, RecordMissingError
-from data_manifests.recordio_reader import RecordReader
-from data_manifests.recordio_writer import RecordWriter
-from data_manifests.tables import Status
+from data_manifests.recordio.format import MAGIC_BYTES, RecordError, RecordMissingError
+from data_manifests.recordio.reader import RecordReader
+from data_manifests.recordio.writer import RecordWriter
+from data_manifests.tables.stages import Status
 
 PAYLOADS = [
     b"first image",

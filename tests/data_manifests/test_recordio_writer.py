@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from data_manifests.recordio import RecordFile, RecordReader
-from data_manifests.recordio_writer import RecordWriter, write_ms1mv2
+from data_manifests.recordio.record_file import RecordFile, RecordReader
+from data_manifests.recordio.writer import RecordWriter, write_ms1mv2
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,7 +97,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     """A limit on the size of a file stands in for the full disk: the system call fails in the same place."""
     script = f"""
 import resource, signal
-from data_manifests.recordio_writer import RecordWriter
+from data_manifests.recordio.writer import RecordWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 with RecordWriter({str(tmp_path / "big.rec")!r}) as writer:

@@ -19,9 +19,9 @@ import pytest
 from data_manifests import sample
 from data_manifests.alignment import ARCFACE_TEMPLATE, similarity_transform
 from data_manifests.damage import Damage
-from data_manifests.recordio import RecordFile
+from data_manifests.recordio.record_file import RecordFile
 from data_manifests.sample import SampleError, draw_images, make_sample, read_photo
-from data_manifests.toml_file import read_toml
+from data_manifests.storage.toml_file import read_toml
 
 FILES = ("train.rec", "train.idx", "property", "sources.tsv", "sample.json")
 ASTRONAUT = ("skimage", "data/astronaut.png", "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5")

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_manifests.tables import CLASSES, LABELS, STATUS_TEXT, TABLES, Factor, Status, polars_enum_text
-from data_manifests.tables_page import PAGE, renew
+from data_manifests.tables.page import PAGE, renew
+from data_manifests.tables.stages import CLASSES, LABELS, STATUS_TEXT, TABLES, Factor, Status, polars_enum_text
 
 CONTRACT = {
     "index": ("key", "identity", "offset", "length", "path", "status"),
@@ -58,7 +58,7 @@ def test_every_status_is_explained() -> None:
 
 
 def test_the_page_is_in_step() -> None:
-    assert renew(PAGE.read_text()) == PAGE.read_text(), "run python -m data_manifests.tables_page"
+    assert renew(PAGE.read_text()) == PAGE.read_text(), "run python -m data_manifests.tables.page"
 
 
 def test_an_unknown_column_is_named() -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_manifests.benchmarks.templates import TemplateError, read_template_images, read_templates
 from data_manifests.manifest import Manifest, ManifestError, load_manifest
-from data_manifests.templates import TemplateError, read_template_images, read_templates
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_manifests.recordio import RecordFile
+from data_manifests.recordio.record_file import RecordFile
 from data_manifests.verification import VerificationError, read_bin
 from labelers.faces import decode
 

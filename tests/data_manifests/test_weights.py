@@ -25,12 +25,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_manifests import weight_cache, weights
-from data_manifests.files import DiskFullError
-from data_manifests.models import load_registry, read_entries
-from data_manifests.network import Entry, OpenClipSource, UrlSource
-from data_manifests.weight_sources import Patience, SourceError, _open_clip_url, download
-from data_manifests.weights import (
+from data_manifests.storage.atomic import DiskFullError
+from data_manifests.weights import cache as weight_cache
+from data_manifests.weights import files as weights
+from data_manifests.weights.entry import Entry, OpenClipSource, UrlSource
+from data_manifests.weights.files import (
     WeightsError,
     WeightsMismatchError,
     WeightsMissingError,
@@ -39,6 +38,8 @@ from data_manifests.weights import (
     find,
     sha256_of_entry,
 )
+from data_manifests.weights.registry import load_registry, read_entries
+from data_manifests.weights.sources import Patience, SourceError, _open_clip_url, download
 from tests.mounting import may_mount
 
 if TYPE_CHECKING:
@@ -672,8 +673,8 @@ def test_a_full_device_is_said(tmp_path: Path, server: Server) -> None:
 FETCH = """
 import logging, sys
 from pathlib import Path
-from data_manifests.models import read_entries
-from data_manifests.weights import fetch
+from data_manifests.weights.registry import read_entries
+from data_manifests.weights.files import fetch
 logging.basicConfig(level=logging.INFO)
 try:
     print(fetch(read_entries(Path(sys.argv[1]))["net"])[0].stat().st_size)

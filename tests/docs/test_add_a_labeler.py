@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from benchmarks.documents import ROOT, Fence, Reader, compare, environment, read_fences
-from data_manifests.recordio import RecordFile
+from data_manifests.recordio.record_file import RecordFile
 from labelers.faces import decode
 
 PAGE = ROOT / "docs" / "howto" / "add-a-labeler.md"
@@ -116,7 +116,7 @@ def test_it_passes_the_checks_of_the_project(copy: Path, printed: str) -> None:
         subprocess.run([Path(sys.executable).with_name("ruff"), *words, *changed], check=True, cwd=copy)
     tests = ["tests/labelers/test_versions.py", "tests/data_manifests/test_tables.py"]
     variables = {**os.environ, "PYTHONPATH": str(copy)}
-    subprocess.run([sys.executable, "-m", "data_manifests.tables_page"], check=True, cwd=copy, env=variables)
+    subprocess.run([sys.executable, "-m", "data_manifests.tables.page"], check=True, cwd=copy, env=variables)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *tests], check=False, cwd=copy, env=variables, capture_output=True, text=True
     )

@@ -9,8 +9,8 @@ import polars as pl
 
 from benchmarks.documents import ROOT
 from benchmarks.readme import MARKS, as_block
-from data_manifests.tables import CLASSES
-from pipeline.report import class_shares
+from data_manifests.tables.stages import CLASSES
+from pipeline.label_report.summary import class_shares
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from benchmarks.documents import ROOT
 from benchmarks.reference import INTERNAL, PAGE, VARIABLES, attributes, render
 from benchmarks.stale_stages import stale_stages
 from data_manifests.manifest import Manifest
-from pipeline import settings
+from pipeline.config import settings
 
 _ALL_BUT_PIXELS = ["centres", "anchors", "anchor_range", "labels"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from data_manifests.recordio import RecordFile
+from data_manifests.recordio.record_file import RecordFile
 from labelers.faces import decode
 
 

@@ -14,9 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from data_manifests.tables import Status
-from labelers import nearest
-from labelers.anchors import (
+from data_manifests.tables.stages import Status
+from labelers.anchors import nearest
+from labelers.anchors.centres import Centres, CentreSums, IdentityError, accumulate, head_centres, unit_rows
+from labelers.anchors.head import HeadError, HeadLayout, load_head
+from labelers.anchors.nearest import CentreSearch, NumpySearch, TorchSearch, open_search
+from labelers.anchors.similarities import (
     AnchorRangeError,
     anchor_statistics,
     certainty_ratio,
@@ -27,10 +30,7 @@ from labelers.anchors import (
     normalise,
     plain_ratio,
 )
-from labelers.centres import Centres, CentreSums, IdentityError, accumulate, head_centres, unit_rows
-from labelers.device import Device, ProviderError
-from labelers.heads import HeadError, HeadLayout, load_head
-from labelers.nearest import CentreSearch, NumpySearch, TorchSearch, open_search
+from labelers.runtime.device import Device, ProviderError
 
 
 @pytest.fixture(scope="module")
@@ -354,7 +354,8 @@ def test_the_gpu_way_gives_the_same() -> None:
 
 def test_anchors_load_no_runtime() -> None:
     heavy = "{'onnxruntime', 'onnx', 'torch', 'mediapipe', 'cv2', 'numba'} & set(sys.modules)"
-    script = f"import sys, labelers.anchors, labelers.heads; sys.exit(str({heavy}) if {heavy} else 0)"
+    modules = "labelers.anchors.similarities, labelers.anchors.head"
+    script = f"import sys, {modules}; sys.exit(str({heavy}) if {heavy} else 0)"
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -15,9 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.iresnet import iresnet50
-from labelers.arithmetic import core_rate, count_arithmetic, time_network
-from labelers.face_mesh import read_network
-from labelers.onnx import Colour, Device, InputSpec, open_model
+from labelers.pose.face_mesh import read_network
+from labelers.runtime.arithmetic import core_rate, count_arithmetic, time_network
+from labelers.runtime.onnx import Colour, Device, InputSpec, open_model
 
 
 def picture(side: int) -> InputSpec:

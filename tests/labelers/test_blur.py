@@ -14,9 +14,9 @@ from scipy import ndimage
 from skimage import data as photos
 from skimage.feature import canny
 
-from data_manifests.tables import BLUR, Status
-from labelers.blur import Blocks, BlurLabeler, Edges, cpbd, sobel, tile
-from labelers.cpbd import find_edges, measure_width, score
+from data_manifests.tables.stages import BLUR, Status
+from labelers.blur.cpbd_kernels import find_edges, measure_width, score
+from labelers.blur.scores import Blocks, BlurLabeler, Edges, cpbd, sobel, tile
 from labelers.faces import FaceBatch, grey
 
 # ---- slow plain code, one rule of design/fidelity a line, no line shared with the package -------------------------

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.feature import canny
 
-from labelers.canny import GAUSSIAN, HIGH, Canny, find_edge_blocks, is_edge_block, trace_canny
+from labelers.blur.canny import GAUSSIAN, HIGH, Canny, find_edge_blocks, is_edge_block, trace_canny
 from labelers.faces import grey
 
 

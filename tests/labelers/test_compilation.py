@@ -10,7 +10,7 @@ from pathlib import Path
 KERNEL = """
 import logging
 logging.basicConfig(level=logging.WARNING)
-from labelers.compilation import compile_kernel
+from labelers.runtime.compilation import compile_kernel
 
 @compile_kernel
 def double(value: int) -> int:

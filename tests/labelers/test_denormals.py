@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from labelers.denormals import flush_denormals, flushes_denormals
+from labelers.runtime.denormals import flush_denormals, flushes_denormals
 
 pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "aarch64"), reason="no switch is known for this kind of processor"
@@ -71,7 +71,7 @@ def test_threads_started_within_take_it_over_and_others_do_not() -> None:
 def test_every_thread_of_pytorch_takes_it_over() -> None:
     code = f"""
 import torch
-from labelers.denormals import flush_denormals
+from labelers.runtime.denormals import flush_denormals
 torch.set_num_threads(4)
 with flush_denormals():
     assert not (torch.full((1 << 22,), {SMALL}) * 1.0).any()

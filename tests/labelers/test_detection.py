@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from data_manifests import sample
 from data_manifests.alignment import ARCFACE_TEMPLATE, align, similarity_transform
-from data_manifests.models import load_registry
-from data_manifests.weights import WeightsMissingError, find
+from data_manifests.weights.files import WeightsMissingError, find
+from data_manifests.weights.registry import load_registry
 from labelers.detection import (
     CLOSE_UP_BORDER,
     SECOND_LOOK,

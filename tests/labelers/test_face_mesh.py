@@ -19,15 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from data_manifests.models import load_registry
-from data_manifests.tables import Status
-from labelers import face_mesh
-from labelers.face_mesh import CROP, Crop, FaceMeshPose, add_crop, open_face_mesh
+from data_manifests.tables.stages import Status
+from data_manifests.weights.registry import load_registry
 from labelers.faces import FaceBatch
-from labelers.onnx import Colour, Device, InputSpec, NetworkError, ProviderError
-from labelers.pose import LandmarkerPose
-from labelers.tflite import TfliteError, read_tflite
-from labelers.tflite_to_onnx import to_onnx
+from labelers.pose import face_mesh
+from labelers.pose.face_mesh import CROP, Crop, FaceMeshPose, add_crop, open_face_mesh
+from labelers.pose.labeler import LandmarkerPose
+from labelers.pose.tflite import TfliteError, read_tflite
+from labelers.pose.tflite_to_onnx import to_onnx
+from labelers.runtime.onnx import Colour, Device, InputSpec, NetworkError, ProviderError
 
 SPEC = InputSpec(width=112, height=112, colour=Colour.RGB, mean=(0.0,) * 3, std=(255.0,) * 3)
 ANGLES = ("yaw_deg", "pitch_deg", "roll_deg")
@@ -129,7 +129,7 @@ def test_it_agrees_with_the_landmarker(bundle: Path, faces: np.ndarray, measured
 
 
 def test_the_points_lie_where_the_landmarker_sees_them(mesh: FaceMeshPose, bundle: Path, faces: np.ndarray) -> None:
-    from labelers.landmarker import Landmarker  # noqa: PLC0415 - loads MediaPipe
+    from labelers.pose.landmarker import Landmarker  # noqa: PLC0415 - loads MediaPipe
 
     landmarker = Landmarker(bundle)
     found = [landmarker.find(face) for face in faces[:30]]
@@ -191,7 +191,7 @@ def test_faces_that_are_not_aligned_are_counted(mesh: FaceMeshPose, faces: np.nd
 
 
 def test_the_shipped_entry_opens_it(bundle: Path, faces: np.ndarray, measured, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.openers import for_model  # noqa: PLC0415 - loads nothing but names
+    from pipeline.stages.openers import for_model  # noqa: PLC0415 - loads nothing but names
 
     monkeypatch.setenv("FIQA_MODELS", str(bundle.parent))
     labeler = for_model(load_registry().get("face_mesh"), "cpu").open()
@@ -210,7 +210,7 @@ def test_a_gpu_is_used_or_named(bundle: Path, faces: np.ndarray, measured) -> No
 
 
 def test_it_does_without_mediapipe() -> None:
-    script = "import sys, labelers.face_mesh; sys.exit('mediapipe' in sys.modules or 'torch' in sys.modules)"
+    script = "import sys, labelers.pose.face_mesh; sys.exit('mediapipe' in sys.modules or 'torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", script], cwd=root, check=False).returncode == 0
 

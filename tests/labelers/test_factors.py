@@ -11,16 +11,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from data_manifests.files import sha256_of
-from data_manifests.models import load_registry
-from data_manifests.network import Kind
-from data_manifests.recordio import RecordFile
-from data_manifests.tables import FACTORS, Status
-from data_manifests.weights import ROOT
+from data_manifests.recordio.record_file import RecordFile
+from data_manifests.storage.atomic import sha256_of
+from data_manifests.tables.stages import FACTORS, Status
+from data_manifests.weights.entry import Kind
+from data_manifests.weights.files import ROOT
+from data_manifests.weights.registry import load_registry
 from data_manifests.wider_face import Split
 from labelers.faces import FaceBatch, decode_batch
 from labelers.factors import COLUMNS, FactorsLabeler
-from labelers.onnx import Colour, Device, InputSpec, Network, NetworkError, open_network
+from labelers.runtime.onnx import Colour, Device, InputSpec, Network, NetworkError, open_network
 from training.factor_net.config import FactorNetConfig, Head
 from training.factor_net.crops import read_crops
 from training.factor_net.metrics import judge

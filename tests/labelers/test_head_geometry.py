@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from labelers.head_geometry import FIELD_OF_VIEW_DEG, MESH_POINTS, GeometryError, HeadModel, read_head_model
+from labelers.pose.head_geometry import FIELD_OF_VIEW_DEG, MESH_POINTS, GeometryError, HeadModel, read_head_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ def head(description: bytes) -> HeadModel:
 @pytest.fixture(scope="module")
 def mediapipe_says(real_data: Path, real_faces: list[NDArray[np.uint8]]) -> tuple[NDArray[np.float64], ...]:
     """Points [N, 478, 3] and rotations [N, 3, 3] of FaceLandmarker on real faces."""
-    from labelers.landmarker import Landmarker  # noqa: PLC0415 - loads MediaPipe
+    from labelers.pose.landmarker import Landmarker  # noqa: PLC0415 - loads MediaPipe
 
     landmarker = Landmarker(real_data / "models" / "face_landmarker.task")
     found = [result for face in real_faces[:60] if (result := landmarker._detect(face)).face_landmarks]

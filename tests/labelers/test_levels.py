@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_manifests.recipes import Recipe
-from data_manifests.tables import CLASSES, Factor
+from data_manifests.tables.stages import CLASSES, Factor
 from labelers.levels import NULL, binary_level, blur_level, pose_level
 
 F32 = np.float32

@@ -15,8 +15,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from labelers.batch_axis import free_batch
-from labelers.onnx import Colour, Device, InputSpec, NetworkError, ProviderError, open_network
+from labelers.runtime.batch_axis import free_batch
+from labelers.runtime.onnx import Colour, Device, InputSpec, NetworkError, ProviderError, open_network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -174,8 +174,8 @@ DENORMAL = """
 import sys
 from pathlib import Path
 import numpy as np
-from labelers.denormals import flush_denormals, flushes_denormals
-from labelers.onnx import Colour, Device, InputSpec, open_network
+from labelers.runtime.denormals import flush_denormals, flushes_denormals
+from labelers.runtime.onnx import Colour, Device, InputSpec, open_network
 
 spec = InputSpec(width=6, height=4, colour=Colour.RGB, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 def largest():

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_manifests.alignment import ARCFACE_TEMPLATE
-from data_manifests.models import load_registry
-from data_manifests.recordio import RecordFile
-from data_manifests.tables import Status
-from data_manifests.weights import WeightsMissingError, find
+from data_manifests.recordio.record_file import RecordFile
+from data_manifests.tables.stages import Status
+from data_manifests.weights.files import WeightsMissingError, find
+from data_manifests.weights.registry import load_registry
 from labelers.faces import FaceBatch, decode_batch
-from labelers.landmarker import LandmarkerError, quiet_stderr
-from labelers.onnx import Colour, Device, InputSpec, NetworkError, open_network
-from labelers.pose import AnglesPose, BinsPose, LandmarkerPose, expected_angle, head_angles, template_distance
+from labelers.pose.labeler import AnglesPose, BinsPose, LandmarkerPose, expected_angle, head_angles, template_distance
+from labelers.pose.landmarker import LandmarkerError, quiet_stderr
+from labelers.runtime.onnx import Colour, Device, InputSpec, NetworkError, open_network
 
 FSANET = InputSpec(width=64, height=64, colour=Colour.BGR, mean=(127.5, 127.5, 127.5), std=(128.0, 128.0, 128.0))
 ANGLES = ("yaw_deg", "pitch_deg", "roll_deg")
@@ -268,7 +268,7 @@ def test_it_is_quiet_and_makes_no_connection(real_data: Path) -> None:
 import numpy as np
 from pathlib import Path
 from labelers.faces import FaceBatch
-from labelers.pose import LandmarkerPose
+from labelers.pose.labeler import LandmarkerPose
 task = Path({str(real_data / "models" / "face_landmarker.task")!r})
 keys = np.arange(2, dtype=np.int32)
 faces = FaceBatch(keys=keys, images=np.zeros((2, 112, 112, 3), np.uint8), identities=keys)
@@ -291,7 +291,7 @@ def test_the_environment_comes_back_after_the_last_block() -> None:
     # In a process of its own: here landmarkers of other tests are open.
     script = """
 import os
-from labelers.landmarker import no_way_out
+from labelers.pose.landmarker import no_way_out
 before = dict(os.environ)
 first, second = no_way_out(), no_way_out()
 first.__enter__()
@@ -315,6 +315,6 @@ def test_only_known_chatter_is_dropped(capfd: pytest.CaptureFixture[str], caplog
 
 
 def test_networks_do_without_mediapipe() -> None:
-    script = "import sys, labelers.pose; sys.exit('mediapipe' in sys.modules or 'torch' in sys.modules)"
+    script = "import sys, labelers.pose.labeler; sys.exit('mediapipe' in sys.modules or 'torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", script], cwd=root, check=False).returncode == 0

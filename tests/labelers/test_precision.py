@@ -11,20 +11,20 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from data_manifests.models import load_registry
 from data_manifests.sample import draw_images
-from data_manifests.weights import WeightsMissingError, find
-from labelers import precision as module
-from labelers.batch_axis import free_batch
+from data_manifests.weights.files import WeightsMissingError, find
+from data_manifests.weights.registry import load_registry
 from labelers.faces import FaceBatch, decode
-from labelers.onnx import Colour, Device, InputSpec, NetworkError, ProviderError, _cuda_provider, open_network
-from labelers.precision import Precision, check_precision, check_processor, to_float16
-from pipeline.openers import for_model
+from labelers.runtime import precision as module
+from labelers.runtime.batch_axis import free_batch
+from labelers.runtime.onnx import Colour, Device, InputSpec, NetworkError, ProviderError, _cuda_provider, open_network
+from labelers.runtime.precision import Precision, check_precision, check_processor, to_float16
+from pipeline.stages.openers import for_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from labelers.measures import Measures
+    from labelers.labeler import Measures
 
 SMALL = InputSpec(width=6, height=4, colour=Colour.RGB, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
 FLAGS = "flags\t\t: fpu avx512f avx512_vnni {}\n"

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.iresnet import write_iresnet50
-from data_manifests.models import load_registry
-from data_manifests.weights import WeightsMissingError, find
-from labelers import onnx as opening
-from labelers.denormals import flush_denormals
-from labelers.onnx import Colour, Device, InputSpec, Precision, ProviderError, open_model, open_network
-from labelers.prelu import split_prelu
+from data_manifests.weights.files import WeightsMissingError, find
+from data_manifests.weights.registry import load_registry
+from labelers.runtime import onnx as opening
+from labelers.runtime.denormals import flush_denormals
+from labelers.runtime.onnx import Colour, Device, InputSpec, Precision, ProviderError, open_model, open_network
+from labelers.runtime.prelu import split_prelu
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,13 +9,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from data_manifests.models import load_registry
-from data_manifests.recordio import RecordFile
-from data_manifests.tables import Status
-from data_manifests.weights import WeightsMissingError, find
+from data_manifests.recordio.record_file import RecordFile
+from data_manifests.tables.stages import Status
+from data_manifests.weights.files import WeightsMissingError, find
+from data_manifests.weights.registry import load_registry
 from labelers.faces import FaceBatch, decode_batch
-from labelers.onnx import Colour, Device, InputSpec, Network, NetworkError, open_network
 from labelers.recognition import EmbeddingLabeler
+from labelers.runtime.onnx import Colour, Device, InputSpec, Network, NetworkError, open_network
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data as photos
 
-from labelers.blur import _LIGHTNESS, _LUMINANCE, sobel
+from labelers.blur.scores import _LIGHTNESS, _LUMINANCE, sobel
 
 
 def slow_sobel(rgb):

@@ -15,8 +15,8 @@ import torch.nn.functional as F  # noqa: N812 - its common name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelers.tflite import OperatorKind, TfliteError, read_tflite
-from labelers.tflite_to_onnx import to_onnx
+from labelers.pose.tflite import OperatorKind, TfliteError, read_tflite
+from labelers.pose.tflite_to_onnx import to_onnx
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from data_manifests.models import load_registry
-from data_manifests.weights import WeightsUnreachableError, fetch
-from pipeline.job import WORKSPACE_VARIABLE, Job
+from data_manifests.weights.files import WeightsUnreachableError, fetch
+from data_manifests.weights.registry import load_registry
+from pipeline.config.job import WORKSPACE_VARIABLE, Job
 from tests.pipeline.shown import Shown, job_of, read_current
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,15 +8,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labelers.denormals import flushes_denormals
-from labelers.device import VISIBLE
+from labelers.runtime.denormals import flushes_denormals
+from labelers.runtime.device import VISIBLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pipeline.execution import PartWork
-    from pipeline.shards import Part
+    from pipeline.execution.local import PartWork
+    from pipeline.storage.shards import Part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

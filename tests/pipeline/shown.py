@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pipeline.job import WORKSPACE_VARIABLE, Job, resolve
-from pipeline.label_command import find_command
+from pipeline.config.job import WORKSPACE_VARIABLE, Job, resolve
+from pipeline.label_report.command import find_command
 from pipeline.label_report.page import render_labels
 from tests.pipeline.dom import Element, read_page
 

@@ -23,20 +23,20 @@ from PIL import Image
 
 from data_manifests import sample
 from data_manifests.alignment import align, similarity_transform
-from data_manifests.alignment_table import ALIGNMENT, LANDMARKS
-from data_manifests.files import LockedError, RunLock
 from data_manifests.manifest import load_manifest
-from data_manifests.models import RegistryError, load_registry
-from data_manifests.tables import Status
-from data_manifests.weights import WeightsMissingError, find
+from data_manifests.storage.atomic import LockedError, RunLock
+from data_manifests.tables.alignment import ALIGNMENT, LANDMARKS
+from data_manifests.tables.stages import Status
+from data_manifests.weights.files import WeightsMissingError, find
+from data_manifests.weights.registry import RegistryError, load_registry
 from labelers.faces import decode, decode_batch
 from labelers.photos import decode_photo
-from pipeline.align import PART_PHOTOS, AlignError, AlignFolder, Encoding
-from pipeline.align_job import AlignJob, Wish, resolve_alignment
-from pipeline.align_plan import name_crops
-from pipeline.align_run import make_crops
-from pipeline.images import ImageSource
-from pipeline.index import index_images
+from pipeline.alignment.crops import PART_PHOTOS, AlignError, AlignFolder, Encoding
+from pipeline.alignment.job import AlignJob, Wish, resolve_alignment
+from pipeline.alignment.plan import name_crops
+from pipeline.alignment.run import make_crops
+from pipeline.stages.index import index_images
+from pipeline.storage.images import ImageSource
 from tests.pipeline.conftest import ROOT
 
 PHOTOS = {

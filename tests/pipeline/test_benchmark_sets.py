@@ -12,14 +12,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from data_manifests.benchmarks.pairs import read_pairs
 from data_manifests.manifest import ManifestError, load_manifest
-from data_manifests.pairs import read_pairs
 from data_manifests.sample import draw_images
-from data_manifests.tables import INDEX, Status
-from pipeline.commands.doctor import check_data
-from pipeline.images import ImageSource
-from pipeline.index import index_images
-from pipeline.job import estimate_images, resolve
+from data_manifests.tables.stages import INDEX, Status
+from pipeline.commands.doctor.command import check_data
+from pipeline.config.job import estimate_images, resolve
+from pipeline.stages.index import index_images
+from pipeline.storage.images import ImageSource
 from tests.pipeline.conftest import Factory
 
 if TYPE_CHECKING:

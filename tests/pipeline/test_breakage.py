@@ -13,10 +13,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from data_manifests.recordio import RecordFile
-from data_manifests.recordio_writer import RecordWriter, write_ms1mv2
+from data_manifests.recordio.record_file import RecordFile
+from data_manifests.recordio.writer import RecordWriter, write_ms1mv2
 from data_manifests.sample import draw_images
-from pipeline.job import resolve
+from pipeline.config.job import resolve
 from tests.pipeline.conftest import ROOT, Factory
 
 COPIES = 24

@@ -17,13 +17,13 @@ from luigi.cmdline_parser import CmdlineParser
 from typer.testing import CliRunner
 
 import pipeline
-from data_manifests.tables import TABLES
+from data_manifests.tables.stages import TABLES
 from pipeline.__main__ import app
 from pipeline.commands.common import human_bytes
-from pipeline.job import WORKSPACE_VARIABLE
-from pipeline.parameters import option_of
-from pipeline.settings import labels, list_sections
-from pipeline.stage import Stage
+from pipeline.config.job import WORKSPACE_VARIABLE
+from pipeline.config.parameters import option_of
+from pipeline.config.settings import labels, list_sections
+from pipeline.tasks.stage import Stage
 from tests.mounting import may_mount
 from tests.pipeline.conftest import ROOT
 
@@ -86,7 +86,7 @@ def test_settings_of_ones_own_lie_over_the_shipped_ones_in_any_folder(labelled_s
     settings.write_text("[labels]\nblur_hazy = 0.2\n")
     done = labelled_sample._run(
         [sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r}); import pipeline; "
-         "from pipeline.settings import labels; import luigi.configuration as c; "
+         "from pipeline.config.settings import labels; import luigi.configuration as c; "
          "print(labels().blur_hazy, c.get_config().get('core', 'local_scheduler'))"],
         check=True, LUIGI_CONFIG_PATH=str(settings), PYTHONPATH=str(ROOT),
     )  # fmt: skip

@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline import shards
-from pipeline.cluster import Cluster, ClusterError, check_address, examine, find_faults, show_token
-from pipeline.dask_execution import survey
-from pipeline.execution import run_parts
-from pipeline.job import resolve
-from pipeline.measure import MeasureImages
-from pipeline.openers import for_stage
-from pipeline.pixel_stages import PIXEL_STAGES
-from pipeline.run import StageRun
-from pipeline.shards import Part
+from pipeline.config.job import resolve
+from pipeline.config.pixel_stages import PIXEL_STAGES
+from pipeline.execution.dask_cluster import survey
+from pipeline.execution.local import run_parts
+from pipeline.execution.workers import Cluster, ClusterError, check_address, examine, find_faults, show_token
+from pipeline.stages.measure import MeasureImages
+from pipeline.stages.openers import for_stage
+from pipeline.stages.run import StageRun
+from pipeline.storage import shards
+from pipeline.storage.shards import Part
 from tests.pipeline.conftest import ROOT, Factory
 from tests.pipeline.noting import Note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pipeline.job import Job
+    from pipeline.config.job import Job
 
 PART_ROWS = 16
 """So small that the 256 images of the sample are 16 parts."""
@@ -358,7 +358,7 @@ def test_other_addresses_are_refused(address: str) -> None:
 
 
 def test_a_worker_needs_neither_luigi_nor_dask_to_understand_its_work() -> None:
-    modules = "pipeline.cluster, pipeline.journal, pipeline.measure, sys"
+    modules = "pipeline.execution.workers, pipeline.execution.journal, pipeline.stages.measure, sys"
     code = f"import {modules}; print({{'luigi', 'distributed'}} & {{*sys.modules}})"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from data_manifests.recordio_writer import write_ms1mv2
+from data_manifests.recordio.writer import write_ms1mv2
 from data_manifests.sample import draw_images
 from tests.pipeline.conftest import ROOT, Factory
 

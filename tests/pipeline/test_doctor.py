@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from labelers.arithmetic import Seconds
-from labelers.device import Device
-from pipeline.commands import gpu as gpus
-from pipeline.commands.doctor import needs_gpu
-from pipeline.commands.finding import Verdict
-from pipeline.commands.gpu import Gpu, ask, judge_driver, judge_memory, read_answer, read_driver, read_gpus
-from pipeline.commands.network_speed import judge_core, judge_speed
+from labelers.runtime.arithmetic import Seconds
+from labelers.runtime.device import Device
+from pipeline.commands.doctor import gpu as gpus
+from pipeline.commands.doctor.command import needs_gpu
+from pipeline.commands.doctor.finding import Verdict
+from pipeline.commands.doctor.gpu import Gpu, ask, judge_driver, judge_memory, read_answer, read_driver, read_gpus
+from pipeline.commands.doctor.network_speed import judge_core, judge_speed
 from tests.pipeline.conftest import ROOT, Factory
 from tests.pipeline.shown import job_of
 

@@ -20,19 +20,19 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from scipy.stats import spearmanr
 
-from data_manifests.evaluation_tables import EVALUATION_TABLES
-from data_manifests.models import load_registry
 from data_manifests.sample import draw_images
-from data_manifests.weights import find
+from data_manifests.tables.evaluation import EVALUATION_TABLES
+from data_manifests.weights.files import find
+from data_manifests.weights.registry import load_registry
 from labelers.faces import decode
+from pipeline.config.job import change_recogniser, resolve
 from pipeline.evaluation.asked import Asked, EvaluationError, read_protocols, read_rates
 from pipeline.evaluation.plan import make_plan
-from pipeline.job import change_recogniser, resolve
 from tests.pipeline.conftest import ROOT, Factory
-from training.evaluation.baselines import random_quality
 from training.evaluation.error_reject import Protocol, area, curve
-from training.evaluation.methods import MethodError
-from training.evaluation.networks import QualityNetworkError
+from training.evaluation.methods.baselines import random_quality
+from training.evaluation.methods.command_line import MethodError
+from training.evaluation.methods.networks import QualityNetworkError
 from training.evaluation.templates import Templates, measure_tar
 from training.evaluation.verification import measure_accuracy
 
@@ -369,7 +369,7 @@ import pipeline
 from pipeline.evaluation.asked import Asked
 from pipeline.evaluation.plan import make_plan
 from pipeline.tasks.evaluation import Quality
-from training.evaluation.ranked_pairs import Protocol
+from training.evaluation.pairs.ranked_pairs import Protocol
 
 if __name__ == "__main__":
     toml, network, workspace, processes = sys.argv[1:]
@@ -525,7 +525,7 @@ def test_planning_loads_no_model_library(benchmarks: Benchmarks, tmp_path: Path)
     script = (
         "import sys; from pathlib import Path; import pipeline, pipeline.tasks.evaluation\n"
         "from pipeline.evaluation.asked import Asked; from pipeline.evaluation.plan import make_plan\n"
-        "from training.evaluation.ranked_pairs import Protocol\n"
+        "from training.evaluation.pairs.ranked_pairs import Protocol\n"
         f"make_plan(Asked(benchmarks=({str(benchmarks.pairs)!r},), recognisers=(), methods='norm,cpbd,random',\n"
         "  protocols=(Protocol.FIXED,), fmrs=(0.1,), replicates=0, correlate=True, limit=0,\n"
         f"  workspace=Path({str(tmp_path)!r})))\n"

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from labelers import device
-from labelers.denormals import flushes_denormals
-from labelers.device import VISIBLE, ProviderError
-from pipeline.execution import PartOutcome, run_parts
-from pipeline.shards import Part
+from labelers.runtime import device
+from labelers.runtime.denormals import flushes_denormals
+from labelers.runtime.device import VISIBLE, ProviderError
+from pipeline.execution.local import PartOutcome, run_parts
+from pipeline.storage.shards import Part
 from tests.pipeline.noting import Note
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.fingerprint import DIGITS, StageSpec, changes
+from pipeline.storage.fingerprint import DIGITS, StageSpec, changes
 
 INDEX = StageSpec(name="index", version=1, data="d")
 BLUR = StageSpec(name="blur", version=1, data="d", parameters={"edges": "matlab"}, upstream=(INDEX,))

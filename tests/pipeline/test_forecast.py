@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from data_manifests.environment import memory_bytes, peak_bytes
+from data_manifests.storage.environment import memory_bytes, peak_bytes
 from pipeline.commands.costs import cost_table, sum_costs
-from pipeline.forecast import Forecast, Run, forecast, judge_memory, trial_command
-from pipeline.job import resolve
+from pipeline.commands.forecast import Forecast, Run, forecast, judge_memory, trial_command
+from pipeline.config.job import resolve
 from tests.pipeline.shown import job_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.job import Job
+    from pipeline.config.job import Job
     from tests.pipeline.conftest import Factory
 
 BY_IMAGE = ("index", "blur", "pose", "factors", "embeddings", "labels")

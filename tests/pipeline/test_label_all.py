@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from data_manifests.tables import CLASSES, LABELS, TABLES
+from data_manifests.tables.stages import CLASSES, LABELS, TABLES
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Factory

@@ -13,15 +13,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from data_manifests.tables import CLASSES, Factor
+from data_manifests.tables.stages import CLASSES, Factor
 from labelers.levels import binary_level, blur_level, pose_level
 from pipeline.label_report.spec import page_file, report_spec
-from pipeline.receipts import read_receipts
-from pipeline.store import read_columns
+from pipeline.storage.receipts import read_receipts
+from pipeline.storage.store import read_columns
 from tests.pipeline.shown import Shown, current, facts_of, job_of, render
 
 if TYPE_CHECKING:
-    from pipeline.job import Job
+    from pipeline.config.job import Job
     from tests.pipeline.conftest import Factory
 
 MINUS = "\N{MINUS SIGN}"

@@ -15,18 +15,18 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from data_manifests.tables import LABELS, Status
+from data_manifests.tables.stages import LABELS, Status
 from labelers.faces import decode
 from pipeline.label_report import page as page_module
 from pipeline.label_report.spec import report_spec
-from pipeline.store import read_columns
+from pipeline.storage.store import read_columns
 from tests.pipeline.shown import Shown, current, facts_of, job_of, render
 from training.pages.document import LIMIT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.job import Job
+    from pipeline.config.job import Job
     from tests.pipeline.conftest import Factory
 
 HOSTILE = """<img src=x onerror="alert(1)">'"&{{ 7 * 7 }}<script>alert(2)</script>"""

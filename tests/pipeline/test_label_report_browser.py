@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from data_manifests.tables import CLASSES
+from data_manifests.tables.stages import CLASSES
 from tests.pipeline.browser import Browser, find_browser
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from data_manifests.recipes import Recipe
-from data_manifests.tables import CLASSES, Factor
+from data_manifests.tables.stages import CLASSES, Factor
 from labelers.levels import NULL, blur_level, pose_level
 from pipeline.label_report.picks import A_ROW, Kind, draw, pick_class, pick_pool
 from pipeline.label_report.ranked import Ranked, Rule, Sorted

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from data_manifests.models import load_registry
-from labelers.device import Device
-from pipeline.job import resolve
+from data_manifests.weights.registry import load_registry
+from labelers.runtime.device import Device
+from pipeline.config.job import resolve
 from pipeline.tasks.measures import PIXEL_TASKS
 
 if TYPE_CHECKING:

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from labelers import precision as module
-from labelers.device import Device, ProviderError
-from labelers.precision import Precision, check_processor
-from pipeline.catalogue import Inputs, build_stages
-from pipeline.commands.doctor import Verdict, check_precision
-from pipeline.job import require_device, resolve
+from labelers.runtime import precision as module
+from labelers.runtime.device import Device, ProviderError
+from labelers.runtime.precision import Precision, check_processor
+from pipeline.commands.doctor.command import Verdict, check_precision
+from pipeline.config.catalogue import Inputs, build_stages
+from pipeline.config.job import require_device, resolve
 from tests.pipeline.conftest import Factory
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.fingerprint import StageSpec
-    from pipeline.job import Job
+    from pipeline.config.job import Job
+    from pipeline.storage.fingerprint import StageSpec
 
 NETWORKS = {"pose", "factors", "embeddings"}
 

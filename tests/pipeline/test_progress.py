@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline import progress
+from pipeline.execution import progress
+from pipeline.execution.progress import Meter, describe_rest
 from pipeline.logs import set_up_logs
-from pipeline.progress import Meter, describe_rest
 from tests.pipeline.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def test_a_task_in_a_process_of_its_own_shows_no_trace_either(tmp_path: Path) ->
             import subprocess
             import pipeline
             from pipeline.tasks.weights import Weights
-            from data_manifests.models import load_registry
+            from data_manifests.weights.registry import load_registry
             task = Weights.of(load_registry().get("fr_pose"), ())
             subprocess.run([sys.executable, __file__, "task"], input=pickle.dumps(task), check=True)
         else:

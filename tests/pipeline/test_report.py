@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from data_manifests.recipes import Recipe
-from data_manifests.tables import CLASSES, Factor
-from pipeline.label_command import THRESHOLDS, Command
-from pipeline.report import advise_blur, class_shares, rank_correlation, warnings_of
-from pipeline.settings import LabelSettings
+from data_manifests.tables.stages import CLASSES, Factor
+from pipeline.config.settings import LabelSettings
+from pipeline.label_report.command import THRESHOLDS, Command
+from pipeline.label_report.summary import advise_blur, class_shares, rank_correlation, warnings_of
 
 SETTINGS = LabelSettings.model_validate(
     {

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.shards import MAX_PART_ROWS, MAX_SHARDS, MIN_SHARD_ROWS, cut, plan_parts, plan_shards
+from pipeline.storage.shards import MAX_PART_ROWS, MAX_SHARDS, MIN_SHARD_ROWS, cut, plan_parts, plan_shards
 
 
 @given(st.integers(0, 50_000_000))

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_manifests.files import DiskFullError, LockedError, RunLock, remove_leftovers, write_atomically
-from pipeline.fingerprint import StageSpec
-from pipeline.shards import Part
-from pipeline.store import Store, read_metadata
+from data_manifests.storage.atomic import DiskFullError, LockedError, RunLock, remove_leftovers, write_atomically
+from pipeline.storage.fingerprint import StageSpec
+from pipeline.storage.shards import Part
+from pipeline.storage.store import Store, read_metadata
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +91,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(store: Store, monkeypatch: pytes
 def test_a_file_over_the_size_limit_of_the_process_leaves_nothing(tmp_path: Path) -> None:
     program = """
         import pathlib, resource, signal, sys
-        from data_manifests.files import write_atomically
+        from data_manifests.storage.atomic import write_atomically
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
@@ -110,7 +110,7 @@ def test_killed_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     target.write_bytes(b"old")
     program = """
         import pathlib, sys, time
-        from data_manifests.files import write_atomically
+        from data_manifests.storage.atomic import write_atomically
         def slowly(file):
             file.write(b"new")
             file.flush()
@@ -147,7 +147,7 @@ def test_a_torn_part_is_an_error_not_data(store: Store) -> None:
 def test_the_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
     program = """
         import pathlib, sys, time
-        from data_manifests.files import RunLock
+        from data_manifests.storage.atomic import RunLock
         lock = RunLock(pathlib.Path(sys.argv[1]))
         lock.acquire("luigi LabelAll")
         print("held", flush=True)
@@ -166,7 +166,7 @@ def test_the_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
 def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     program = """
         import os, pathlib, signal, sys
-        from data_manifests.files import write_atomically
+        from data_manifests.storage.atomic import write_atomically
         write_atomically(pathlib.Path(sys.argv[1]), lambda file: os.kill(os.getpid(), signal.SIGKILL))
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "deep" / "shard-00000.parquet")]

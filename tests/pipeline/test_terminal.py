@@ -15,8 +15,8 @@ from rich.logging import RichHandler
 from rich.table import Table
 from typer.testing import CliRunner
 
-import pipeline.progress
-import training.progress
+import pipeline.execution.progress
+import training.trainer.progress
 from pipeline import logs
 from pipeline.__main__ import app
 from pipeline.terminal import make_console
@@ -126,7 +126,7 @@ def test_help_is_shown_whole(words: list[str], command: typer.core.TyperCommand)
             assert shown(paragraph) in said
 
 
-@pytest.mark.parametrize("module", [pipeline.progress, training.progress])
+@pytest.mark.parametrize("module", [pipeline.execution.progress, training.trainer.progress])
 def test_a_live_line_shows_its_texts_whole(module: ModuleType) -> None:
     live = module._live_line()
     live.add_task(BRACKETS, total=2, text=f"{BRACKETS}, 1 of 2")

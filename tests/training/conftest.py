@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from data_manifests.recordio import RecordFile
+from data_manifests.recordio.record_file import RecordFile
 from data_manifests.sample import make_sample
-from data_manifests.tables import LABELS
+from data_manifests.tables.stages import LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from training.model import QualityModel
+    from training.quality.model import QualityModel
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def small_model() -> Callable[[str], QualityModel]:
     """Builds the named small tower with random weights; a fresh copy every time, in evaluation mode."""
     import copy  # noqa: PLC0415 - placed here so that it stands beside its use
 
-    from training.model import ModelConfig, build_model  # noqa: PLC0415
+    from training.quality.model import ModelConfig, build_model  # noqa: PLC0415
 
     torch.set_num_threads(1)
     built: dict[str, QualityModel] = {}

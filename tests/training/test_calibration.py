@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from data_manifests.recipes import Recipe
-from data_manifests.score_tables import CONFIDENCE
-from training.calibration import ConfidenceError, Confidences, calibrate, read_confidence, write_confidence
+from data_manifests.tables.scores import CONFIDENCE
 from training.losses import confidence, js_divergence
-from training.model import MergedFactors
+from training.quality.calibration import ConfidenceError, Confidences, calibrate, read_confidence, write_confidence
+from training.quality.model import MergedFactors
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from data_manifests import files
-from data_manifests.files import sha256_of
-from training.checkpoint import SEAL, STATE, WEIGHTS, Checkpoint, CheckpointError, CheckpointFolder
+from data_manifests.storage import atomic as files
+from data_manifests.storage.atomic import sha256_of
+from training.trainer.checkpoint import SEAL, STATE, WEIGHTS, Checkpoint, CheckpointError, CheckpointFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

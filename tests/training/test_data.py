@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_manifests.folds import Fold, fold_of
-from data_manifests.recordio import RecordFile
-from data_manifests.tables import CLASSES, Factor
+from data_manifests.recordio.record_file import RecordFile
+from data_manifests.tables.stages import CLASSES, Factor
 from labelers.faces import decode
-from training.data import TrainingDataError, load_training_set, read_labels
-from training.loader import Loader
+from training.quality.data import TrainingDataError, load_training_set, read_labels
+from training.trainer.loader import Loader
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,13 +15,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from data_manifests.files import sha256_of
-from training.config import Score
+from data_manifests.storage.atomic import sha256_of
 from training.export import INPUT, OUTPUT_SIZES, OUTPUTS, ExportError, Scorer, check_equal, main, to_onnx
-from training.model import ModelConfig, QualityModel, build_merged, log_factors, log_marginals, quality_score
-from training.model_file import is_model_file, load_model, save_model
+from training.quality.config import Score
+from training.quality.model import ModelConfig, QualityModel, build_merged, log_factors, log_marginals, quality_score
+from training.quality.model_file import is_model_file, load_model, save_model
 from training.scoring.models import open_model
-from training.weights import WeightsError
+from training.trainer.weights import WeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

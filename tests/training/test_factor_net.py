@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from torchmetrics.functional.classification import binary_auroc
 
-from data_manifests.models import load_registry
-from data_manifests.network import Kind
-from data_manifests.weights import find
+from data_manifests.weights.entry import Kind
+from data_manifests.weights.files import find
+from data_manifests.weights.registry import load_registry
 from data_manifests.wider_face import Split, WiderFaceError
 from training.factor_net.__main__ import main
 from training.factor_net.augmentation import Augmentation

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from training.cores import share_of_cores
-from training.feeding import MicroBatch, send_ahead
-from training.objective import Targets
+from training.quality.objective import Targets
+from training.trainer.cores import share_of_cores
+from training.trainer.feeding import MicroBatch, send_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import spearmanr
 
-from data_manifests.tables import Factor
-from training.data import LabelledImages, Labels
-from training.held_out import Agreement, Moment, balanced_accuracy, compare, spearman
+from data_manifests.tables.stages import Factor
+from training.quality.data import LabelledImages, Labels
+from training.quality.held_out import Agreement, Moment, balanced_accuracy, compare, spearman
 
 LEVELS = st.sampled_from([np.float32(value) for value in (0.1, 0.25, 0.5, 0.75, 0.9, 0.9000001)])
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from training.checkpoint import Checkpoint, CheckpointFolder
-from training.config import Compilation, Terms, TrainingConfig
-from training.feeding import MicroBatch
-from training.learner import Learner
-from training.model import ModelConfig
-from training.objective import Targets
-from training.ranks import Ranks
+from training.quality.config import Compilation, Terms, TrainingConfig
+from training.quality.learner import Learner
+from training.quality.model import ModelConfig
+from training.quality.objective import Targets
+from training.trainer.checkpoint import Checkpoint, CheckpointFolder
+from training.trainer.feeding import MicroBatch
+from training.trainer.ranks import Ranks
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,11 +14,21 @@ from huggingface_hub import constants
 from PIL import Image
 from torch import Tensor, nn
 
-from data_manifests.files import sha256_of
 from data_manifests.recipes import Recipe
-from data_manifests.tables import CLASSES, QUALITY_CLASSES, Factor
+from data_manifests.storage.atomic import sha256_of
+from data_manifests.tables.stages import CLASSES, QUALITY_CLASSES, Factor
+from training.clip.backbone import (
+    CLIP_MEAN,
+    CLIP_STD,
+    TowerError,
+    build_clip,
+    find_tower,
+    import_open_clip,
+    load_pretrained,
+)
 from training.losses import QUALITY_WEIGHT, emd, focal, soft_map
-from training.model import (
+from training.prompts import JOINT_SIZES, PROMPTS, tokenize_prompts
+from training.quality.model import (
     MERGED_HIDDEN,
     MergedFactors,
     ModelConfig,
@@ -30,17 +40,7 @@ from training.model import (
     log_marginals,
     quality_score,
 )
-from training.prompts import JOINT_SIZES, PROMPTS, tokenize_prompts
-from training.tower import (
-    CLIP_MEAN,
-    CLIP_STD,
-    TowerError,
-    build_clip,
-    find_tower,
-    import_open_clip,
-    load_pretrained,
-)
-from training.weights import WeightsError
+from training.trainer.weights import WeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from data_manifests.folds import Fold
 from data_manifests.recipes import Recipe
-from data_manifests.tables import Factor
-from training.config import Rules, Score, Terms, TrainingConfig
+from data_manifests.tables.stages import Factor
 from training.losses import emd, focal, soft_map
-from training.model import log_marginals
-from training.objective import Objective, Targets
-from training.schedule import rate_share
+from training.quality.config import Rules, Score, Terms, TrainingConfig
+from training.quality.model import log_marginals
+from training.quality.objective import Objective, Targets
+from training.trainer.schedule import rate_share
 
 
 def drawn(count: int, seed: int = 0, nulls: float = 0.3) -> tuple[torch.Tensor, torch.Tensor, Targets]:

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from training.progress import Meter, describe_duration
+from training.trainer.progress import Meter, describe_duration
 
 
 class Clock:

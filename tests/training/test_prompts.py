@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from data_manifests.tables import CLASSES, QUALITY_CLASSES, Factor
+from data_manifests.tables.stages import CLASSES, QUALITY_CLASSES, Factor
 from training.prompts import FACTOR_SIZES, JOINT_SIZES, PROMPTS, tokenize_prompts
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from safetensors.torch import save, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - as PyTorch's own documentation names it
 
-from training.model import log_marginals, quality_score
+from training.clip.backbone import find_tower, import_open_clip
 from training.prompts import PROMPTS
-from training.released import infer_tower, load_released
-from training.tower import find_tower, import_open_clip
-from training.weights import WeightsError, read_state_dict
+from training.quality.model import log_marginals, quality_score
+from training.quality.released import infer_tower, load_released
+from training.trainer.weights import WeightsError, read_state_dict
 
 if TYPE_CHECKING:
     from pathlib import Path

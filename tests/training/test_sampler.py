@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.plan import Plan
-from training.sampler import Sampler, part_of
+from training.trainer.plan import Plan
+from training.trainer.sampler import Sampler, part_of
 
 samplers = st.builds(
     Sampler, images=st.integers(1, 600), batch=st.integers(1, 70), seed=st.integers(0, 2**32)

@@ -23,26 +23,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_manifests.files import sha256_of
-from data_manifests.recordio import RecordFile
-from data_manifests.score_tables import SCORES
-from data_manifests.tables import CLASSES, Factor
+from data_manifests.recordio.record_file import RecordFile
+from data_manifests.storage.atomic import sha256_of
+from data_manifests.tables.scores import SCORES
+from data_manifests.tables.stages import CLASSES, Factor
 from labelers.faces import decode
 from training import score
+from training.clip.backbone import import_open_clip
 from training.export import Scorer, to_onnx
 from training.losses import ANCHORS
-from training.model import ModelConfig, build_merged, log_factors, quality_score
-from training.model_file import save_model
 from training.prompts import PROMPTS
+from training.quality.model import ModelConfig, build_merged, log_factors, quality_score
+from training.quality.model_file import save_model
 from training.scoring.inputs import StoredImages, decode_ahead, open_images
 from training.scoring.models import open_model
 from training.scoring.table import score_images
-from training.tower import import_open_clip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from training.model import QualityModel
+    from training.quality.model import QualityModel
 
     SmallModel = Callable[[str], QualityModel]
 
@@ -509,7 +509,7 @@ class TestMistakes:
             if len(calls) == 3:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr("training.progress.Meter.advance", interrupt)
+        monkeypatch.setattr("training.trainer.progress.Meter.advance", interrupt)
         words = ["--checkpoint", str(checkpoint), "--input", str(faces.rec), "--output", str(output)]
         assert score.main([*words, "--batch", "16"]) == 130
         assert calls == [16, 16, 16]

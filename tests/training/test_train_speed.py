@@ -29,19 +29,19 @@ from benchmarks.train_speed import (
     name_released,
     parse,
 )
-from data_manifests.tables import Factor
+from data_manifests.tables.stages import Factor
 from labelers.faces import decode
-from training.config import TrainingConfig
-from training.data import TrainingSet, load_training_set
-from training.model import ModelConfig
-from training.ranks import Ranks
-from training.tower import build_clip, find_tower
+from training.clip.backbone import build_clip, find_tower
+from training.quality.config import TrainingConfig
+from training.quality.data import TrainingSet, load_training_set
+from training.quality.model import ModelConfig
+from training.trainer.ranks import Ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from training.model import QualityModel
+    from training.quality.model import QualityModel
 
 TOWER = "test-resnet"
 IMAGES = 64

@@ -23,8 +23,8 @@ import torch
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
 
-from data_manifests.tables import CLASSES
-from training.checkpoint import STATE
+from data_manifests.tables.stages import CLASSES
+from training.trainer.checkpoint import STATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -334,10 +334,10 @@ import numpy as np, torch
 from pathlib import Path
 from safetensors.torch import load_file
 from labelers.faces import decode
-from data_manifests.recordio import RecordFile
-from training.heads import Heads
-from training.model import MergedFactors, QualityModel, log_marginals
-from training.tower import build_image_tower, find_tower
+from data_manifests.recordio.record_file import RecordFile
+from training.quality.heads import Heads
+from training.quality.model import MergedFactors, QualityModel, log_marginals
+from training.clip.backbone import build_image_tower, find_tower
 weights = load_file({weights!r})
 tower = find_tower("test-resnet")
 model = QualityModel(tower, build_image_tower(tower), weights["model.text_features"], torch.zeros(()))

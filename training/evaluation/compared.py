@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labelers.device import Device
-from training.evaluation.all_pairs import AllPairs
+from labelers.runtime.device import Device
 from training.evaluation.error_reject import RankedPairs
-from training.evaluation.similarity import pair_similarities, unit_embeddings
+from training.evaluation.pairs.all_pairs import AllPairs
+from training.evaluation.pairs.similarity import pair_similarities, unit_embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from data_manifests.pairs import PairList
-    from training.evaluation.ranked_pairs import Curve
+    from data_manifests.benchmarks.pairs import PairList
+    from training.evaluation.pairs.ranked_pairs import Curve
 
     CrFiqaCurves: TypeAlias = Callable[[NDArray[np.floating[Any]], Sequence[float]], list[Curve]]
 

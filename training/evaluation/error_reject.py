@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.evaluation.ranked_pairs import Protocol, RankedPairs, as_floats, as_quality, reject_genuine
+from training.evaluation.pairs.ranked_pairs import Protocol, RankedPairs, as_floats, as_quality, reject_genuine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from training.evaluation.ranked_pairs import Curve
+    from training.evaluation.pairs.ranked_pairs import Curve
 
 __all__ = [
     "AreaRule",

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import spearmanr
 
-from data_manifests.evaluation_tables import COMPARISONS, CORRELATIONS, CURVES, METRICS, QUALITIES
+from data_manifests.tables.evaluation import COMPARISONS, CORRELATIONS, CURVES, METRICS, QUALITIES
 from training.evaluation.error_reject import AreaRule, Protocol, area, fixed_curves, fnmr_at
-from training.evaluation.methods import FLOOR
+from training.evaluation.methods.command_line import FLOOR
 from training.evaluation.statistics import LIMITS, Draws, resample_areas
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from data_manifests.tables import Table
+    from data_manifests.tables.stages import Table
     from training.evaluation.compared import Compared
-    from training.evaluation.ranked_pairs import Curve
+    from training.evaluation.pairs.ranked_pairs import Curve
     from training.evaluation.statistics import ResampledAreas
 
 FMRS = (1e-2, 1e-3, 1e-4)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labelers.compilation import compile_kernel
-from training.evaluation.ranked_pairs import as_floats, as_quality
+from labelers.runtime.compilation import compile_kernel
+from training.evaluation.pairs.ranked_pairs import as_floats, as_quality
 from training.evaluation.weighted_area import count_failures, measure, rank
 
 if TYPE_CHECKING:

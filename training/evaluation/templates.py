@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from training.evaluation.ranked_pairs import RankedPairs
-from training.evaluation.similarity import pair_similarities
+from training.evaluation.pairs.ranked_pairs import RankedPairs
+from training.evaluation.pairs.similarity import pair_similarities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

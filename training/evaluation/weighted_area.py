@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from labelers.compilation import compile_kernel
+from labelers.runtime.compilation import compile_kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from training.evaluation.kept_order import Floats
+    from training.evaluation.pairs.kept_order import Floats
 
 
 class Ranking(NamedTuple):

@@ -17,9 +17,9 @@ from pathlib import Path
 # CUDA adds in a fixed order only with this, and reads it when it starts.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-from data_manifests.files import DiskFullError
+from data_manifests.storage.atomic import DiskFullError
 from data_manifests.wider_face import Split, WiderFaceError
-from labelers.denormals import flush_denormals
+from labelers.runtime.denormals import flush_denormals
 from training.factor_net.artefacts import Training, check_free, write_folder
 from training.factor_net.config import Device, FactorNetConfig, Imbalance
 from training.factor_net.crops import read_crops

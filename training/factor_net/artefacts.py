@@ -11,13 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_manifests.files import explain_full_disk, sync_folder, write_atomically
-from data_manifests.models import read_entries
+from data_manifests.storage.atomic import explain_full_disk, sync_folder, write_atomically
+from data_manifests.weights.registry import read_entries
 from labelers.faces import SIDE
 from training.factor_net.card import write_card
 from training.factor_net.config import LEVEL, Head
 from training.factor_net.export import OUTPUT
-from training.onnx_file import INPUT, TOLERANCE
+from training.scoring.onnx_file import INPUT, TOLERANCE
 
 if TYPE_CHECKING:
     from data_manifests.wider_face import Split
@@ -137,7 +137,7 @@ def _describe_part(crops: Crops) -> dict[str, Any]:
 
 
 def registry_entry(training: Training) -> str:
-    """The network's entry, in the form of data_manifests/models.toml."""
+    """The network's entry, in the form of data_manifests/weights/models.toml."""
     sha256 = hashlib.sha256(training.onnx).hexdigest()
     levels = f"[{LEVEL}, {LEVEL}, {LEVEL}]"
     columns = ", ".join(json.dumps(str(head)) for head in Head)

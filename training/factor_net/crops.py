@@ -20,8 +20,8 @@ from data_manifests.wider_face import (
     read_split,
 )
 from labelers.faces import SIDE, DecodeError, decode
-from training.cores import share_of_cores
 from training.factor_net.config import Head
+from training.trainer.cores import share_of_cores
 
 if TYPE_CHECKING:
     from pathlib import Path

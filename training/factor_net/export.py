@@ -11,7 +11,7 @@ import torch
 
 from labelers.faces import SIDE
 from training.factor_net.network import folded, normalise
-from training.onnx_file import INPUT, TOLERANCE, ExportError, encode_onnx
+from training.scoring.onnx_file import INPUT, TOLERANCE, ExportError, encode_onnx
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

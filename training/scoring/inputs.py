@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_manifests.files import sha256_of
 from data_manifests.identity import DataIdentity
 from data_manifests.image_folder import ImageFileError, ImageFolder
 from data_manifests.manifest import Format
-from data_manifests.recordio import UNKNOWN_IDENTITY, RecordError, RecordFile, RecordReader
+from data_manifests.recordio.record_file import UNKNOWN_IDENTITY, RecordError, RecordFile, RecordReader
+from data_manifests.storage.atomic import sha256_of
 from data_manifests.verification import read_bin
 from labelers.faces import decode_batch
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from data_manifests.tables import Status
+    from data_manifests.tables.stages import Status
 
 logger = logging.getLogger(__name__)
 

@@ -9,15 +9,15 @@ import numpy as np
 import onnxruntime
 import torch
 
-from data_manifests.files import sha256_of
-from training.config import Device, Score
-from training.model_file import load_model
-from training.onnx_file import INPUT, Note
-from training.ranks import DeviceError
-from training.released import load_released
-from training.run_folder import CHECKPOINTS, MODEL
-from training.scorer import OUTPUTS, Scorer, full_float32
-from training.weights import WeightsError
+from data_manifests.storage.atomic import sha256_of
+from training.quality.config import Device, Score
+from training.quality.model_file import load_model
+from training.quality.released import load_released
+from training.quality.scorer import OUTPUTS, Scorer, full_float32
+from training.scoring.onnx_file import INPUT, Note
+from training.trainer.ranks import DeviceError
+from training.trainer.run_folder import CHECKPOINTS, MODEL
+from training.trainer.weights import WeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

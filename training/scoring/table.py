@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from data_manifests.parquet import write_table
-from data_manifests.score_tables import SCORES, name_class, name_level
-from data_manifests.tables import CLASSES, QUALITY_CLASSES, SCHEMA_VERSION, Factor, Status
-from training.scorer import OUTPUT_SIZES
+from data_manifests.storage.parquet import write_table
+from data_manifests.tables.scores import SCORES, name_class, name_level
+from data_manifests.tables.stages import CLASSES, QUALITY_CLASSES, SCHEMA_VERSION, Factor, Status
+from training.quality.scorer import OUTPUT_SIZES
 from training.scoring.inputs import decode_ahead
 
 if TYPE_CHECKING:

@@ -11,16 +11,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelers.denormals import flush_denormals, flushes_denormals
-from labelers.device import Device, ProviderError
-from training.evaluation import all_pairs, error_reject, impostors
-from training.evaluation.all_pairs import AllPairs, IdentitySetError
-from training.evaluation.blocks import Block, BlockShape, NumpyBlocks, TorchBlocks
-from training.evaluation.histogram import BINS, HIDDEN, PLACES, WIDTH, bin_edges, bins_of, count_bins, read_bins
-from training.evaluation.impostor_threshold import choose_threshold, find_window, product_error
-from training.evaluation.rejection_levels import RejectionLevels
-from training.evaluation.similarity import pair_similarities, unit_embeddings
-from training.evaluation.threshold_search import ProductError
+from labelers.runtime.denormals import flush_denormals, flushes_denormals
+from labelers.runtime.device import Device, ProviderError
+from training.evaluation import error_reject
+from training.evaluation.pairs import all_pairs, impostors
+from training.evaluation.pairs.all_pairs import AllPairs, IdentitySetError
+from training.evaluation.pairs.blocks import Block, BlockShape, NumpyBlocks, TorchBlocks
+from training.evaluation.pairs.histogram import BINS, HIDDEN, PLACES, WIDTH, bin_edges, bins_of, count_bins, read_bins
+from training.evaluation.pairs.impostor_threshold import choose_threshold, find_window, product_error
+from training.evaluation.pairs.rejection_levels import RejectionLevels
+from training.evaluation.pairs.similarity import pair_similarities, unit_embeddings
+from training.evaluation.pairs.threshold_search import ProductError
 
 FMRS = (1e-3, 1e-2, 0.1, 1 / 3, 0.5, 1.0)
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.evaluation.kept_order import BLOCK, KeptOrder, count_rates_kept
+from training.evaluation.pairs.kept_order import BLOCK, KeptOrder, count_rates_kept
 
 
 @settings(deadline=None)

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_manifests.evaluation_tables import EVALUATION_TABLES
-from training.evaluation.findings import list_findings
-from training.evaluation.lineup import Kind, ReportError, kind_of, order
-from training.evaluation.markdown import escape, render_markdown
-from training.evaluation.sheet import Mark, rank_column, show_rate
+from data_manifests.tables.evaluation import EVALUATION_TABLES
+from training.evaluation.report.findings import list_findings
+from training.evaluation.report.lineup import Kind, ReportError, kind_of, order
+from training.evaluation.report.markdown import escape, render_markdown
+from training.evaluation.report.sheet import Mark, rank_column, show_rate
 
 NAN = math.nan
 

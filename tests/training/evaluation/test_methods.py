@@ -17,26 +17,28 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from scipy.stats import kstest
 
-from data_manifests.files import sha256_of
-from data_manifests.weights import WeightsError
-from labelers.device import Device
+from data_manifests.storage.atomic import sha256_of
+from data_manifests.weights.files import WeightsError
 from labelers.faces import FaceBatch
+from labelers.runtime.device import Device
 from pipeline.evaluation.opener import QualityOpener
-from training import onnx_file, run_folder, scorer
-from training.evaluation import networks
-from training.evaluation.baselines import random_quality
 from training.evaluation.evaluate import FLOOR
-from training.evaluation.methods import FLOOR as FORBIDDEN
-from training.evaluation.methods import MethodError, MethodKind, parse_methods
-from training.evaluation.networks import NetworkKind, QualityNetworkError, find_network
-from training.evaluation.quality_labeler import BATCH, open_labeler
-from training.evaluation.score_lists import ScoreListError, match_scores, read_scores
-from training.model_file import save_model
+from training.evaluation.methods import networks
+from training.evaluation.methods.baselines import random_quality
+from training.evaluation.methods.command_line import FLOOR as FORBIDDEN
+from training.evaluation.methods.command_line import MethodError, MethodKind, parse_methods
+from training.evaluation.methods.networks import NetworkKind, QualityNetworkError, find_network
+from training.evaluation.methods.quality_labeler import BATCH, open_labeler
+from training.evaluation.methods.score_lists import ScoreListError, match_scores, read_scores
+from training.quality import scorer
+from training.quality.model_file import save_model
+from training.scoring import onnx_file
+from training.trainer import run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from training.model import QualityModel
+    from training.quality.model import QualityModel
 
 SLOW_FILES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

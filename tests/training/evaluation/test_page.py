@@ -12,16 +12,16 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from data_manifests.evaluation_tables import EVALUATION_TABLES
-from data_manifests.recordio import RecordFile
+from data_manifests.recordio.record_file import RecordFile
+from data_manifests.tables.evaluation import EVALUATION_TABLES
 from labelers.faces import decode
-from training.evaluation import page as page_module
 from training.evaluation.compared import compare_identities
 from training.evaluation.error_reject import Protocol
 from training.evaluation.evaluate import Options, correlate, judge, list_qualities, stamp
-from training.evaluation.gallery import Face, pick_faces
-from training.evaluation.lineup import ReportError
-from training.evaluation.page import LIMIT, PageInput, render_page
+from training.evaluation.report import page as page_module
+from training.evaluation.report.gallery import Face, pick_faces
+from training.evaluation.report.lineup import ReportError
+from training.evaluation.report.page import LIMIT, PageInput, render_page
 
 HOSTILE = """<img src=//x onerror="alert(1)">'"&{{ 7 * 7 }}</script><script>alert(2)</script>"""
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")

@@ -4,7 +4,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from training.evaluation.plots import assign_styles, draw_curves, draw_distribution
+from training.evaluation.report.plots import assign_styles, draw_curves, draw_distribution
 from training.pages.colours import COLOURS
 
 RATES = np.linspace(0, 1, 201)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
-from data_manifests.tables import Factor
-from labelers import device
-from labelers.device import VISIBLE, ProviderError
-from pipeline.job import JobError
+from data_manifests.tables.stages import Factor
+from labelers.runtime import device
+from labelers.runtime.device import VISIBLE, ProviderError
+from pipeline.config.job import JobError
 from pipeline.tasks.ablation import ROWS, Ablation, AblationError, choose_rows
 from pipeline.tasks.training import run_training
-from training.config import Score
+from training.quality.config import Score
 from training.train_quality import make_config, parser
 
 if TYPE_CHECKING:

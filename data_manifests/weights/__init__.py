@@ -1,0 +1,1 @@
+"""Networks by name, and their weight files: found, checked, fetched. labelers/runtime runs them."""

@@ -1,0 +1,196 @@
+"""Weight files: found, verified against the registry, fetched when they are missing."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_manifests.weights.cache import (
+    WeightsError,
+    WeightsMismatchError,
+    WeightsMissingError,
+    WeightsUnreachableError,
+    cache_folder,
+    cached_path,
+    known_hashes,
+)
+from data_manifests.weights.downloads import Order, bring, hold
+from data_manifests.weights.entry import RepositorySource
+from data_manifests.weights.registry import load_registry, model_folders
+from data_manifests.weights.sources import Patience, Progress, RemoteSource, SourceError
+
+if TYPE_CHECKING:
+    from data_manifests.weights.entry import Entry, WeightFile
+
+__all__ = [
+    "Patience",
+    "Progress",
+    "WeightsError",
+    "WeightsMismatchError",
+    "WeightsMissingError",
+    "WeightsUnreachableError",
+    "cache_folder",
+    "fetch",
+    "find",
+    "sha256_of_entry",
+]
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder that holds this project's packages: paths of a repository source start here."""
+
+
+def find(entry: Entry) -> tuple[Path, ...]:
+    """The verified files of a network, in the entry's order.
+
+    Looked for in the folders of FIQA_MODELS, then in the cache, where networks share a file that they have in common,
+    then in this project. The first file of that name counts: one with another content is an error, not passed over.
+
+    Raises:
+        WeightsMissingError: if a file is nowhere.
+        WeightsMismatchError: if a file has another size or hash than the entry says.
+    """
+    return tuple(_find_file(entry, file) for file in entry.files)
+
+
+def sha256_of_entry(entry: Entry) -> tuple[str, ...]:
+    """The hashes of a network's files, for fingerprints; a file is needed only where the entry names no hash.
+
+    Raises:
+        WeightsError: if such a file is missing or has changed since its first use.
+    """
+    return tuple(file.sha256 or known_hashes().sha256(_find_file(entry, file)) for file in entry.files)
+
+
+def fetch(entry: Entry, progress: Progress | None = None, *, patience: Patience | None = None) -> tuple[Path, ...]:
+    """Find a network's files, and bring into the cache those that are missing or spoilt there.
+
+    Two processes that want the same file wait for each other; one downloads.
+
+    Args:
+        entry: the network.
+        progress: hears how far each download is.
+        patience: how long to wait for a source.
+
+    Raises:
+        WeightsMismatchError: if a file of FIQA_MODELS, or what a source gives, is not what the entry says.
+        WeightsUnreachableError: if no source gave a file.
+        DiskFullError: if no space is left.
+        WeightsError: if the cache cannot be written.
+    """
+    progress, patience = progress or _be_quiet, patience or Patience()
+    return tuple(
+        _fetch_file(Order(entry=entry, file=file, progress=progress, patience=patience)) for file in entry.files
+    )
+
+
+def _find_file(entry: Entry, file: WeightFile) -> Path:
+    """One file of a network, verified."""
+    places = _places(entry, file)
+    for path in places:
+        if path.is_file():
+            _verify(path, entry, file)
+            return path
+    looked = ", ".join(str(place) for place in places)
+    raise WeightsMissingError(
+        f"{file.name} of the network {entry.name} is in none of {looked}: "
+        f"run `python -m pipeline weights fetch {entry.name}`, or name the folder that holds it in FIQA_MODELS"
+    )
+
+
+def _places(entry: Entry, file: WeightFile) -> list[Path]:
+    """Where a file may lie, in order."""
+    places = [path for folder in model_folders() for path in (folder / entry.name / file.name, folder / file.name)]
+    places += _cached_paths(entry, file)
+    places += [ROOT / source.path for source in file.sources if isinstance(source, RepositorySource)]
+    return places
+
+
+def _cached_paths(entry: Entry, file: WeightFile) -> list[Path]:
+    """Where a file may lie in the cache: in its network's folder, or in that of another network with the same file."""
+    sharing = [other for other in load_registry().entries.values() if file.sha256 and _has_same(other, file)]
+    return [cached_path(entry, file), *(cached_path(other, file) for other in sharing if other.name != entry.name)]
+
+
+def _has_same(entry: Entry, file: WeightFile) -> bool:
+    """Whether a network uses the same file."""
+    return any((mine.name, mine.sha256) == (file.name, file.sha256) for mine in entry.files)
+
+
+def _verify(path: Path, entry: Entry, file: WeightFile) -> None:
+    """Compare a file with what the entry says, or with its first use."""
+    size = path.stat().st_size
+    if file.bytes is not None and size != file.bytes:
+        raise _mismatch(path, entry, file, f"expected {file.bytes} bytes, found {size}")
+    known = known_hashes()
+    found, expected = known.sha256(path), known.trusted(entry, file)
+    if expected is None:
+        known.trust(entry, file, found)
+    elif found != expected:
+        since = "" if file.sha256 else " since its first use"
+        raise _mismatch(path, entry, file, f"expected sha256 {expected}{since}, found {found}")
+
+
+def _mismatch(path: Path, entry: Entry, file: WeightFile, difference: str) -> WeightsMismatchError:
+    """The error for a file that is there but wrong, with the remedy that fits its place."""
+    if path in _cached_paths(entry, file):
+        remedy = f"`python -m pipeline weights fetch {entry.name}` replaces it"
+    elif any(path.is_relative_to(folder) for folder in model_folders()):
+        remedy = "put the right file there, remove it, or leave its folder out of FIQA_MODELS"
+    else:
+        remedy = "restore it, or install this project anew"
+    if file.sha256 is None:
+        remedy += "; if it was changed on purpose, write its sha256 into the network's entry in models.toml"
+    return WeightsMismatchError(f"{path} is not {file.name} of the network {entry.name}: {difference}; {remedy}", path)
+
+
+def _fetch_file(order: Order) -> Path:
+    """Find one file, or bring it from the first source that gives it."""
+    with contextlib.suppress(WeightsMissingError):
+        return _find_or_discard(order.entry, order.file)
+    causes: list[str] = []
+    mismatch = False
+    for source in order.file.sources:
+        if isinstance(source, RepositorySource):
+            causes.append(f"{source.path} is not part of this installation")
+            continue
+        try:
+            return _fetch_from(source, order)
+        except (SourceError, WeightsMismatchError) as error:
+            mismatch |= isinstance(error, WeightsMismatchError)
+            causes.append(str(error))
+            log.warning("%s of %s: %s", order.file.name, order.entry.name, error)
+    message = (
+        f"{order.file.name} of the network {order.entry.name} cannot be fetched: "
+        f"{'; '.join(causes) or 'the registry names no source'}. Put that right and run "
+        f"`python -m pipeline weights fetch {order.entry.name}` again, or put the file into a folder and name that "
+        "folder in FIQA_MODELS"
+    )
+    raise WeightsMismatchError(message) if mismatch else WeightsUnreachableError(message)
+
+
+def _find_or_discard(entry: Entry, file: WeightFile) -> Path:
+    """Find a file; one that is spoilt in the cache counts as missing, and is replaced by what comes."""
+    try:
+        return _find_file(entry, file)
+    except WeightsMismatchError as error:
+        if error.path not in _cached_paths(entry, file):
+            raise
+        log.warning("%s", error)
+        raise WeightsMissingError(str(error)) from error
+
+
+def _fetch_from(source: RemoteSource, order: Order) -> Path:
+    """Bring one file from one source, unless another process has brought it in the meantime."""
+    with hold(source) as folder:
+        with contextlib.suppress(WeightsMissingError):
+            return _find_or_discard(order.entry, order.file)
+        bring(order, source, folder)
+    return _find_file(order.entry, order.file)
+
+
+def _be_quiet(name: str, done: int, total: int | None) -> None:
+    """Hear how far a download is, and say nothing."""

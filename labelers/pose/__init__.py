@@ -1,0 +1,1 @@
+"""Head pose in degrees, by MediaPipe's face landmarker or by a network."""

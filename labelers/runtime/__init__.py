@@ -1,0 +1,1 @@
+"""How networks run: ONNX Runtime, devices, precision, threads. Nothing here knows what a network is for."""

@@ -1,0 +1,1 @@
+"""From photos to aligned crops, for AlignFaces. labelers/detection.py finds the faces."""

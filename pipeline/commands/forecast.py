@@ -1,0 +1,205 @@
+"""What a run would cost, by the receipts of runs that did the same to fewer images."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from data_manifests.storage.environment import memory_bytes
+from data_manifests.tables.scores import STAGE_TABLES
+from labelers.runtime.device import Device
+from pipeline.config.job import estimate_images
+from pipeline.label_report.command import find_command
+from pipeline.storage.receipts import machine, read_runs
+from pipeline.storage.shards import MAX_PART_ROWS
+from pipeline.storage.store import RECEIPTS, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from pipeline.config.job import Job
+    from pipeline.storage.fingerprint import StageSpec
+
+BY_CENTRE = "anchors"
+"""The stage whose images take the longer, the more people there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """An earlier run of a stage, under the same settings and on the same machine.
+
+    Attributes:
+        images: that it did.
+        seconds: that it took.
+        bytes_an_image: of its output.
+        processes: that computed.
+        peak_bytes: the most that one of them held; 0 where the receipt does not tell.
+    """
+
+    images: int
+    seconds: float
+    bytes_an_image: float
+    processes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What one stage would cost with as many processes as the run that it is judged by.
+
+    Attributes:
+        stage: its name.
+        images: that are still to be done.
+        run: by which it is judged; None where there is none.
+    """
+
+    stage: str
+    images: int
+    run: Run | None
+
+    @property
+    def seconds(self) -> float:
+        """How long it would take; 0 where that is not known."""
+        return self.images * self.run.seconds / self.run.images if self.run else 0.0
+
+    @property
+    def disk_bytes(self) -> float:
+        """What it would write."""
+        return self.images * self.run.bytes_an_image if self.run else 0.0
+
+    @property
+    def memory_bytes(self) -> int:
+        """What its processes would hold together, pages that they share in each of them."""
+        return self.run.processes * self.run.peak_bytes if self.run else 0
+
+
+def forecast(job: Job, specs: Iterable[StageSpec]) -> list[Forecast]:
+    """What the stages cost that are not there."""
+    missing = [spec for spec in specs if not job.store.is_complete(spec)]
+    if not missing:
+        return []
+    total = estimate_images(replace(job, limit=0))
+    wanted = min(job.limit, total) if job.limit else total
+    stores = list(_stores(job, total))
+    return [
+        Forecast(
+            stage=spec.name,
+            images=max(0, wanted - _count_rows(job.store, spec)),
+            run=_find_run(job, spec, stores),
+        )
+        for spec in missing
+    ]
+
+
+def trial_command(job: Job, goal: str) -> str:
+    """The command whose receipts would tell what a goal costs: enough images that every core has a part."""
+    cores = os.cpu_count() or 1
+    text = find_command(replace(job, limit=0)).text.replace(" LabelAll ", f" {goal} ")
+    return f"{text} --limit {trial_images()} --workers {cores}"
+
+
+def trial_images() -> int:
+    """So many images that every core has a part of the work, and of one core that the start does not count."""
+    return MAX_PART_ROWS * max(2, os.cpu_count() or 1)
+
+
+def _find_run(job: Job, spec: StageSpec, stores: Iterable[tuple[Store, int]]) -> Run | None:
+    """The run of most images by which a stage can be judged, of several the last."""
+    wanted = _essence(spec.describe())
+    gpus = job.settings.gpus if job.settings.device_of(spec.name) is Device.CUDA else 0
+    here = (machine(), gpus, job.settings.dask)
+    found: list[Run] = []
+    for store, most in stores:
+        for folder in sorted((store.root / RECEIPTS / spec.name).glob("*")):
+            made_from = store.recall(spec.name, folder.name)
+            if made_from is None or _essence(made_from) != wanted:
+                continue
+            # With the means of few people for centres, a comparison with the centres of all is not judged.
+            if spec.name == BY_CENTRE and folder.name != spec.fingerprint and _centres_are_means(spec):
+                continue
+            bytes_an_image = _bytes_an_image(store.root / spec.name / folder.name, spec.name, most)
+            for receipt in read_runs(folder):
+                there = (receipt["machine"], receipt.get("gpus", 0), receipt.get("cluster", ""))
+                if there == here and receipt["rows_computed"] and receipt["wall_seconds"]:
+                    found.append(_read_run(receipt, spec.name, most, bytes_an_image))
+    return max(reversed(found), key=lambda run: run.images, default=None)
+
+
+def _read_run(receipt: dict[str, Any], stage: str, most: int, bytes_an_image: float) -> Run:
+    """A receipt as a run; a table that has no row for each image was made of all of them."""
+    return Run(
+        images=receipt["rows_computed"] if _is_by_image(stage) else most,
+        seconds=receipt["wall_seconds"],
+        bytes_an_image=bytes_an_image,
+        processes=receipt["processes"],
+        peak_bytes=receipt.get("peak_process_bytes", 0),
+    )
+
+
+def _essence(made_from: dict[str, Any]) -> dict[str, Any]:
+    """What of a stage's description decides how long an image takes: all but which images, and how many."""
+    parameters = {name: value for name, value in made_from["parameters"].items() if name != "limit"}
+    return {name: made_from[name] for name in ("stage", "version", "schema", "weights")} | {"parameters": parameters}
+
+
+def _centres_are_means(spec: StageSpec) -> bool:
+    """Whether there are as many centres as there are people among the images."""
+    return spec.parameters.get("centres") == "mean"
+
+
+def _stores(job: Job, total: int) -> Iterator[tuple[Store, int]]:
+    """The folders of a data set, with limits and without, and how many images each is made of at most."""
+    name = job.manifest.name
+    workspace = job.store.root.parent
+    yield Store(root=workspace / name), total
+    for folder in sorted(workspace.glob(f"{glob.escape(name)}-first-*")):
+        if found := re.fullmatch(r"-first-(\d+)", folder.name.removeprefix(name)):
+            yield Store(root=folder), min(int(found[1]), total)
+
+
+def _count_rows(store: Store, spec: StageSpec) -> int:
+    """Rows of the shards that are there, where each image has one."""
+    if not _is_by_image(spec.name):
+        return 0
+    return sum(pq.read_metadata(store.shard(spec, shard)).num_rows for shard in store.present_shards(spec))
+
+
+def _bytes_an_image(folder: Path, stage: str, most: int) -> float:
+    """What an output takes on the disk for each of its images; 0 where it was removed."""
+    files = list(folder.glob("*.parquet"))
+    rows = sum(pq.read_metadata(file).num_rows for file in files) if _is_by_image(stage) else most
+    return sum(file.stat().st_size for file in files) / rows if rows else 0.0
+
+
+def _is_by_image(stage: str) -> bool:
+    """Whether a stage has a row for every image."""
+    return STAGE_TABLES[stage].per_image
+
+
+def reads_slowly(job: Job, held: int) -> str:
+    """One line where the images do not fit into the memory that a run leaves; empty where they do.
+
+    Args:
+        job: whose images.
+        held: bytes that the processes of the run hold.
+    """
+    if job.source.record_file is None:
+        return ""
+    return judge_memory(job.source.record_file.name, job.source.record_file.stat().st_size, memory_bytes(), held)
+
+
+def judge_memory(name: str, size: int, memory: int, held: int) -> str:
+    """What a file means for reading that jumps, by its size, the machine's memory and what of it is taken, in bytes."""
+    if size <= memory - held:
+        return ""
+    return (
+        f"{name} has {size / 1e9:.1f} GB, but a run leaves {max(0, memory - held) / 1e9:.1f} GB of memory: labelling "
+        "reads it from front to end, a training however image by image at random (about 4 KB each), mostly from the "
+        "disk: keep it on a local SSD"
+    )

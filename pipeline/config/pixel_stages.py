@@ -1,0 +1,33 @@
+"""The stages that read pixels. Whatever is named here has a stage, a Luigi task and a goal of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelStage:
+    """A labeler as a stage. Its table and its version have the same name; its task and its goal are named after it.
+
+    Attributes:
+        name: of the stage, such as `blur`; its task is then `Blur` and its goal `BlurAll`.
+        labeler: `module:class` of a labeler without weights; the process that computes imports it.
+        settings: the fields of Settings that change the output; the labeler is made with them.
+        role: for a labeler that is a network, instead of the two: which of the run's networks it is.
+    """
+
+    name: str
+    labeler: str = ""
+    settings: tuple[str, ...] = ()
+    role: str = ""
+
+
+PIXEL_STAGES = (
+    PixelStage(name="blur", labeler="labelers.blur.scores:BlurLabeler", settings=("edges", "blocks")),
+    PixelStage(name="pose", role="pose"),
+    PixelStage(name="factors", role="factors"),
+    PixelStage(name="embeddings", role="recognition"),
+)
+
+CARRIED = ("blur", "pose", "factors", "embeddings", "anchors")
+"""The stages whose measures and causes stand in the labels, in their order."""

@@ -1,0 +1,1 @@
+"""Where parts are computed: in this process, in a pool of processes, or on a Dask cluster."""

@@ -1,0 +1,241 @@
+"""Where parts are computed: here, in processes beside this one, or on a Dask cluster, always by the same function."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+import traceback
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from data_manifests.storage.environment import environment, peak_bytes
+from labelers.runtime.denormals import flush_denormals
+from labelers.runtime.device import VISIBLE, choose_gpus
+from pipeline import WORKER_VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pipeline.execution.workers import Cluster
+    from pipeline.storage.shards import Part
+
+logger = logging.getLogger(__name__)
+
+_PDEATHSIG = 1
+_POLL_SECONDS = 0.5
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+"""One thread a process: the processes are the parallelism, and sums do not depend on how many there are."""
+
+KILLER = "it ends its worker process each time (out of memory?)"
+"""The error of a part that is given up because no process survives it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartOutcome:
+    """How a part went.
+
+    Attributes:
+        part: which part.
+        figures: the seconds and counts that the work measured.
+        error: what went wrong, with its trace; empty if nothing did.
+        peak_bytes: the most memory that the process had held until then.
+    """
+
+    part: Part
+    figures: dict[str, float]
+    error: str = ""
+    peak_bytes: int = 0
+
+
+class PartWork(Protocol):
+    """Computes and stages one part; picklable, and the same on every machine."""
+
+    def __call__(self, part: Part, advance: Callable[[int], None]) -> dict[str, float]:
+        """Do the part, call `advance` with the rows done since the last call, and return its figures."""
+        ...
+
+
+def run_parts(  # noqa: PLR0913 - what, and where
+    work: PartWork,
+    parts: Sequence[Part],
+    processes: int,
+    show: Callable[[int], None],
+    cluster: Cluster | None = None,
+    *,
+    gpus: int = 0,
+) -> Iterator[PartOutcome]:
+    """Compute parts and give each one's outcome as it ends, in no particular order.
+
+    A part that fails does not stop the others; a worker process that dies is replaced, and what it had in hand is
+    done again.
+
+    Args:
+        work: the function.
+        parts: what to compute.
+        processes: how many processes; 1, or a single part, is computed here.
+        show: called about twice a second with the rows done so far in this call.
+        cluster: where to compute instead of in processes of this machine.
+        gpus: over how many GPUs the processes are spread, each of which sees one; 0 leaves them alone.
+
+    Raises:
+        ClusterError: if the cluster is gone, or has no fit worker.
+        ProviderError: if there are fewer GPUs.
+    """
+    if cluster is not None:
+        from pipeline.execution.dask_cluster import run_on_cluster  # noqa: PLC0415 - Dask is loaded where it is asked for
+
+        yield from run_on_cluster(work, parts, cluster, show)
+        return
+    visible = choose_gpus(gpus) if gpus and parts else ()
+    useful = min(processes, len(parts))
+    if useful <= 1:
+        yield from _run_here(work, parts, show)
+    else:
+        yield from _run_in_pool(work, parts, useful, show, visible)
+
+
+def _run_here(work: PartWork, parts: Sequence[Part], show: Callable[[int], None]) -> Iterator[PartOutcome]:
+    """Compute one part after the other in this process."""
+    done = 0
+
+    def advance(rows: int) -> None:
+        nonlocal done
+        done += rows
+        show(done)
+
+    quieten_process()
+    for part in parts:
+        yield attempt(work, part, advance)
+
+
+def _run_in_pool(
+    work: PartWork, parts: Sequence[Part], processes: int, show: Callable[[int], None], gpus: Sequence[str]
+) -> Iterator[PartOutcome]:
+    """Compute parts in processes of their own; start the processes anew when one dies."""
+    context = multiprocessing.get_context("spawn")
+    counter = context.Value("q", 0)
+
+    def poll() -> None:
+        show(counter.value)
+
+    todo = list(parts)
+    while todo:
+        try:
+            with _pool(context, processes, counter, gpus) as pool:
+                for outcome in _collect([pool.submit(_run_one, work, part) for part in todo], poll):
+                    todo.remove(outcome.part)
+                    yield outcome
+        except BrokenProcessPool:
+            # Parts are handed out in order, so the culprit is among the first; alone, it shows itself.
+            suspects = todo[:processes]
+            logger.warning("a worker process ended unexpectedly; %d parts are done again", len(suspects))
+            for part in suspects:
+                todo.remove(part)
+                with _pool(context, 1, counter, gpus) as pool:
+                    yield _run_alone(pool.submit(_run_one, work, part), part, poll)
+
+
+def _collect(futures: Sequence[Future[PartOutcome]], poll: Callable[[], None]) -> Iterator[PartOutcome]:
+    """Give the outcomes as they come, and say between them how far all are."""
+    pending = set(futures)
+    while pending:
+        finished, pending = wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+        poll()
+        # A dead process breaks every future at once: what was whole before is given out first.
+        for future in sorted(finished, key=lambda f: f.exception() is not None):
+            yield future.result()
+
+
+def _run_alone(future: Future[PartOutcome], part: Part, poll: Callable[[], None]) -> PartOutcome:
+    """The outcome of a part that has a process to itself; if that dies too, the part is given up."""
+    try:
+        return next(_collect([future], poll))
+    except BrokenProcessPool:
+        return PartOutcome(part=part, figures={}, error=KILLER)
+
+
+@contextmanager
+def _pool(context: Any, processes: int, counter: Any, gpus: Sequence[str]) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes that end with this block, and with this process."""
+    with environment(dict.fromkeys((*THREAD_VARIABLES, WORKER_VARIABLE), "1")):
+        started = (counter, context.Value("q", 0), gpus)
+        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker, initargs=started)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+_counter: Any = None
+
+
+def _start_worker(counter: Any, seats: Any, gpus: Sequence[str]) -> None:
+    """Prepare a worker process: it dies with its parent, leaves Ctrl-C to it, and uses one thread and one GPU."""
+    global _counter  # noqa: PLW0603 - a shared value reaches a worker only at its start
+    _counter = counter
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if gpus:
+        with seats.get_lock():
+            os.environ[VISIBLE] = gpus[seats.value % len(gpus)]
+            seats.value += 1
+    quieten_process()
+
+
+def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
+    """Ask the kernel to end this process when its parent dies, so that no orphan goes on writing (Linux)."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, by)
+
+
+def check_locks() -> None:
+    """Find out whether processes can share locks, without which there is no second one.
+
+    Raises:
+        OSError: names what is missing and the remedy.
+    """
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except OSError as error:
+        raise OSError(
+            f"no locks in shared memory ({error}): make /dev/shm writable, or run with --workers 1"
+        ) from error
+
+
+def quieten_process() -> None:
+    """Hold the libraries of this process to one thread, and OpenCV's remarks on broken images back."""
+    import cv2  # noqa: PLC0415 - only processes that compute load it
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    cv2.setNumThreads(1)
+    cv2.utils.logging.setLogLevel(
+        cv2.utils.logging.LOG_LEVEL_SILENT
+    )  # an image that does not decode is a row with its status, not a line on the terminal
+    threadpool_limits(1)
+
+
+def _run_one(work: PartWork, part: Part) -> PartOutcome:
+    """Compute one part in a worker process."""
+    return attempt(work, part, _advance)
+
+
+def _advance(rows: int) -> None:
+    """Add to the rows that all workers have done."""
+    with _counter.get_lock():
+        _counter.value += rows
+
+
+def attempt(work: PartWork, part: Part, advance: Callable[[int], None]) -> PartOutcome:
+    """Compute one part; whatever it raises becomes part of the outcome, so that the others go on."""
+    try:
+        with flush_denormals():
+            figures = work(part, advance)
+        return PartOutcome(part=part, figures=figures, peak_bytes=peak_bytes())
+    except Exception:
+        return PartOutcome(part=part, figures={}, error=traceback.format_exc())

@@ -1,0 +1,203 @@
+"""What a person should know of a label set: causes of nulls, class shares, and thresholds that would fit better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from rich.table import Table
+from rich.text import Text
+
+from data_manifests.tables.stages import CLASSES, Factor, Status
+from pipeline.config.settings import BlurSource, LabelSettings
+from pipeline.storage.receipts import sum_notes
+from pipeline.terminal import make_console
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.config.job import Job
+    from pipeline.label_report.command import Command
+
+FEW = 100
+"""Of fewer images no share is worth a warning."""
+
+RARE = 0.01
+"""A class with a smaller share is nearly empty (docs/fidelity.md, blur classes)."""
+
+SAMPLED = 200_000
+"""Rows, evenly spread, that say how two scores are correlated: within 0.005 of all rows."""
+
+DISAGREEING = 0.2
+"""Under this Spearman correlation, cpbd and sobel order the images against each other."""
+
+UNREAD = [Status.MISSING.value, Status.RECORD_ERROR.value, Status.DECODE_ERROR.value, Status.WRONG_SIZE.value]
+"""The causes that lie in the stored image, not in the face."""
+
+SHOWN = 12
+"""Keys that one line names."""
+
+MISALIGNED = 0.1
+"""A data set with a larger share of faces far from the template is probably not aligned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlurAdvice:
+    """Blur thresholds that a data set's own scores suggest.
+
+    Attributes:
+        low: below, an image would be hazy.
+        high: above, it would be clear.
+        reason: how they were found.
+        command: re-runs the classification alone.
+    """
+
+    low: float
+    high: float
+    reason: str
+    command: str
+
+
+def class_shares(labels: pl.LazyFrame) -> dict[Factor, dict[str, float]]:
+    """The share of every class among the images that have one, by factor, worst class first."""
+    shares = {}
+    for factor, names in CLASSES.items():
+        counts = dict(
+            labels.select(pl.col(factor.value).drop_nulls()).collect()[factor.value].value_counts().iter_rows()
+        )
+        total = sum(counts.values())
+        shares[factor] = {name: counts.get(name, 0) / total if total else 0.0 for name in names}
+    return shares
+
+
+def rank_correlation(labels: pl.LazyFrame) -> float:
+    """Spearman's correlation of cpbd and sobel, of SAMPLED rows at most; NaN where one of them is constant."""
+    pair = labels.select("cpbd", "sobel").drop_nulls().collect()
+    pair = pair.gather_every(-(-len(pair) // SAMPLED) or 1)
+    value = pair.lazy().select(pl.corr("cpbd", "sobel", method="spearman")).collect().item()
+    return float("nan") if value is None else float(value)
+
+
+def advise_blur(labels: pl.LazyFrame, settings: LabelSettings, command: Command) -> BlurAdvice | None:
+    """Thresholds for cpbd: its quantiles at the shares of sobel under 0.35 and 0.7, or terciles; None without scores.
+
+    Args:
+        labels: the label set.
+        settings: the thresholds now; those of other factors stay.
+        command: what re-runs the labels.
+    """
+    scores = labels.select("cpbd", "sobel").drop_nulls().collect()
+    if scores.is_empty():
+        return None
+    cpbd, sobel = scores["cpbd"].to_numpy(), scores["sobel"].to_numpy()
+    shares = [float((sobel < np.float32(edge)).mean()) for edge in (0.35, 0.7)]
+    reason = "the shares of sobel under 0.35 and 0.7"
+    if min(shares[0], shares[1] - shares[0], 1 - shares[1]) < RARE:
+        shares, reason = [1 / 3, 2 / 3], "terciles of cpbd, since sobel has a class that is nearly empty too"
+    low, high = (round(float(q), 3) for q in np.quantile(cpbd, shares))
+    if not low < high:
+        high = round(low + 0.001, 3)
+    better = settings.model_dump() | {"blur_hazy": low, "blur_clear": high}
+    return BlurAdvice(low=low, high=high, reason=reason, command=command.with_thresholds(better))
+
+
+def warnings_of(labels: pl.LazyFrame, settings: LabelSettings, command: Command) -> list[str]:
+    """What looks wrong with the classes, each with what to do; nothing for a handful of images."""
+    if labels.select(pl.len()).collect().item() < FEW:
+        return []
+    found = [
+        f"{factor.value}: only {share:.2%} of the images are {name!r}"
+        for factor, names in class_shares(labels).items()
+        for name, share in names.items()
+        if share < RARE
+    ]
+    correlation = rank_correlation(labels)
+    if correlation < DISAGREEING:
+        found.append(f"blur: cpbd and sobel order the images against each other (Spearman {correlation:.2f})")
+    suspicious = settings.blur_source is BlurSource.CPBD and any(line.startswith("blur") for line in found)
+    if suspicious and (advice := advise_blur(labels, settings, command)):
+        found.append(
+            f"blur: thresholds {advice.low} and {advice.high} ({advice.reason}) would fit this data set; "
+            f"to classify again, nothing else: {advice.command}"
+        )
+    return found
+
+
+def image_warnings(job: Job, labels: pl.LazyFrame, rows: int) -> list[str]:
+    """What looks wrong with the images: other sizes, and landmarks far from the template."""
+    found = []
+    wrong = labels.select((pl.col("status").cast(pl.String).str.contains("wrong_size")).sum()).collect().item()
+    if wrong:
+        found.append(f"{wrong:,} images are not 112 x 112 and have no measures: align the photos by AlignFaces first")
+    misaligned = sum_notes(job.store, job.stages["pose"]).get("misaligned", 0)
+    if misaligned > MISALIGNED * rows:
+        found.append(
+            f"in {misaligned / rows:.1%} of the images the landmarks lie far from the ArcFace template: the set may "
+            "not be aligned, and then no measure here means much"
+        )
+    return found
+
+
+def print_summary(job: Job, command: Command) -> None:
+    """Print causes of nulls, class shares, warnings, where the labels lie and how to open them.
+
+    Args:
+        job: whose labels.
+        command: that made them.
+    """
+    console = make_console()
+    folder = job.store.root / "labels" / "current"
+    labels = pl.scan_parquet(folder)
+    rows = labels.select(pl.len()).collect().item()
+    console.print(_status_table(labels, rows))
+    console.print(_share_table(labels))
+    for line in warnings_of(labels, job.settings.labels, command) + image_warnings(job, labels, rows):
+        _warn(line)
+    print_unread(folder)
+    console.print(f"{rows:,} labels lie in {folder}", highlight=False, soft_wrap=True)
+    console.print(f'open them: polars.scan_parquet("{folder}")', highlight=False, soft_wrap=True)
+
+
+def unread_images(table: pl.LazyFrame) -> str:
+    """One line on the images that could not be read: how many, why, and the first of them; empty where all could."""
+    causes = pl.col("status").cast(pl.String).str.split("+")
+    unread = table.filter(causes.list.set_intersection(UNREAD).list.len() > 0).select("key", "status").collect()
+    if unread.is_empty():
+        return ""
+    counts = unread["status"].cast(pl.String).value_counts(sort=True).iter_rows()
+    why = ", ".join(f"{count:,} {name}" for name, count in counts)
+    keys = ", ".join(map(str, unread["key"].head(SHOWN)))
+    more = ", …" if len(unread) > SHOWN else ""
+    return f"{len(unread):,} images could not be read ({why}): keys {keys}{more}"
+
+
+def print_unread(folder: Path) -> None:
+    """Say which images of a stage could not be read."""
+    if line := unread_images(pl.scan_parquet(folder)):
+        _warn(line)
+
+
+def _warn(line: str) -> None:
+    """Print a warning."""
+    make_console().print(Text.assemble(("warning:", "yellow"), f" {line}"), soft_wrap=True)
+
+
+def _status_table(labels: pl.LazyFrame, rows: int) -> Table:
+    """Causes of nulls with their counts."""
+    counts = labels.select(pl.col("status").cast(pl.String).value_counts(sort=True)).unnest("status").collect()
+    table = Table("status", "images", "share", title="Status")
+    for name, count in counts.iter_rows():
+        table.add_row(name, f"{count:,}", f"{count / rows:.1%}")
+    return table
+
+
+def _share_table(labels: pl.LazyFrame) -> Table:
+    """Class shares by factor, worst class first."""
+    table = Table("factor", "class", "share", "", title="Classes")
+    for factor, names in class_shares(labels).items():
+        for place, (name, share) in enumerate(names.items()):
+            table.add_row(factor.value if place == 0 else "", name, f"{share:.1%}", "▇" * round(30 * share))
+        table.add_section()
+    return table

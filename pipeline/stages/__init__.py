@@ -1,0 +1,1 @@
+"""The work of every stage, without Luigi: from images or tables to a checked table."""

@@ -1,0 +1,152 @@
+"""Centres, anchors and their range: what is made from embeddings alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_manifests.storage.atomic import write_atomically
+from data_manifests.tables.stages import ANCHOR_RANGE, ANCHORS, CENTRES, Status
+from labelers.anchors.centres import Centres, accumulate, head_centres
+from labelers.anchors.head import load_head
+from labelers.anchors.nearest import open_search
+from labelers.anchors.similarities import AnchorRange, anchor_statistics, measure_anchors, plain_ratio
+from labelers.runtime.device import Device
+from pipeline.stages.columns import embeddings_of, make_table
+from pipeline.stages.measure import Stopwatch
+from pipeline.storage.store import Store, read_columns, recall_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from labelers.anchors.nearest import CentreSearch
+    from pipeline.storage.fingerprint import StageSpec
+    from pipeline.storage.shards import Part
+
+
+def sum_centres(store: Store, index: StageSpec, embeddings: StageSpec, advance: Callable[[int], None]) -> pa.Table:
+    """Sum the unit embeddings of every person over the whole data set, in key order.
+
+    Returns:
+        One row a person, of the `centres` table.
+    """
+
+    def blocks() -> Iterator[tuple[NDArray[np.float32], NDArray[np.int32]]]:
+        for shard in sorted(store.present_shards(index)):
+            identities = read_columns(store.folder(index), shard, ["identity"])["identity"].to_numpy()
+            stored = read_columns(store.folder(embeddings), shard, ["embedding"])["embedding"]
+            yield embeddings_of(stored), identities
+            advance(len(identities))
+
+    return centres_table(accumulate(blocks()))
+
+
+def centres_table(centres: Centres) -> pa.Table:
+    """Class centres as rows of the `centres` table."""
+    rows = [vector.astype("<f4").tobytes() for vector in centres.sums]
+    columns = [pa.array(centres.identities, pa.int32()), pa.array(centres.counts, pa.int32()), pa.array(rows)]
+    return pa.table(columns, schema=CENTRES.schema())
+
+
+def lay_out_centres(centres: Path, vectors: Path) -> None:
+    """Write the vectors of a file of the `centres` table as a plain array, which all processes of a machine share.
+
+    For MS1MV2 they take 175 MB, which would else be there once a process.
+    """
+    if vectors.is_file():
+        return
+    column = pq.read_table(centres, columns=["centre"])["centre"]
+    dimension = len(column[0].as_py()) // np.dtype("<f4").itemsize if len(column) else 0
+    sums = np.frombuffer(b"".join(column.to_pylist()), "<f4").reshape(len(column), dimension)
+    write_atomically(vectors, lambda file: np.save(file, sums))
+
+
+@lru_cache(maxsize=1)
+def read_search(centres: Path, vectors: Path, device: Device) -> CentreSearch:
+    """The class centres of a file of the `centres` table with its vectors laid out, ready to be searched.
+
+    Once a process: on a GPU they stay in its memory.
+    """
+    table = pq.read_table(centres, columns=["identity", "images"])
+    sums = np.load(vectors, mmap_mode="r")
+    identities, counts = table["identity"].to_numpy(), table["images"].to_numpy()
+    return open_search(Centres(identities=identities, counts=counts, sums=np.asarray(sums)), device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareCentres:
+    """Measure CCS, NNCCS and the certainty ratio of one part and stage the table.
+
+    The device decides nothing but speed: it looks for the nearest centre, and what stands in the table is computed from
+    that centre on the processor.
+    """
+
+    store: Store
+    spec: StageSpec
+    index: StageSpec
+    embeddings: StageSpec
+    centres: StageSpec
+    vectors: Path
+    device: str = Device.CPU.value
+
+    def __call__(self, part: Part, advance: Callable[[int], None]) -> dict[str, float]:
+        """Compare the part's embeddings with all centres."""
+        figures: Counter[str] = Counter()
+        with Stopwatch(figures, "open_seconds"):
+            search = read_search(self.store.shard(self.centres, 0), self.vectors, Device(self.device))
+        with Stopwatch(figures, "read_seconds"):
+            rows = recall_columns(self.store.folder(self.index), part.shard, ("key", "identity"))
+            rows = rows.slice(part.start, part.rows)
+            stored = recall_columns(self.store.folder(self.embeddings), part.shard, ("embedding", "status"))
+            stored = stored.slice(part.start, part.rows)
+            embeddings = embeddings_of(stored["embedding"])
+        with Stopwatch(figures, "compute_seconds"):
+            measures = measure_anchors(embeddings, rows["identity"].to_numpy(), search)
+        pairs = zip(stored["status"].to_pylist(), measures.status, strict=True)
+        status = [read if read != Status.OK else measured.value for read, measured in pairs]
+        with Stopwatch(figures, "write_seconds"):
+            table = make_table(ANCHORS, rows["key"].to_numpy(), measures.columns, status)
+            self.store.write_part(self.spec, part, table)
+        advance(part.rows)
+        return dict(figures)
+
+
+def summarise_anchors(store: Store, anchors: StageSpec) -> pa.Table:
+    """The statistics of both kinds of anchor over the data set: one row of the `anchor_range` table."""
+    columns = ["ccs", "nnccs", "certainty_ratio"]
+    shards = sorted(store.present_shards(anchors))
+    table = pa.concat_tables([read_columns(store.folder(anchors), shard, columns) for shard in shards])
+    certainty = anchor_statistics(table["certainty_ratio"].to_numpy())
+    plain = anchor_statistics(plain_ratio(table["ccs"].to_numpy(), table["nnccs"].to_numpy()))
+    row = {**_columns("certainty_ratio", certainty), **_columns("plain_ratio", plain), "images": certainty.images}
+    arrays = [pa.array([row[f.name]], f.type, from_pandas=True) for f in ANCHOR_RANGE.schema()]
+    return pa.table(arrays, schema=ANCHOR_RANGE.schema())
+
+
+def _columns(anchor: str, found: AnchorRange) -> dict[str, float]:
+    """The statistics of one kind of anchor under their column names; NaN where no image has an anchor."""
+    return {
+        f"{anchor}_min": found.minimum,
+        f"{anchor}_max": found.maximum,
+        f"{anchor}_q001": found.low,
+        f"{anchor}_q999": found.high,
+    }
+
+
+def head_table(head: Path, store: Store, embeddings: StageSpec) -> pa.Table:
+    """The columns of a recogniser's last layer as rows of the `centres` table.
+
+    Raises:
+        HeadError: if the file does not hold one column a person of the embeddings' dimension.
+    """
+    stored = pq.read_schema(store.shard(embeddings, 0)).field("embedding").type
+    return centres_table(head_centres(load_head(head, dimension=stored.byte_width // 2)))

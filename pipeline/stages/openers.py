@@ -1,0 +1,178 @@
+"""Opens a labeler in the process that will use it: hashable descriptions travel, models do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
+
+from data_manifests.weights.entry import AnglesOutput, BinsOutput, Entry, Kind, MeshOutput, ProbabilitiesOutput
+from data_manifests.weights.files import find
+from labelers.runtime.precision import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import onnx
+
+    from labelers.labeler import Labeler
+    from labelers.runtime.onnx import InputSpec, Network
+    from pipeline.config.pixel_stages import PixelStage
+    from pipeline.config.settings import Settings
+    from pipeline.stages.measure import Opener
+
+# Every import of a labeler stands inside a function: the process that plans loads no model library.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelerOpener:
+    """Opens a labeler that needs no weights.
+
+    Attributes:
+        labeler: `module:class`.
+        settings: name and value of what the labeler is made with.
+    """
+
+    labeler: str
+    settings: tuple[tuple[str, str | float], ...] = ()
+
+    def open(self) -> Labeler:
+        """Import the labeler and make it."""
+        labeler: Labeler = resolve_name(self.labeler)(**dict(self.settings))
+        return labeler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOpener:
+    """Opens the labeler of a network of models.toml.
+
+    Attributes:
+        entry: the network.
+        device: cpu or cuda.
+        precision: in what numbers it computes.
+    """
+
+    entry: Entry
+    device: str
+    precision: Precision = Precision.FLOAT32
+
+    def open(self) -> Labeler:
+        """Find the verified weights and load the network."""
+        opener = _OPENERS[self.entry.kind]
+        return opener(self.entry, find(self.entry), self.device, self.precision)
+
+
+def for_stage(stage: PixelStage, settings: Settings, models: Mapping[str, Entry]) -> Opener:
+    """The opener of a stage that reads pixels.
+
+    Args:
+        stage: whose labeler is opened.
+        settings: the settings of the run.
+        models: role -> network.
+    """
+    if stage.role:
+        return for_model(models[stage.role], settings.device_of(stage.name), settings.precision_of(stage.name))
+    return LabelerOpener(
+        labeler=stage.labeler, settings=tuple((name, getattr(settings, name)) for name in stage.settings)
+    )
+
+
+def for_model(entry: Entry, device: str, precision: Precision = Precision.FLOAT32) -> Opener:
+    """The opener of a network."""
+    return ModelOpener(entry=entry, device=device, precision=precision)
+
+
+def input_spec(entry: Entry) -> InputSpec:
+    """What the networks of an entry want to see."""
+    from labelers.runtime.onnx import Colour, InputSpec  # noqa: PLC0415
+
+    if entry.input is None:
+        raise ValueError(f"{entry.name} has no [input] table in models.toml, which an ONNX network needs")
+    return InputSpec(
+        width=entry.input.width,
+        height=entry.input.height,
+        colour=Colour(entry.input.colour.value),
+        mean=entry.input.mean,
+        std=entry.input.std,
+    )
+
+
+def read_models(entry: Entry) -> list[tuple[Path, onnx.ModelProto]]:
+    """The ONNX networks of an entry as they run on the processor, with their files; none where MediaPipe runs them.
+
+    Raises:
+        WeightsError: if the files are not at hand, or others than the entry says.
+    """
+    import onnx  # noqa: PLC0415
+
+    from labelers.pose.face_mesh import read_network  # noqa: PLC0415
+    from labelers.runtime.onnx import Device  # noqa: PLC0415
+
+    paths = find(entry)
+    if entry.kind is not Kind.LANDMARKS:
+        return [(path, onnx.load(path)) for path in paths]
+    return [(paths[0], read_network(paths[0], device=Device.CPU))] if isinstance(entry.output, MeshOutput) else []
+
+
+def _networks(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> list[Network]:
+    """The ONNX sessions of an entry."""
+    from labelers.runtime.onnx import Device, open_network  # noqa: PLC0415
+
+    spec = input_spec(entry)
+    return [
+        open_network(path, input=spec, batch=entry.batch, device=Device(device), precision=precision) for path in paths
+    ]
+
+
+def _open_landmarks(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
+    """MediaPipe's bundle: its mesh network alone, or FaceLandmarker: on the processor and in float32 always."""
+    if isinstance(entry.output, MeshOutput):
+        from labelers.pose.face_mesh import open_face_mesh  # noqa: PLC0415
+        from labelers.runtime.onnx import Device  # noqa: PLC0415
+
+        spec = input_spec(entry)
+        return open_face_mesh(paths[0], input=spec, batch=entry.batch, device=Device(device), precision=precision)
+    from labelers.pose.labeler import LandmarkerPose  # noqa: PLC0415
+
+    return LandmarkerPose(paths[0])
+
+
+def _open_pose(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
+    """A pose network, by what it gives."""
+    from labelers.pose.labeler import AnglesPose, BinsPose  # noqa: PLC0415
+
+    networks = _networks(entry, paths, device, precision)
+    output = entry.output
+    if isinstance(output, BinsOutput):
+        return BinsPose(networks[0], signs=output.signs, width_deg=output.width_deg, offset_deg=output.offset_deg)
+    if isinstance(output, AnglesOutput):
+        return AnglesPose(networks, signs=output.signs)
+    raise ValueError(f"{entry.name} gives {output.kind}, from which no pose labeler reads angles")
+
+
+def _open_factors(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
+    """The network of occlusion, expression and lighting."""
+    from labelers.factors import FactorsLabeler  # noqa: PLC0415
+
+    if isinstance(entry.output, ProbabilitiesOutput) and entry.output.activation == "none":
+        return FactorsLabeler(_networks(entry, paths, device, precision)[0], columns=entry.output.columns)
+    raise ValueError(
+        f"{entry.name}: a factor network has to give probabilities itself (`activation` = none), so that they are "
+        "read the same everywhere: export it with its sigmoid"
+    )
+
+
+def _open_recognition(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
+    """A recogniser."""
+    from labelers.recognition import EmbeddingLabeler  # noqa: PLC0415
+
+    return EmbeddingLabeler(_networks(entry, paths, device, precision)[0])
+
+
+_OPENERS = {
+    Kind.LANDMARKS: _open_landmarks,
+    Kind.POSE: _open_pose,
+    Kind.FACTORS: _open_factors,
+    Kind.RECOGNITION: _open_recognition,
+}

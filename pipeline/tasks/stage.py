@@ -1,0 +1,151 @@
+"""The one base class where Luigi meets the rest: a task that makes one stage of one job."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from typing import TYPE_CHECKING, ClassVar
+
+import luigi
+from luigi.parameter import ParameterVisibility
+
+from labelers.runtime.device import Device
+from pipeline.execution.local import PartWork, die_with_parent
+from pipeline.stages.run import StageRun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.config.job import Job
+    from pipeline.storage.fingerprint import StageSpec
+    from pipeline.storage.store import Store
+
+
+PROCESSES_A_GPU = 4
+"""While one of them decodes, writes or starts, the GPU works for the others."""
+
+
+class JobParameter(luigi.Parameter):
+    """Carries the resolved job; Luigi's pages show its name alone."""
+
+    def serialize(self, x: Job) -> str:
+        """The text that stands for the job."""
+        return x.name
+
+
+class StageTarget(luigi.Target):
+    """The shards of one stage; it exists when all are there, which one listing of their folder tells."""
+
+    def __init__(self, store: Store, spec: StageSpec) -> None:
+        self.store = store
+        self.spec = spec
+
+    def exists(self) -> bool:
+        """Whether every shard is there."""
+        return self.store.is_complete(self.spec)
+
+
+class Stage(luigi.Task):
+    """Makes one stage.
+
+    Whatever decides its output is a significant parameter, so that a scheduler that outlives this run never takes
+    one output for another.
+    """
+
+    stage: ClassVar[str]
+    needs: ClassVar[tuple[type[Stage], ...]] = ()
+
+    data_set = luigi.Parameter(description="the data set's folder in the workspace")
+    fingerprint = luigi.Parameter(description="what decides the output")
+    workspace = luigi.Parameter(description="the folder of all outputs")
+    processes = luigi.IntParameter(significant=False, description="how many processes compute")
+    job: Job = JobParameter(significant=False, visibility=ParameterVisibility.PRIVATE)
+
+    @classmethod
+    def of(cls, job: Job, processes: int) -> Stage:
+        """The task that makes this stage of a job."""
+        return cls(
+            data_set=job.name,
+            fingerprint=job.stages[cls.stage].fingerprint,
+            workspace=str(job.store.root.parent),
+            processes=processes,
+            job=job,
+        )
+
+    @property
+    def spec(self) -> StageSpec:
+        """The stage that this task makes."""
+        return self.job.stages[self.stage]
+
+    @property
+    def store(self) -> Store:
+        """Where tables lie."""
+        return self.job.store
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """One computing stage at a time: each uses all processes. A stage on the GPU runs beside one on the CPU."""
+        on_gpu = self.can_use_gpu() and self.job.settings.device_of(self.stage) is Device.CUDA
+        return {"gpu": 1} if on_gpu else {"cpu": 1}
+
+    def can_use_gpu(self) -> bool:
+        """Whether it computes where the settings say; a stage that always computes on the processor says no."""
+        return True
+
+    def requires(self) -> list[luigi.Task]:
+        """The stages that are read, and the weights."""
+        return [task.of(self.job, self.processes) for task in self.needs]
+
+    def output(self) -> StageTarget:
+        """The stage's shards."""
+        return StageTarget(self.store, self.spec)
+
+    def run(self) -> None:
+        """Prepare the process and make the stage."""
+        if multiprocessing.parent_process() is not None:
+            die_with_parent()
+        self.make()
+
+    def make(self) -> None:
+        """Make the stage."""
+        raise NotImplementedError
+
+    def report(self, share: float, text: str) -> None:
+        """Show the state on Luigi's pages."""
+        self.set_progress_percentage(round(100 * share))
+        self.set_status_message(text)
+
+    def compute(self, work: PartWork) -> None:
+        """Make a sharded stage from the work on its parts."""
+        on_gpu = "gpu" in self.resources
+        gpus = self.job.settings.gpus if on_gpu else 0
+        StageRun(
+            store=self.store,
+            spec=self.spec,
+            index=self.job.stages["index"],
+            work=work,
+            processes=max(gpus, min(self.processes, PROCESSES_A_GPU * gpus)) if on_gpu else self.processes,
+            gpus=gpus,
+            cluster=self.job.settings.cluster(self.store.root, on_gpu=on_gpu),
+            report=self.report,
+        ).make()
+
+
+def luigi_processes() -> int:
+    """How many processes the command asked for with --workers; 1 outside Luigi's command line."""
+    variable = "FIQA_PROCESSES"
+    if variable not in os.environ:
+        os.environ[variable] = str(luigi.interface.core().workers)
+    return int(os.environ[variable])
+
+
+def tell(task: luigi.Task) -> Callable[[int], None]:
+    """A progress callback for work that is not cut into parts."""
+    rows = 0
+
+    def advance(more: int) -> None:
+        nonlocal rows
+        rows += more
+        task.set_status_message(f"{rows:,} images")
+
+    return advance

@@ -1,0 +1,1 @@
+"""What gives a quality in an evaluation: networks, lists of scores, baselines."""

@@ -1,0 +1,1 @@
+"""Similarities of all pairs, thresholds, and which pairs a rejection keeps. Blocks, not lists of pairs."""

@@ -1,0 +1,141 @@
+"""The pictures of an evaluation: error-reject curves and distributions of scores, as SVG without any text of a user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from training.evaluation.report.lineup import Kind, kind_of
+from training.evaluation.statistics import LIMITS
+from training.pages.axes import SMALL, furnish
+from training.pages.colours import COLOURS, GREY
+from training.pages.svg import INK, to_svg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from training.evaluation.pairs.ranked_pairs import Curve
+
+DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (2, 2), (8, 2, 2, 2), (4, 4), (8, 2, 2, 2, 2, 2))
+
+BINS = 40
+_HALF = len(COLOURS) // 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """How the line of a method looks, the same in every picture.
+
+    Attributes:
+        colour: `#rrggbb`.
+        dashes: lengths of dashes and gaps, in widths of the line; none for a whole line.
+        width: in points.
+    """
+
+    colour: str
+    dashes: tuple[float, ...]
+    width: float
+
+
+def assign_styles(methods: Iterable[str]) -> dict[str, Style]:
+    """A style for every method, by its place; chance and the bound are grey.
+
+    The dashes change with every third colour, so that the nearest colours differ in both; eighteen styles differ.
+    """
+    styles = {}
+    place = 0
+    for method in methods:
+        kind = kind_of(method)
+        if kind is Kind.RANDOM:
+            styles[method] = Style(colour=GREY, dashes=(1.5, 2.5), width=1.6)
+        elif kind is Kind.FLOOR:
+            styles[method] = Style(colour=GREY, dashes=(), width=1.0)
+        else:
+            dashes = DASHES[place // _HALF % len(DASHES)]
+            width = 2.2 if kind is Kind.METHOD else 1.6
+            styles[method] = Style(colour=COLOURS[place % len(COLOURS)], dashes=dashes, width=width)
+            place += 1
+    return styles
+
+
+def draw_curves(curves: Mapping[str, Curve], styles: Mapping[str, Style], leading: str | None, name: str) -> str:
+    """Error-reject curves of one benchmark, recogniser and false match rate (CLIB-FIQA Figure 3).
+
+    Args:
+        curves: method -> shares rejected [K], false non-match rates [K].
+        styles: of the methods.
+        leading: the method under whose curve the areas of pAUC and AUC are shaded.
+        name: unique in the page.
+    """
+    figure = Figure(figsize=(5.4, 3.5), layout="constrained")
+    axes = figure.subplots()
+    partial, whole = LIMITS
+    axes.set_xlim(0, whole)
+    axes.set_ylim(0, _find_top(curves))
+    if leading is not None:
+        _shade(axes, curves[leading], styles[leading].colour)
+    for method in reversed(list(curves)):
+        style = styles[method]
+        line = axes.plot(*curves[method], color=style.colour, linewidth=style.width, solid_capstyle="butt")[0]
+        if style.dashes:
+            line.set_dashes(style.dashes)
+    axes.axvline(partial, color=INK, linewidth=0.8, alpha=0.6)
+    for left, right, text in ((0.0, partial, "pAUC"), (0.0, whole, "AUC")):
+        middle = (max(left, partial if text == "AUC" else left) + right) / 2
+        axes.text(middle, 0.985, text, transform=axes.get_xaxis_transform(), ha="center", va="top",
+                  fontsize=SMALL, color=INK, alpha=0.7)  # fmt: skip
+    axes.set_xlabel("share of pairs rejected", fontsize=SMALL, color=INK)
+    axes.set_ylabel("FNMR", fontsize=SMALL, color=INK)
+    axes.set_xticks([0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.95])
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    furnish(axes)
+    return to_svg(figure, name)
+
+
+def draw_distribution(quality: NDArray[np.floating[Any]], style: Style, name: str) -> str:
+    """The histogram of one method's qualities (CR-FIQA Figure 15), on the method's own scale.
+
+    Args:
+        quality: of the images [N], none NaN, at least one; the outermost thousandths are drawn at the ends.
+        style: of the method.
+        name: unique in the page.
+    """
+    low, high = np.quantile(quality, [0.001, 0.999]).tolist()
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    counts, edges = np.histogram(np.clip(quality, low, high), bins=BINS, range=(low, high))
+    figure = Figure(figsize=(2.9, 1.25), layout="constrained")
+    axes = figure.subplots()
+    axes.stairs(counts / len(quality), edges, fill=True, color=style.colour, alpha=0.75, linewidth=0)
+    axes.set_xlim(low, high)
+    axes.set_ylim(0, None)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    furnish(axes)
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    return to_svg(figure, name)
+
+
+def _find_top(curves: Mapping[str, Curve]) -> float:
+    """The end of the y axis: all curves, but no more than half over the rate without rejection."""
+    whole = LIMITS[1]
+    start = max(float(fnmr[0]) for _, fnmr in curves.values())
+    most = max(float(np.nanmax(fnmr[rejection <= whole])) for rejection, fnmr in curves.values())
+    return 1.12 * min(most, 1.5 * start) if most > 0 else 1.0
+
+
+def _shade(axes: Axes, curve: Curve, colour: str) -> None:
+    """The areas up to both limits; that of pAUC is darker."""
+    rejection, fnmr = curve
+    for limit in LIMITS:
+        inside = (rejection <= limit + 1e-9) & np.isfinite(fnmr)
+        x = np.concatenate([[0.0], rejection[inside], [rejection[inside][-1]]])
+        y = np.concatenate([[0.0], fnmr[inside], [0.0]])
+        axes.fill(x, y, color=colour, alpha=0.16, linewidth=0)

@@ -1,0 +1,274 @@
+"""What a training learns from, and what it is held against: labels as arrays, and the images where they lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import polars as pl
+
+from data_manifests.image_folder import ImageFolder
+from data_manifests.recordio.record_file import RecordFile, RecordReader
+from data_manifests.tables.stages import CLASSES, Factor, Status
+from labelers.faces import DecodeError, decode
+from training.quality.labels import Labels, TrainingDataError, read_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from pathlib import Path
+
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from data_manifests.folds import Fold
+
+__all__ = [
+    "FileImages",
+    "Images",
+    "LabelledImages",
+    "Labels",
+    "RecordImages",
+    "TrainingDataError",
+    "TrainingSet",
+    "load_training_set",
+    "read_labels",
+]
+
+
+class Images(Protocol):
+    """Stored images by their place in the training set."""
+
+    def read(self, row: int) -> bytes:
+        """The encoded bytes of an image."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordImages:
+    """Images in a .rec file.
+
+    Attributes:
+        rec: the file.
+        offsets: int64 [N], where each record starts.
+        lengths: int32 [N], stored bytes.
+    """
+
+    rec: Path
+    offsets: NDArray[np.int64]
+    lengths: NDArray[np.int32]
+
+    def read(self, row: int) -> bytes:
+        """The encoded bytes of an image; RecordError if the record is damaged."""
+        return self._reader.at(int(self.offsets[row]), int(self.lengths[row])).payload
+
+    @cached_property
+    def _reader(self) -> RecordReader:
+        return RecordReader(self.rec)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileImages:
+    """Images as files below a folder.
+
+    Attributes:
+        root: the folder.
+        paths: N paths below it.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+
+    def read(self, row: int) -> bytes:
+        """The encoded bytes of an image; ImageFileError if the file is gone."""
+        return self._folder.read(self.paths[row])
+
+    @cached_property
+    def _folder(self) -> ImageFolder:
+        return ImageFolder(self.root)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledImages:
+    """M images with their labels; it holds no open file and no pixel, so it travels to another process as it is.
+
+    Attributes:
+        labels: all N rows of the table.
+        rows: int64 [M], the rows of the labels whose images these are, ascending.
+        quality: float32 [M], NaN for null.
+        classes: int8 [M, 5], -1 for null.
+        images: where the M images lie.
+    """
+
+    labels: Labels
+    rows: NDArray[np.int64]
+    quality: NDArray[np.float32]
+    classes: NDArray[np.int8]
+    images: Images
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def people(self) -> int:
+        """How many people the images show, as far as it is known whom they show."""
+        found = np.unique(self.labels.identities[self.rows])
+        return int((found >= 0).sum())
+
+    def decode_into(self, target: NDArray[np.uint8], row: int) -> None:
+        """Decode one image.
+
+        Args:
+            target: uint8 [112, 112, 3], gets the RGB picture.
+            row: 0 to M - 1.
+
+        Raises:
+            TrainingDataError: if the image cannot be read although the labels say that it could be.
+        """
+        try:
+            image = decode(self.images.read(row))
+        except (DecodeError, OSError, ValueError) as error:
+            raise self._changed(row, str(error)) from error
+        if image.shape != target.shape:
+            raise self._changed(row, f"it has the shape {image.shape}")
+        target[:] = image
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many of the M images have each label."""
+        found = {"quality": {"labelled": int(np.isfinite(self.quality).sum())}}
+        for place, factor in enumerate(Factor):
+            codes = self.classes[:, place]
+            found[factor.value] = {name: int((codes == code).sum()) for code, name in enumerate(CLASSES[factor])}
+        return found
+
+    def _changed(self, row: int, why: str) -> TrainingDataError:
+        return TrainingDataError(
+            f"key {self.labels.keys[self.rows[row]]} cannot be used, though the labels say it can: {why}; if the "
+            "images have changed since, label them anew"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet(LabelledImages):
+    """The M images that are learned from.
+
+    Attributes:
+        left_out: cause -> number of rows that are not learned from.
+        held_out: the images of people who were held out, with labels to hold a model against; None where nobody was.
+    """
+
+    left_out: dict[str, int]
+    held_out: LabelledImages | None = None
+
+    def status(self) -> pa.Array:
+        """Why each of the N rows of the labels is learned from or not, as text [N].
+
+        It is `ok`, or `held_out`, or what the labels say of an image that cannot be read, or `no_label`.
+        """
+        learned, held = np.zeros((2, len(self.labels)), np.bool_)
+        learned[self.rows] = True
+        if self.held_out is not None:
+            held[self.held_out.rows] = True
+        told = (
+            pl.when(pl.Series(learned))
+            .then(pl.lit(Status.OK.value))
+            .when(pl.Series(held))
+            .then(pl.lit(Status.HELD_OUT.value))
+            .when(pl.Series(self.labels.readable))
+            .then(pl.lit(Status.NO_LABEL.value))
+            .otherwise(self.labels.status.cast(pl.String))
+        )
+        return pl.select(told).to_series().to_arrow()
+
+
+def load_training_set(
+    labels: Path,
+    images: Path,
+    *,
+    quality: bool = True,
+    factors: Collection[Factor] = tuple(Factor),
+    held_out: Fold | None = None,
+) -> TrainingSet:
+    """Join labels and images.
+
+    Left out, and counted, is what cannot be read, what lacks every label that the training uses, and of the rest the
+    images of the people who are held out. An image of nobody known is never held out.
+
+    Args:
+        labels: a folder of the `labels` table.
+        images: a .rec file (its .idx beside it), or an image folder.
+        quality: whether the training uses the quality.
+        factors: the factors that it uses.
+        held_out: the people who are left out.
+
+    Raises:
+        TrainingDataError: if labels and images do not belong together, nothing is left to learn from, or nobody is
+            there to be held out.
+        RecordError, ImageFolderError: if the images' index is damaged.
+    """
+    table = read_labels(labels)
+    used = [place for place, factor in enumerate(Factor) if factor in factors]
+    labelled = (table.classes[:, used] >= 0).any(axis=1)
+    if quality:
+        labelled |= np.isfinite(table.quality)
+    usable = table.readable & labelled
+    held = np.zeros(len(table), np.bool_) if held_out is None else usable & held_out.holds(table.identities)
+    rows = np.flatnonzero(usable & ~held)
+    if not len(rows):
+        raise TrainingDataError(f"{labels}: no row has an image that can be read and a label to learn from")
+    if held_out is not None and not held.any():
+        raise TrainingDataError(
+            f"{labels}: nobody of fold {held_out} has an image to learn from; hold out another fold"
+        )
+    choose = _find_images(images, table)
+    return TrainingSet(
+        labels=table,
+        rows=rows,
+        quality=table.quality[rows],
+        classes=table.classes[rows],
+        images=choose(rows),
+        left_out={
+            "unreadable": int((~table.readable).sum()),
+            "unlabelled": int((table.readable & ~labelled).sum()),
+            "held out": int(held.sum()),
+        },
+        held_out=None if held_out is None else _take(table, np.flatnonzero(held), choose),
+    )
+
+
+def _take(table: Labels, rows: NDArray[np.int64], choose: Callable[[NDArray[np.int64]], Images]) -> LabelledImages:
+    """The images of some rows of the labels."""
+    return LabelledImages(
+        labels=table, rows=rows, quality=table.quality[rows], classes=table.classes[rows], images=choose(rows)
+    )
+
+
+def _find_images(place: Path, table: Labels) -> Callable[[NDArray[np.int64]], Images]:
+    """What tells where the images of given rows of the labels lie."""
+    if place.is_dir():
+        if records := sorted(place.glob("*.rec")):
+            raise TrainingDataError(f"{place}: is a folder of records; name the file, {records[0]}")
+        folder = ImageFolder(place)
+        files = _match(place, table, folder.keys, folder.identities)
+        return lambda rows: FileImages(root=place, paths=tuple(folder.paths[i] for i in files[rows]))
+    if not place.is_file():
+        raise TrainingDataError(f"{place}: no such file or folder; name the .rec file or the folder of images")
+    index = RecordFile(place).index()
+    found = _match(place, table, index.keys, index.identities)
+    return lambda rows: RecordImages(rec=place, offsets=index.offsets[found[rows]], lengths=index.lengths[found[rows]])
+
+
+def _match(place: Path, table: Labels, keys: NDArray[np.int32], identities: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Int64 [N]: where every row of the labels lies. That the people agree tells that both belong together."""
+    if not len(keys):
+        raise TrainingDataError(f"{place}: holds no image; name the images that were labelled")
+    found = np.minimum(np.searchsorted(keys, table.keys), len(keys) - 1)
+    other = np.flatnonzero((keys[found] != table.keys) | (identities[found] != table.identities))
+    if len(other):
+        key = table.keys[other[0]]
+        raise TrainingDataError(
+            f"{place}: does not belong to the labels, which have a person {table.identities[other[0]]} under the key "
+            f"{key}; name the images that were labelled"
+        )
+    return found

@@ -1,0 +1,123 @@
+"""How far what a model says agrees with the labels of people whom it has not learned from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from data_manifests.tables.stages import CLASSES, Factor
+from training.quality.scorer import OUTPUT_SIZES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from numpy.typing import NDArray
+
+    from training.quality.data import LabelledImages
+
+
+class Moment(StrEnum):
+    """When a training is measured."""
+
+    PHASE_ONE = "phase_one"
+    """After the first phase, before the confidences."""
+    END = "end"
+
+    @property
+    def words(self) -> str:
+        """As a person says it."""
+        return {Moment.PHASE_ONE: "after phase one", Moment.END: "at the end"}[self]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """A model against the labels of N images.
+
+    Attributes:
+        images: N.
+        people: how many people they show.
+        spearman: rank correlation of the score with the quality of the labels; None where fewer than two images have a
+            quality, or all have the same.
+        balanced_accuracy: for every factor, the mean over its classes of the share of their images that is told
+            right; None where the labels have fewer than two classes.
+    """
+
+    images: int
+    people: int
+    spearman: float | None
+    balanced_accuracy: dict[str, float | None]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    def curves(self) -> dict[str, float]:
+        """What is known, by the names of its curves."""
+        values = {"spearman": self.spearman, **self.balanced_accuracy}
+        return {f"held_out/{name}": value for name, value in values.items() if value is not None}
+
+    def __str__(self) -> str:
+        accuracies = [f"{name} {show(value)}" for name, value in self.balanced_accuracy.items()]
+        told = [f"Spearman of score and quality {show(self.spearman)}"]
+        told += [f"balanced accuracy of {', '.join(accuracies)}"] if accuracies else []
+        return f"people held out ({self.people:,}, with {self.images:,} images): {'; '.join(told)}"
+
+
+def compare(numbers: NDArray[np.float32], data: LabelledImages, factors: Collection[Factor]) -> Agreement:
+    """Hold what a model says against the labels.
+
+    Args:
+        numbers: float32 [N, 18], of `training.quality.scorer.OUTPUTS` side by side.
+        data: the N images.
+        factors: which of the model's factors mean anything.
+    """
+    score, _, *probabilities = np.split(numbers, np.cumsum(OUTPUT_SIZES)[:-1], axis=1)
+    accuracies = {
+        factor.value: balanced_accuracy(p.argmax(axis=1), data.classes[:, place], len(CLASSES[factor]))
+        for place, (factor, p) in enumerate(zip(Factor, probabilities, strict=True))
+        if factor in factors
+    }
+    return Agreement(
+        images=len(data),
+        people=data.people,
+        spearman=spearman(score[:, 0], data.quality),
+        balanced_accuracy=accuracies,
+    )
+
+
+def spearman(score: NDArray[np.float32], quality: NDArray[np.float32]) -> float | None:
+    """Spearman's rank correlation over the images with a quality; ties have their mean rank.
+
+    Args:
+        score: float32 [N].
+        quality: float32 [N], NaN where there is none.
+    """
+    usable = np.isfinite(quality)
+    if usable.sum() < 2:
+        return None
+    # Polars correlates in the precision of its columns.
+    pair = pl.DataFrame({"score": score[usable].astype(np.float64), "quality": quality[usable].astype(np.float64)})
+    found = pair.select(pl.corr("score", "quality", method="spearman")).item()
+    return found if math.isfinite(found) else None
+
+
+def balanced_accuracy(told: NDArray[np.int64], right: NDArray[np.int8], classes: int) -> float | None:
+    """The mean recall over the classes that the labels have.
+
+    Args:
+        told: int [N].
+        right: int [N], -1 where there is no label.
+        classes: how many there are.
+    """
+    recalls = [float((told[right == code] == code).mean()) for code in range(classes) if (right == code).any()]
+    return sum(recalls) / len(recalls) if len(recalls) > 1 else None
+
+
+def show(value: float | None) -> str:
+    """A measure as a person reads it."""
+    return "unknown" if value is None else f"{value:.3f}"

@@ -1,0 +1,198 @@
+"""The networks and their optimiser: one step of learning, and what a checkpoint has to hold of them."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from training.clip.backbone import Tower, build_image_tower
+from training.quality.calibration import Calibration, calibrate
+from training.quality.config import Compilation
+from training.quality.heads import Heads
+from training.quality.model import QualityModel, build_merged, build_model
+from training.quality.objective import Objective
+from training.quality.scorer import Scorer, full_float32
+from training.trainer.optimiser import load_state
+from training.trainer.weights import load_strictly
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from training.quality.config import TrainingConfig
+    from training.trainer.checkpoint import Checkpoint
+    from training.trainer.feeding import MicroBatch
+    from training.trainer.ranks import Ranks
+
+
+class Learner:
+    """Model, merged-factor network and AdamW.
+
+    Args:
+        config: all settings.
+        ranks: the processes.
+        start: a checkpoint to go on from; None to begin.
+
+    Attributes:
+        heads: the networks, on the device.
+        objective: the terms.
+    """
+
+    def __init__(self, config: TrainingConfig, ranks: Ranks, start: Checkpoint | None) -> None:
+        self._config, self._ranks = config, ranks
+        self.objective = Objective(config)
+        self.heads = _build(config, start).to(ranks.device)
+        if config.channels_last:
+            self.heads.to(memory_format=torch.channels_last)
+        self._network: nn.Module = self._wrap()
+        groups = [(self.heads.model, config.learning_rate), (self.heads.merged, config.merged_learning_rate)]
+        self._groups = [(list(net.parameters()), rate) for net, rate in groups if net is not None]
+        self._optimiser = torch.optim.AdamW(
+            [{"params": parameters, "lr": rate} for parameters, rate in self._groups],
+            weight_decay=config.weight_decay,
+            fused=ranks.device.type == "cuda",
+        )
+        self._sent: tuple[tuple[float, ...], Tensor] | None = None
+        if start is not None:
+            load_state(self._optimiser, start.state["optimiser"])
+
+    def learn(self, micro: MicroBatch, weights: Sequence[float]) -> Tensor:
+        """Add a micro-batch to the gradient.
+
+        Args:
+            micro: what is learned from, on the device.
+            weights: of the T terms.
+
+        Returns:
+            The micro-batch's share of every term's mean, float64 [T], on the device.
+        """
+        with self._hold_gradients() if not micro.last else contextlib.nullcontext():
+            with self._autocast():
+                log_joint, merged = self._network(micro.images, micro.flipped)
+            shares = self.objective.shares(log_joint, merged, micro.targets, micro.counts)
+            # DistributedDataParallel takes the mean over the processes, whose shares are to be added.
+            loss = self._ranks.count * (shares * self._send_weights(tuple(weights))).sum()
+            loss.backward()  # type: ignore[no-untyped-call]  # PyTorch's own is not annotated
+        return shares.detach().double()
+
+    def update(self, rate: float) -> None:
+        """Move the weights.
+
+        Args:
+            rate: share of the highest learning rates.
+        """
+        for group, (parameters, highest) in zip(self._optimiser.param_groups, self._groups, strict=True):
+            # Each by itself: the two networks share no gradient, so neither may shrink the other's.
+            nn.utils.clip_grad_norm_(parameters, self._config.clip)
+            group["lr"] = highest * rate
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+
+    def level(self) -> None:
+        """Give every process the batch statistics of the first, which are those that are saved."""
+        self._ranks.copy_from_first(self.heads.buffers())
+
+    @torch.no_grad()
+    def calibrate(self, images: Tensor) -> Calibration:
+        """How far the factors justify the quality, in evaluation mode and without mirroring.
+
+        Args:
+            images: uint8 [n, 112, 112, 3], on the CPU.
+
+        Returns:
+            Divergence and confidence [n], on the CPU.
+        """
+        config, merged = self._config, self.heads.merged
+        assert merged is not None
+        with self._evaluating():
+            with self._autocast():
+                log_joint = self.heads.model(images.to(self._ranks.device, non_blocking=True))
+            found = calibrate(log_joint, merged, config.beta, config.rules.divergence)
+        return Calibration(js=found.js.cpu(), confidence=found.confidence.cpu())
+
+    @torch.no_grad()
+    def score(self, images: Tensor) -> Tensor:
+        """What the model says of images now: in evaluation mode and float32, without mirroring, as it is used later.
+
+        Args:
+            images: uint8 [n, 112, 112, 3], on the CPU.
+
+        Returns:
+            float32 [n, 18], the numbers of `training.quality.scorer.OUTPUTS` side by side, on the CPU.
+        """
+        scorer = Scorer(self.heads.model, self.heads.merged, self._config.terms.score)
+        with self._evaluating(), full_float32(self._ranks.device):
+            outputs = scorer(images.to(self._ranks.device, non_blocking=True))
+        return torch.cat([output.reshape(len(images), -1) for output in outputs], dim=1).cpu()
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of both networks by name."""
+        return self.heads.state_dict()
+
+    def state(self) -> dict[str, Any]:
+        """What else a checkpoint has to hold of them: plain values and tensors."""
+        return {"optimiser": self._optimiser.state_dict(), "tower": self.heads.model.tower.to_json()}
+
+    def _send_weights(self, weights: tuple[float, ...]) -> Tensor:
+        """The weights on the device; they change once an epoch, and sending them makes the device wait."""
+        if self._sent is None or self._sent[0] != weights:
+            self._sent = weights, torch.tensor(weights, device=self._ranks.device)
+        return self._sent[1]
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Evaluation mode for a while."""
+        self.heads.eval()
+        try:
+            yield
+        finally:
+            self.heads.train()
+
+    def _hold_gradients(self) -> contextlib.AbstractContextManager[None]:
+        """Keep the processes from adding up their gradients yet."""
+        if isinstance(self._network, DistributedDataParallel):
+            return self._network.no_sync()
+        return contextlib.nullcontext()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=self._config.bf16)
+
+    def _wrap(self) -> nn.Module:
+        """What a step calls: the networks, compiled and joined to the other processes where asked for."""
+        config, ranks = self._config, self._ranks
+        cuda = ranks.device.type == "cuda"
+        if cuda:
+            torch.backends.cudnn.benchmark = True
+        if ranks.count > 1 and cuda and config.sync_batchnorm:
+            self.heads = nn.SyncBatchNorm.convert_sync_batchnorm(self.heads)  # type: ignore[no-untyped-call]
+        if config.compiled is not Compilation.NO:
+            # Batches have two or three sizes, and each gets code, and with reduce-overhead CUDA graphs, of its own.
+            self.heads.compile(mode=config.compiled.value, dynamic=False)
+        if ranks.count == 1:
+            return self.heads
+        # Joined outside, compiled inside: what is compiled within a DistributedDataParallel is cut where its buckets
+        # end (torch._dynamo.config.optimize_ddp), so that gradients travel while others are still computed.
+        # SyncBatchNorm cannot be compiled and cuts at each of its layers instead, which leaves little to compile.
+        # No static_graph: every parameter has a gradient in every step, so it would save nothing, and PyTorch 2.15
+        # fails where a no_sync meets it. No buffers are sent in every step: the prompts' embeddings never change, and
+        # `level` brings batch statistics together where they count.
+        places = [ranks.device] if cuda else None
+        return DistributedDataParallel(
+            self.heads, device_ids=places, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+
+def _build(config: TrainingConfig, start: Checkpoint | None) -> Heads:
+    """The networks: with their first weights, or with those of a checkpoint, for which no text tower is needed."""
+    merged = build_merged(config.model, config.seed) if config.terms.merged else None
+    if start is None:
+        return Heads(build_model(config.model, config.seed), merged)
+    tower: Mapping[str, Any] = start.state["tower"]
+    found = Tower.from_json(tower)
+    features = start.weights["model.text_features"]
+    heads = Heads(QualityModel(found, build_image_tower(found), features, torch.zeros(())).train(), merged)
+    load_strictly(heads, start.weights, f"the checkpoint of step {start.step}")
+    return heads

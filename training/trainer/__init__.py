@@ -1,0 +1,1 @@
+"""What all trainings share: loop, data loader, checkpoints, processes, run folder."""
