@@ -10,6 +10,8 @@ import pytest
 from benchmarks.documents import ROOT
 from benchmarks.reference import INTERNAL, PAGE, VARIABLES, attributes, render
 from benchmarks.stale_stages import stale_stages
+from benchmarks.tree import PAGE as ARCHITECTURE
+from benchmarks.tree import renew
 from data_manifests.manifest import Manifest
 from pipeline.config import settings
 
@@ -18,6 +20,10 @@ _ALL_BUT_PIXELS = ["centres", "anchors", "anchor_range", "labels"]
 
 def test_the_page_is_in_step() -> None:
     assert PAGE.read_text() == render(), "run python -m benchmarks.reference"
+
+
+def test_the_tree_is_in_step() -> None:
+    assert ARCHITECTURE.read_text() == renew(ARCHITECTURE.read_text()), "run python -m benchmarks.tree"
 
 
 @pytest.mark.parametrize(
