@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_manifests.storage.pickled_names import Array, PickleDataError, encode_latin1
+from data_manifests.storage.pickled_names import Array, PickleDataError, to_bytes
 from data_manifests.storage.pickles import read_pickle
 
 if TYPE_CHECKING:
@@ -39,15 +39,15 @@ def read_bin(path: Path | str) -> tuple[list[bytes], NDArray[np.bool_]]:
 
     Raises:
         VerificationError: if the file cannot be read, is damaged, names anything but the few functions that these
-            forms need (by that name, which is neither imported nor called), or does not hold 2P images for P flags.
+            forms need (which stand for functions of our own), or does not hold 2P images for P flags.
     """
     path = Path(path)
     try:
         value = read_pickle(_read_file(path))
     except PickleDataError as error:
         raise VerificationError(
-            f"{error} in {path}, byte {error.position}: nothing of it was run; get the file again from who published "
-            f"it, or {_REPACK}"
+            f"{error} in {path}, up to byte {error.position}: nothing of it was run; get the file again from who "
+            f"published it, or {_REPACK}"
         ) from error
     match value:
         case [list() | tuple() as images, list() | tuple() | Array() as flags]:
@@ -74,24 +74,25 @@ def _error(path: Path, problem: str) -> VerificationError:
 
 
 def _convert_images(items: list[object] | tuple[object, ...], path: Path) -> list[bytes]:
-    """The images as bytes; an item that a file holds once and refers to often is converted once."""
+    """The images as bytes; bytes that a file holds once and refers to often are converted once."""
     converted: dict[int, bytes] = {}
+    images = []
     for number, item in enumerate(items):
-        if id(item) not in converted:
-            converted[id(item)] = _convert_image(item, f"image {number}", path)
-    return [converted[id(item)] for item in items]
-
-
-def _convert_image(item: object, place: str, path: Path) -> bytes:
-    """One image as bytes."""
-    match item:
-        case bytes():
-            return item
-        case str():
+        stored = _find_bytes(item, f"image {number}", path)
+        if id(stored) not in converted:
             try:
-                return encode_latin1(item)
+                converted[id(stored)] = to_bytes(stored)
             except PickleDataError as error:
-                raise _error(path, f"holds as {place} {error}") from error
+                raise _error(path, f"holds as image {number} {error}") from error
+        images.append(converted[id(stored)])
+    return images
+
+
+def _find_bytes(item: object, place: str, path: Path) -> bytes | bytearray | str:
+    """The bytes of one image, as the file holds them."""
+    match item:
+        case bytes() | bytearray() | str():
+            return item
         case Array(type=item_type, shape=shape, data=data) if item_type is not None and item_type.code == "u1":
             # old versions of OpenCV encode images as [N, 1]
             if shape and sum(length != 1 for length in shape) <= 1:

@@ -1,8 +1,9 @@
 """What the few names that a pickle of image pairs may hold stand for; nothing is imported for them.
 
-A pickle names functions and asks for their calls. Here such a name is only a key of `NAMES`, and its call is one of the
-functions below, which take plain values, check all of them, and make plain values. NumPy itself is not called: an array
-stays the bytes that the file holds, with the type and the shape that it claims for them.
+A pickle names functions and asks for their calls. Each name stands for one of the functions below, which check all that
+they are given, call no NumPy, and copy no bytes: an image that a file holds once stays one object, however often it is
+asked for. Python 3 writes bytes as texts of one byte a character in protocols 0 to 2; they stay texts until they are
+used.
 """
 
 from __future__ import annotations
@@ -14,15 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import TypeAlias
 
     from numpy.typing import NDArray
 
-    Call: TypeAlias = Callable[[tuple[object, ...]], object]
+    Stored: TypeAlias = bytes | bytearray | str
 
 _ITEM_TYPES = frozenset({"b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"})
-_PLAIN_TYPE = (None, None, None, -1, -1, 0)
 _MOST_DIMENSIONS = 32
 
 
@@ -34,19 +33,6 @@ class PickleDataError(ValueError):
     """
 
     position: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Name:
-    """An allowed name.
-
-    Attributes:
-        text: module and name with a dot between.
-        call: makes what the name's call gives; None where it is only ever an argument.
-    """
-
-    text: str
-    call: Call | None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -61,24 +47,23 @@ class ItemType:
     code: str
     order: str = "="
 
-    def set_state(self, state: object) -> None:
+    def __setstate__(self, state: object) -> None:
         """Take the byte order from numpy's state of a type; its other parts must say that the type is plain."""
-        if not (isinstance(state, tuple) and len(state) == 8 and state[0] == 3 and state[2:] == _PLAIN_TYPE):
-            raise PickleDataError(f"a state of numpy.dtype other than that of a plain {self.code} is not allowed")
-        order = _as_text(state[1])
-        if order not in ("<", ">", "|", "="):
-            raise PickleDataError("a byte order of numpy.dtype is damaged")
-        self.order = order
+        match state:
+            case (3, "<" | ">" | "|" | "=" | b"<" | b">" | b"|" | b"=" as order, None, None, None, -1, -1, 0):
+                self.order = _as_text(order)
+            case _:
+                raise PickleDataError(f"a state of numpy.dtype other than that of a plain {self.code} is not allowed")
 
     @property
     def size(self) -> int:
         """The bytes that one item takes."""
         return int(self.code[1:])
 
-    def read(self, data: bytes) -> NDArray[np.integer]:
+    def read(self, data: Stored) -> NDArray[np.integer]:
         """The items in some bytes, [N], truth values as uint8 as they were stored."""
         code = "u1" if self.code == "b1" else self.code
-        return np.frombuffer(data, np.dtype(self.order + code))
+        return np.frombuffer(to_bytes(data), np.dtype(self.order + code))
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -93,21 +78,21 @@ class Array:
 
     type: ItemType | None = None
     shape: tuple[int, ...] = ()
-    data: bytes = b""
+    data: Stored = b""
 
-    def set_state(self, state: object) -> None:
+    def __setstate__(self, state: object) -> None:
         """Fill it from numpy's state of an array: version 1, shape, type, whether Fortran's order, bytes."""
         if self.type is not None:
             raise PickleDataError("an array that is filled twice is not allowed")
         match state:
-            case (1, tuple() as shape, ItemType() as item_type, int(), bytes() as data):
+            case (1, tuple() as shape, ItemType() as item_type, int(), (bytes() | bytearray() | str()) as data):
                 self.fill(item_type, shape, data)
             case _:
                 raise PickleDataError(
                     "a state of numpy.ndarray that is damaged, or not numbers as bytes, is not allowed"
                 )
 
-    def fill(self, item_type: ItemType, shape: tuple[object, ...], data: bytes) -> None:
+    def fill(self, item_type: ItemType, shape: tuple[object, ...], data: Stored) -> None:
         """Take type, shape and bytes after checking that they belong together."""
         lengths = tuple(length for length in shape if type(length) is int and length >= 0)
         if len(lengths) != len(shape) or len(shape) > _MOST_DIMENSIONS:
@@ -119,6 +104,20 @@ class Array:
         self.type, self.shape, self.data = item_type, lengths, data
 
 
+def to_bytes(data: Stored) -> bytes:
+    """The bytes that a pickle holds, be it as a text of one byte a character.
+
+    Raises:
+        PickleDataError: if a character is none.
+    """
+    if not isinstance(data, str):
+        return bytes(data)
+    try:
+        return data.encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise PickleDataError(f"a text that does not hold bytes ({error.reason})") from error
+
+
 def _as_text(value: object) -> str:
     """A short text, which Python 2 writes as bytes; empty for anything else."""
     if isinstance(value, bytes):
@@ -126,46 +125,17 @@ def _as_text(value: object) -> str:
     return value[:16] if isinstance(value, str) else ""
 
 
-def _encode(arguments: tuple[object, ...]) -> bytes:
-    """`_codecs.encode(text, "latin1")`, Python 3's way to write bytes in protocols 0 to 2."""
-    match arguments:
-        case (str(text), "latin1" | "latin-1" | b"latin-1"):
-            return encode_latin1(text)
-    raise PickleDataError("_codecs.encode with anything but text and 'latin1' is not allowed")
-
-
-def encode_latin1(text: str) -> bytes:
-    """The bytes of a text that holds one byte a character.
-
-    Raises:
-        PickleDataError: if a character is none.
-    """
-    try:
-        return text.encode("latin-1")
-    except UnicodeEncodeError as error:
-        raise PickleDataError(f"a text that does not hold bytes ({error.reason})") from error
-
-
-def _make_bytes(arguments: tuple[object, ...]) -> bytes:
-    """`bytes()`, how Python 3 writes no bytes in protocols 0 to 2; with arguments it is never written."""
-    if arguments:
-        raise PickleDataError("bytes with arguments is not allowed")
-    return b""
-
-
-def _make_bytearray(arguments: tuple[object, ...]) -> bytes:
-    """`bytearray()`, `bytearray(bytes)`, Python 2's `bytearray(text, "latin-1")`; not of a number, which is a size."""
+def _keep_bytes(*arguments: object) -> Stored:
+    """`bytes()`, `bytearray(bytes)`, `bytearray(text, "latin-1")` or `encode(text, "latin1")`; no size, other codec."""
     match arguments:
         case ():
             return b""
-        case (bytes(data),):
+        case ((bytes() | bytearray() | str()) as data,) | (str() as data, "latin1" | "latin-1" | b"latin-1"):
             return data
-        case (str(), _):
-            return _encode(arguments)
-    raise PickleDataError("bytearray of anything but bytes is not allowed")
+    raise PickleDataError("bytes of anything but bytes, or text in latin-1, are not allowed")
 
 
-def _make_item_type(arguments: tuple[object, ...]) -> ItemType:
+def _make_item_type(*arguments: object) -> ItemType:
     """`numpy.dtype(code, False, True)`; the types of Python objects, records and texts are not among the codes."""
     code = _as_text(arguments[0]) if len(arguments) == 3 else ""
     if code not in _ITEM_TYPES or arguments[1:] != (0, 1):
@@ -173,39 +143,39 @@ def _make_item_type(arguments: tuple[object, ...]) -> ItemType:
     return ItemType(code=code)
 
 
-def _make_array(arguments: tuple[object, ...]) -> Array:
+def _make_array(*arguments: object) -> Array:
     """`_reconstruct(numpy.ndarray, (0,), b"b")`, an array that is filled later."""
     match arguments:
-        case (Name(text="numpy.ndarray"), (0,), b"b" | "b"):
+        case ("numpy.ndarray", (0,), b"b" | "b"):
             return Array()
     raise PickleDataError("_reconstruct of anything but an empty numpy.ndarray is not allowed")
 
 
-def _make_array_from_buffer(arguments: tuple[object, ...]) -> Array:
+def _make_array_from_buffer(*arguments: object) -> Array:
     """`_frombuffer(bytes, type, shape, order)`, how protocol 5 writes arrays."""
     match arguments:
-        case (bytes(data), ItemType() as item_type, tuple() as shape, "C" | "F"):
+        case ((bytes() | bytearray()) as data, ItemType() as item_type, tuple() as shape, "C" | "F"):
             array = Array()
             array.fill(item_type, shape, data)
             return array
     raise PickleDataError("_frombuffer of anything but numbers as bytes is not allowed")
 
 
-def _make_number(arguments: tuple[object, ...]) -> int:
+def _make_number(*arguments: object) -> int:
     """`scalar(type, bytes)`, one number."""
     match arguments:
-        case (ItemType() as item_type, bytes(data)) if len(data) == item_type.size:
+        case (ItemType() as item_type, (bytes() | str()) as data) if len(data) == item_type.size:
             return int(item_type.read(data)[0])
     raise PickleDataError("scalar of anything but one number is not allowed")
 
 
-_CALLS: dict[str, Call | None] = {
-    "_codecs.encode": _encode,
-    "__builtin__.bytes": _make_bytes,
-    "builtins.bytes": _make_bytes,
-    "__builtin__.bytearray": _make_bytearray,
-    "builtins.bytearray": _make_bytearray,
-    "numpy.ndarray": None,
+NAMES: dict[str, object] = {
+    "_codecs.encode": _keep_bytes,
+    "__builtin__.bytes": _keep_bytes,
+    "builtins.bytes": _keep_bytes,
+    "__builtin__.bytearray": _keep_bytes,
+    "builtins.bytearray": _keep_bytes,
+    "numpy.ndarray": "numpy.ndarray",
     "numpy.dtype": _make_item_type,
     "numpy.core.multiarray._reconstruct": _make_array,
     "numpy._core.multiarray._reconstruct": _make_array,
@@ -214,6 +184,4 @@ _CALLS: dict[str, Call | None] = {
     "numpy.core.numeric._frombuffer": _make_array_from_buffer,
     "numpy._core.numeric._frombuffer": _make_array_from_buffer,
 }
-
-NAMES = {text: Name(text=text, call=call) for text, call in _CALLS.items()}
 """Every name that a pickle of image pairs may hold: of Python 2 and 3, and of NumPy before (`core`) and since 2.0."""

@@ -14,19 +14,19 @@ from data_manifests.weights.cache import (
     WeightsUnreachableError,
     cache_folder,
     cached_path,
-    known_hashes,
+    remembered_sha256,
+    trust,
+    trusted_sha256,
 )
-from data_manifests.weights.downloads import Order, bring, hold
-from data_manifests.weights.entry import RepositorySource
+from data_manifests.weights.downloads import SourceError, bring, hold_downloads, open_clip_url
+from data_manifests.weights.entry import OpenClipSource, RepositorySource
 from data_manifests.weights.registry import load_registry, model_folders
-from data_manifests.weights.sources import Patience, Progress, RemoteSource, SourceError
 
 if TYPE_CHECKING:
-    from data_manifests.weights.entry import Entry, WeightFile
+    from data_manifests.weights.downloads import RemoteSource
+    from data_manifests.weights.entry import Entry, Source, WeightFile
 
 __all__ = [
-    "Patience",
-    "Progress",
     "WeightsError",
     "WeightsMismatchError",
     "WeightsMissingError",
@@ -62,18 +62,16 @@ def sha256_of_entry(entry: Entry) -> tuple[str, ...]:
     Raises:
         WeightsError: if such a file is missing or has changed since its first use.
     """
-    return tuple(file.sha256 or known_hashes().sha256(_find_file(entry, file)) for file in entry.files)
+    return tuple(file.sha256 or remembered_sha256(_find_file(entry, file)) for file in entry.files)
 
 
-def fetch(entry: Entry, progress: Progress | None = None, *, patience: Patience | None = None) -> tuple[Path, ...]:
+def fetch(entry: Entry) -> tuple[Path, ...]:
     """Find a network's files, and bring into the cache those that are missing or spoilt there.
 
-    Two processes that want the same file wait for each other; one downloads.
+    One process downloads at a time; another one waits, and finds what the first has brought.
 
     Args:
         entry: the network.
-        progress: hears how far each download is.
-        patience: how long to wait for a source.
 
     Raises:
         WeightsMismatchError: if a file of FIQA_MODELS, or what a source gives, is not what the entry says.
@@ -81,10 +79,7 @@ def fetch(entry: Entry, progress: Progress | None = None, *, patience: Patience 
         DiskFullError: if no space is left.
         WeightsError: if the cache cannot be written.
     """
-    progress, patience = progress or _be_quiet, patience or Patience()
-    return tuple(
-        _fetch_file(Order(entry=entry, file=file, progress=progress, patience=patience)) for file in entry.files
-    )
+    return tuple(_fetch_file(entry, file) for file in entry.files)
 
 
 def _find_file(entry: Entry, file: WeightFile) -> Path:
@@ -111,13 +106,10 @@ def _places(entry: Entry, file: WeightFile) -> list[Path]:
 
 def _cached_paths(entry: Entry, file: WeightFile) -> list[Path]:
     """Where a file may lie in the cache: in its network's folder, or in that of another network with the same file."""
-    sharing = [other for other in load_registry().entries.values() if file.sha256 and _has_same(other, file)]
-    return [cached_path(entry, file), *(cached_path(other, file) for other in sharing if other.name != entry.name)]
-
-
-def _has_same(entry: Entry, file: WeightFile) -> bool:
-    """Whether a network uses the same file."""
-    return any((mine.name, mine.sha256) == (file.name, file.sha256) for mine in entry.files)
+    content = (file.name, file.sha256)
+    others = load_registry().entries.values() if file.sha256 else ()
+    sharing = [other for other in others if any((mine.name, mine.sha256) == content for mine in other.files)]
+    return list(dict.fromkeys(cached_path(one, file) for one in (entry, *sharing)))
 
 
 def _verify(path: Path, entry: Entry, file: WeightFile) -> None:
@@ -125,10 +117,9 @@ def _verify(path: Path, entry: Entry, file: WeightFile) -> None:
     size = path.stat().st_size
     if file.bytes is not None and size != file.bytes:
         raise _mismatch(path, entry, file, f"expected {file.bytes} bytes, found {size}")
-    known = known_hashes()
-    found, expected = known.sha256(path), known.trusted(entry, file)
+    found, expected = remembered_sha256(path), trusted_sha256(entry, file)
     if expected is None:
-        known.trust(entry, file, found)
+        trust(entry, file, found)
     elif found != expected:
         since = "" if file.sha256 else " since its first use"
         raise _mismatch(path, entry, file, f"expected sha256 {expected}{since}, found {found}")
@@ -147,29 +138,44 @@ def _mismatch(path: Path, entry: Entry, file: WeightFile, difference: str) -> We
     return WeightsMismatchError(f"{path} is not {file.name} of the network {entry.name}: {difference}; {remedy}", path)
 
 
-def _fetch_file(order: Order) -> Path:
+def _fetch_file(entry: Entry, file: WeightFile) -> Path:
     """Find one file, or bring it from the first source that gives it."""
     with contextlib.suppress(WeightsMissingError):
-        return _find_or_discard(order.entry, order.file)
-    causes: list[str] = []
-    mismatch = False
-    for source in order.file.sources:
-        if isinstance(source, RepositorySource):
-            causes.append(f"{source.path} is not part of this installation")
-            continue
+        return _find_or_discard(entry, file)
+    with hold_downloads() as folder:
+        with contextlib.suppress(WeightsMissingError):
+            return _find_or_discard(entry, file)
+        _bring_from_any(entry, file, folder)
+    return _find_file(entry, file)
+
+
+def _bring_from_any(entry: Entry, file: WeightFile, folder: Path) -> None:
+    """Bring a file from the first source that gives it."""
+    errors: list[SourceError | WeightsMismatchError] = []
+    for source in file.sources:
         try:
-            return _fetch_from(source, order)
+            return bring(entry, file, _remote(source), folder)
         except (SourceError, WeightsMismatchError) as error:
-            mismatch |= isinstance(error, WeightsMismatchError)
-            causes.append(str(error))
-            log.warning("%s of %s: %s", order.file.name, order.entry.name, error)
+            log.warning("%s of %s: %s", file.name, entry.name, error)
+            errors.append(error)
     message = (
-        f"{order.file.name} of the network {order.entry.name} cannot be fetched: "
-        f"{'; '.join(causes) or 'the registry names no source'}. Put that right and run "
-        f"`python -m pipeline weights fetch {order.entry.name}` again, or put the file into a folder and name that "
+        f"{file.name} of the network {entry.name} cannot be fetched: "
+        f"{'; '.join(map(str, errors)) or 'the registry names no source'}. Put that right and run "
+        f"`python -m pipeline weights fetch {entry.name}` again, or put the file into a folder and name that "
         "folder in FIQA_MODELS"
     )
+    mismatch = any(isinstance(error, WeightsMismatchError) for error in errors)
     raise WeightsMismatchError(message) if mismatch else WeightsUnreachableError(message)
+
+
+def _remote(source: Source) -> RemoteSource:
+    """Where to download from."""
+    match source:
+        case RepositorySource():
+            raise SourceError(f"{source.path} is not part of this installation")
+        case OpenClipSource():
+            return open_clip_url(source)
+    return source
 
 
 def _find_or_discard(entry: Entry, file: WeightFile) -> Path:
@@ -181,16 +187,3 @@ def _find_or_discard(entry: Entry, file: WeightFile) -> Path:
             raise
         log.warning("%s", error)
         raise WeightsMissingError(str(error)) from error
-
-
-def _fetch_from(source: RemoteSource, order: Order) -> Path:
-    """Bring one file from one source, unless another process has brought it in the meantime."""
-    with hold(source) as folder:
-        with contextlib.suppress(WeightsMissingError):
-            return _find_or_discard(order.entry, order.file)
-        bring(order, source, folder)
-    return _find_file(order.entry, order.file)
-
-
-def _be_quiet(name: str, done: int, total: int | None) -> None:
-    """Hear how far a download is, and say nothing."""

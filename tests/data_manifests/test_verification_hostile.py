@@ -48,7 +48,7 @@ def test_a_call_is_refused_by_name_and_not_run(tmp_path: Path, protocol: int) ->
         for content in (attack, ([attack, b""], [True]), ([b"", b""], attack), ([b"", b""], [attack])):
             path = write_attack(tmp_path, pickle.dumps(content, protocol))
             with pytest.raises(
-                VerificationError, match=rf"^{name} is not allowed in {path}, byte .* nothing of it was run"
+                VerificationError, match=rf"^{name} is not allowed in {path}, up to byte .* nothing of it was run"
             ):
                 read_bin(path)
             assert not trace.exists()
@@ -79,14 +79,14 @@ def array_with(**parts: bytes) -> bytes:
 
 HOSTILE = {
     "a name by STACK_GLOBAL": (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", r"^os\.system is not allowed in"),
-    "a name by INST": (b"(S'true'\nios\nsystem\n.", r"^os\.system is not allowed in"),
+    "a name by INST": (b"(S'true'\nios\nsystem\n.", "the opcode INST is not allowed"),
     "an allowed name by INST": (b"(S'u1'\ninumpy\ndtype\n.", "the opcode INST is not allowed"),
     "a dotted name": (b"\x80\x04\x8c\x05numpy\x8c\x0cndarray.dump\x93.", r"^numpy\.ndarray\.dump is not allowed"),
     "numpy's loader": (b"cnumpy\nload\n.", r"^numpy\.load is not allowed"),
     "getattr": (b"c__builtin__\ngetattr\n.", r"^__builtin__\.getattr is not allowed"),
     "a name that breaks a terminal": (b"cos\x1b[2J\nx\n.", r"^'os\\x1b\[2J\.x' is not allowed"),
     "a name of a megabyte": (b"c" + b"m" * 1_000_000 + b"\nx\n.", r"^'m{100}' is not allowed"),
-    "a name that is no text": (b"\x80\x04K\x01K\x02\x93.", "a name is damaged"),
+    "a name that is no text": (b"\x80\x04K\x01K\x02\x93.", r"a damaged pickle \(.*requires str"),
     "an extension": (b"\x82\x01.", "the opcode EXT1 is not allowed"),
     "a persistent name": (b"Pos.system\n.", "the opcode PERSID is not allowed"),
     "a new object": (b"cnumpy\nndarray\n)\x81.", "the opcode NEWOBJ is not allowed"),
@@ -94,23 +94,29 @@ HOSTILE = {
     "a dictionary": (b"}.", "the opcode EMPTY_DICT is not allowed"),
     "a hash of deep tuples": (b"}" + b")" + b"\x85" * 500_000 + b"Ns.", "the opcode EMPTY_DICT is not allowed"),
     "an unknown opcode": (b"\xff.", "the opcode ff is not allowed"),
-    "a protocol of the future": (b"\x80\x06N.", "protocol 6 is not allowed"),
-    "a call of a list": (b"])R.", "a call of what is no function"),
-    "a call of a class": (b"cnumpy\nndarray\n)R.", "a call of what is no function"),
-    "a state for a list": (b"])b.", "a state for list is not allowed"),
-    "a state for a name": (b"cnumpy\ndtype\n)b.", "a state for Name is not allowed"),
-    "bytes of a size": (b"cbuiltins\nbytes\n\x8a\x06" + b"\xff" * 5 + b"\x00\x85R.", "bytes with arguments"),
-    "bytearray of a size": (b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.", "bytearray of anything but bytes"),
-    "encode with another codec": (b"c_codecs\nencode\nVa\nVhex\n\x86R.", "_codecs.encode with"),
-    "encode of what is no byte": (b"c_codecs\nencode\nV\\u1234\nVlatin1\n\x86R.", "a text that does not hold bytes"),
+    "a protocol of the future": (b"\x80\x06N.", r"a damaged pickle \(unsupported pickle protocol: 6"),
+    "a call of a list": (b"])R.", "object is not callable"),
+    "a call of a class": (b"cnumpy\nndarray\n)R.", "object is not callable"),
+    "a state for a list": (b"])b.", "state is not a dictionary"),
+    "a state for a name": (b"cnumpy\ndtype\n)b.", "state is not a dictionary"),
+    "bytes of a size": (b"cbuiltins\nbytes\n\x8a\x06" + b"\xff" * 5 + b"\x00\x85R.", "bytes of anything but bytes"),
+    "bytearray of a size": (b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.", "bytes of anything but bytes"),
+    "encode with another codec": (b"c_codecs\nencode\nVa\nVhex\n\x86R.", "bytes of anything but bytes, or text"),
+    "encode of what is no byte": (
+        pair_of(b"c_codecs\nencode\nV\\u1234\nVlatin1\n\x86R"), "image 0 a text that does not hold bytes"
+    ),
     "bytes of 2**62": (b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b"x", "the end is missing"),
     "bytearray of 2**40": (b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b"x", "the end is missing"),
     "a text of 2**32 - 1": (b"T\xff\xff\xff\xffx.", "the end is missing"),
     "a frame of 2**64 - 1": (b"\x80\x04\x95" + b"\xff" * 8 + b"N.", "the end of a frame is missing"),
-    "a memo number of 2**28": (b"Nr\x00\x00\x00\x10.", "does not hold two lists"),
-    "a memo number of 19 digits": (b"Np" + b"9" * 19 + b"\n.", "does not hold two lists"),
-    "a memo number of many digits": (b"Np" + b"9" * 100_000 + b"\n.", "a number is damaged"),
-    "a number of many digits": (b"I" + b"9" * 100_000 + b"\n.", "a number is damaged"),
+    "a frame within a frame": (b"\x80\x04\x95\x0a" + bytes(7) + b"\x95" + bytes(8) + b"N.", "a frame within a frame"),
+    "a frame that hides a memo number": (
+        b"\x80\x04\x95\x03" + bytes(7) + b"U\x02abUr\xff\xff\xff\x7f" + bytes(110) + b".", "ends within a step"
+    ),
+    "a memo number of 2**28": (b"Nr\x00\x00\x00\x10.", "the memo number 268435456 in step 1 is not allowed"),
+    "a memo number of 19 digits": (b"Np" + b"9" * 19 + b"\n.", "the memo number 9{19} in step 1 is not allowed"),
+    "a memo number of many digits": (b"Np" + b"9" * 100_000 + b"\n.", "a number of 100001 bytes is not allowed"),
+    "a number of many digits": (b"I" + b"9" * 100_000 + b"\n.", "a number of 100001 bytes is not allowed"),
     "a long number of 255 bytes": (b"\x8a\xff" + b"9" * 255 + b".", "a number of 255 bytes is not allowed"),
     "a long number of megabytes": (b"\x8b\x00\x00\x10\x00" + b"9" * 2**20 + b".", "the opcode LONG4 is not allowed"),
     "deep tuples": (b")" + b"\x85" * 100_000 + b".", "does not hold two lists"),
@@ -126,7 +132,7 @@ HOSTILE = {
         b"cnumpy\ndtype\nC\x02u1\x89\x88\x87R(K\x03C\x01|NC\x01aNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb.",
         "other than that of a plain u1",
     ),
-    "a byte order that is none": (array_with(order=b"O"), "a byte order of numpy.dtype"),
+    "a byte order that is none": (array_with(order=b"O"), "other than that of a plain u1"),
     "a shape beyond the bytes": (array_with(shape=b"J\x00\x00\x00\x70\x85"), r"3 bytes .* u1 \[1879048192\]"),
     "a shape within the bytes": (array_with(shape=b"K\x02\x85"), r"3 bytes for an array of u1 \[2\]"),
     "a negative shape": (array_with(shape=b"J\xff\xff\xff\xffJ\xfd\xff\xff\xff\x86"), "a shape of numpy.ndarray"),
@@ -157,17 +163,17 @@ HOSTILE = {
         b"cnumpy.core.numeric\n_frombuffer\n(X\x01\x00\x00\x00a" + plain_type(b"u1", b"|") + b"K\x01\x85C\x01CtR.",
         "_frombuffer of anything but numbers as bytes",
     ),
-    "no value above a mark": (b"]N(a.", "a value is missing"),
-    "no mark": (b"Nt.", "a mark is missing"),
-    "no list": (b"NNa.", "a list is missing"),
-    "no memo": (b"h\x07.", "value 7 of the memo is missing"),
-    "two values": (b"NN.", "the end comes with 2 values"),
-    "an open mark": (b"(N.", "the end comes with"),
+    "no value above a mark": (b"]N(a.", r"a damaged pickle \(unexpected MARK"),
+    "no mark": (b"Nt.", r"a damaged pickle \(could not find MARK"),
+    "no list": (b"NNa.", r"a damaged pickle \(.* has no attribute 'append'"),
+    "no memo": (b"h\x07.", r"a damaged pickle \(Memo value not found at index 7"),
+    "two values": (b"NN.", "does not hold two lists"),
+    "an open mark": (b"(N.", "does not hold two lists"),
     "more behind the end": (b"N.N.", "2 bytes left"),
     "no line's end": (b"I1", "the end of a line is missing"),
-    "a text without quotes": (b"Sabc\n.", "no quotes"),
-    "a text with an open escape": (b"S'abc\\'\n.", "unknown escape"),
-    "a text that is not UTF-8": (b"X\x01\x00\x00\x00\xff.", "a text is damaged"),
+    "a text without quotes": (b"Sabc\n.", r"a damaged pickle \(.* must be quoted"),
+    "a text with an open escape": (b"S'abc\\'\n.", r"a damaged pickle \(Trailing"),
+    "a text that is not UTF-8": (b"X\x01\x00\x00\x00\xff.", r"a damaged pickle \('utf-8' codec"),
     "nothing": (b"", "the end is missing"),
 }  # fmt: skip
 
@@ -193,7 +199,7 @@ def test_one_text_cannot_be_encoded_over_and_over(tmp_path: Path) -> None:
     bomb = b"](" + b"V" + b"x" * 100_000 + b"\nq\x01" + call * 3000 + b"e](\x88e\x86."
     tracemalloc.start()
     try:
-        with pytest.raises(VerificationError, match="calls that make more bytes than the file holds"):
+        with pytest.raises(VerificationError, match="holds 3001 images and 1 flags"):
             read_bin(write_attack(tmp_path, bomb))
         assert tracemalloc.get_traced_memory()[1] < 5 * len(bomb)  # and not 300 MB
     finally:
