@@ -61,7 +61,7 @@ VERSIONS: dict[str, Version] = {
             "pose/tflite.py",
             "pose/tflite_to_onnx.py",
         ),
-        code="ca3fdd14763ed63a7b57e4c01b57e247d367fe67dc34e710f44b8247c0828159",
+        code="a1fb9ca7c9a4b1e4fc7f022203aaa7391cafbdb32917c823ebb45ba70614dea9",
     ),
     "factors": Version(
         number=1,
@@ -75,7 +75,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "factors.py",
         ),
-        code="e6d400a1d35f6896eb67fd35a9b4937c8e8769c34a58dda7e7a5a128f4dd7c99",
+        code="6936d129539702f1cb2ae2b44ae89076e5699f7a9f40378ec316254d227868e7",
     ),
     "embeddings": Version(
         number=1,
@@ -89,7 +89,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "recognition.py",
         ),
-        code="ca3b9ed86c6830c4f1e576cacc29262a89139f87b74ac15e002afda8fc9da4bd",
+        code="ae64e95fa91dafb4c5a3f2d404726fd38c21518335f382168c4e5c809f2d1b06",
     ),
     "centres": Version(
         number=1,

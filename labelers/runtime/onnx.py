@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from google.protobuf.message import DecodeError
 from labelers.runtime.batch_axis import free_batch, network_inputs
 from labelers.runtime.denormals import flush_denormals
 from labelers.runtime.device import Device, ProviderError
-from labelers.runtime.picture_input import PICTURES, Colour, take_pictures
+from labelers.runtime.picture_input import PICTURES, Colour, InputSpec, take_pictures
 from labelers.runtime.precision import Bfloat16Session, Precision, check_precision, check_tensor_float, to_float16
 from labelers.runtime.prelu import split_prelu
 
@@ -43,31 +42,6 @@ BATCH_TOLERANCE = {Precision.FLOAT32: 1e-3, Precision.TF32: 1e-2, Precision.FLOA
 
 class NetworkError(ValueError):
     """A weight file is no network that takes the pictures it is said to take."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputSpec:
-    """What a network wants to see.
-
-    Attributes:
-        width: in pixels.
-        height: in pixels.
-        colour: order of the channels.
-        mean: subtracted, in levels of 0 to 255, one value a channel in the order of `colour`.
-        std: divided by, likewise.
-    """
-
-    width: int
-    height: int
-    colour: Colour
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        if self.width < 1 or self.height < 1:
-            raise ValueError(f"a network's input must have pixels, not {self.width} x {self.height}")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(f"three means and three positive deviations are needed, not {self.mean} and {self.std}")
 
 
 class Network:

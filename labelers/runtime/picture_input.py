@@ -5,6 +5,7 @@ So a picture travels to a GPU in a quarter of the bytes, and is normalised there
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,6 @@ from labelers.runtime.batch_axis import BATCH, network_inputs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from labelers.runtime.onnx import InputSpec
-
 PICTURES = "fiqa_pictures"
 """The new input's name."""
 
@@ -28,6 +27,31 @@ class Colour(StrEnum):
 
     RGB = "rgb"
     BGR = "bgr"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSpec:
+    """What a network wants to see.
+
+    Attributes:
+        width: in pixels.
+        height: in pixels.
+        colour: order of the channels.
+        mean: subtracted, in levels of 0 to 255, one value a channel in the order of `colour`.
+        std: divided by, likewise.
+    """
+
+    width: int
+    height: int
+    colour: Colour
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"a network's input must have pixels, not {self.width} x {self.height}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(f"three means and three positive deviations are needed, not {self.mean} and {self.std}")
 
 
 def take_pictures(model: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
