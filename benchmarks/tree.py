@@ -1,4 +1,4 @@
-"""The tree of the packages as docs/architecture.md shows it: every folder and module with the first line of its docstring.
+"""The tree of the packages in docs/architecture.md: folders and modules with the first lines of their docstrings.
 
 python -m benchmarks.tree
 """
