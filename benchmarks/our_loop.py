@@ -18,7 +18,6 @@ from labelers.faces import SIDE
 from training.quality.objective import Targets
 from training.trainer.feeding import MicroBatch
 from training.trainer.loader import Loader
-from training.trainer.plan import Plan
 from training.trainer.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
     from training.quality.config import TrainingConfig
     from training.quality.data import TrainingSet
-    from training.quality.learner import Learner
-    from training.trainer.trainer import Trainer
+    from training.quality.learner import QualityLearner
+    from training.quality.training import QualityTraining
 
 WORKER_COUNTS = (1, 2, 4, 8, 16)
 TABLE_BATCH = 256
@@ -49,7 +48,7 @@ class Rows:
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         sampler = Sampler(images=self.images, batch=self.batch, seed=self.seed)
-        return (work.rows for work in Plan(sampler=sampler, rank=0, ranks=1, parts=1).work(0, sys.maxsize))
+        return (work.rows for work in sampler.work(0, sys.maxsize))
 
 
 def time_loader(data: TrainingSet, rows: Rows, threads: int, seconds: float, device: torch.device) -> Timing:
@@ -62,7 +61,7 @@ def time_loader(data: TrainingSet, rows: Rows, threads: int, seconds: float, dev
 class SyntheticStep:
     """The trainer's step on noise that lies on the device already: forward, losses, backward, clipping, AdamW."""
 
-    def __init__(self, learner: Learner, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(self, learner: QualityLearner, config: TrainingConfig, device: torch.device) -> None:
         self._learner, count = learner, config.batch
         targets = Targets(
             quality=torch.rand(count, device=device),
@@ -76,17 +75,18 @@ class SyntheticStep:
             counts=learner.objective.count(targets.quality.cpu().numpy(), targets.classes.cpu().numpy()),
             last=True,
         )
-        self._weights = learner.objective.weights([])
 
     def __call__(self) -> int:
         """One step; returns the number of images."""
-        self._learner.learn(self._micro, self._weights)
-        self._learner.update(1.0)
+        self._learner.forward_backward(self._micro)
+        self._learner.optimizer_step(1.0)
         return len(self._micro.images)
 
 
-def time_trainer(trainer: Trainer, config: TrainingConfig, images: int, steps: int, device: torch.device) -> Timing:
-    """Let a new trainer train, and read the clock behind every step of its optimiser.
+def time_trainer(
+    training: QualityTraining, config: TrainingConfig, images: int, steps: int, device: torch.device
+) -> Timing:
+    """Let a new training train, and read the clock behind every step of its optimiser.
 
     Left out is what lies before the first step and behind the last: starting the threads, and saving.
     """
@@ -94,7 +94,7 @@ def time_trainer(trainer: Trainer, config: TrainingConfig, images: int, steps: i
     clock = _StepClock(device)
     hook = register_optimizer_step_post_hook(clock)
     try:
-        trainer.run(limit=warm_up + steps)
+        training.run(limit=warm_up + steps)
     finally:
         hook.remove()
     bounds = Sampler(images=images, batch=config.batch, seed=config.seed).bounds()

@@ -118,7 +118,7 @@ def open_all(precisions: Sequence[str], folder: Path) -> dict[tuple[str, str], L
         (entry.name, precision): open_one(entry, precision, folder)
         for entry in entries
         for precision in precisions
-        if not (precision == INT8 and isinstance(entry.output, MeshOutput))  # no ONNX file lies in its bundle
+        if not (precision == INT8 and isinstance(entry.output, MeshOutput))  # not offered
     }
 
 

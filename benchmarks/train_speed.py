@@ -35,11 +35,11 @@ from training.clip.backbone import find_tower
 from training.quality.config import Compilation
 from training.quality.data import TrainingSet, load_training_set
 from training.quality.model import JOINT
+from training.quality.training import QualityTraining
 from training.train_quality import make_config
 from training.train_quality import parser as training_parser
 from training.trainer.ranks import Ranks, join_ranks
 from training.trainer.run_folder import RunFolder
-from training.trainer.trainer import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -183,14 +183,15 @@ def measure_ours(report: Report, bench: Bench, root: Path) -> None:
     report.add(measure(LOADER, device, lambda: time_loader(data, rows, config.threads, seconds, device)))
     folder = RunFolder(root=root, fingerprint=config.fingerprint(data.labels.content, len(data)))
     folder.open(config, data)
-    trainer = Trainer(config, data, bench.ranks, folder)
-    report.gflop_per_image = count_flops(trainer.learner.heads.model) / 1e9
-    step = SyntheticStep(trainer.learner, config, device)
+    training = QualityTraining(config, data, bench.ranks, folder)
+    learner = training.trainer.learner
+    report.gflop_per_image = count_flops(learner.networks.model) / 1e9
+    step = SyntheticStep(learner, config, device)
     impatient = device.type == "cpu" and config.compiled is Compilation.NO
     report.add(measure(MODEL, device, lambda: time_steps(step, seconds, device, impatient=impatient), trains=True))
     report.waits = count_waits(step, device)
     steps = max(LEAST_STEPS, math.ceil(seconds * report.rate(MODEL) / config.batch))
-    report.add(measure(BOTH, device, lambda: time_trainer(trainer, config, len(data), steps, device), trains=True))
+    report.add(measure(BOTH, device, lambda: time_trainer(training, config, len(data), steps, device), trains=True))
     measure_ceiling(report, device)
     report.ideal = report.matrix_tflops["bfloat16" if config.bf16 else "float32"] * 1e3 / report.gflop_per_image
 

@@ -58,10 +58,8 @@ VERSIONS: dict[str, Version] = {
             "pose/landmarker.py",
             "pose/face_mesh.py",
             "pose/head_geometry.py",
-            "pose/tflite.py",
-            "pose/tflite_to_onnx.py",
         ),
-        code="a1fb9ca7c9a4b1e4fc7f022203aaa7391cafbdb32917c823ebb45ba70614dea9",
+        code="e64d8fb57fd0dd456100df1b795c0dd226417f54343f00c0a7d6968994df5b7f",
     ),
     "factors": Version(
         number=1,
@@ -75,7 +73,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "factors.py",
         ),
-        code="6936d129539702f1cb2ae2b44ae89076e5699f7a9f40378ec316254d227868e7",
+        code="ee498716ba8420369a251ed07984de3f360cfded624b2379dac8bf714e42a780",
     ),
     "embeddings": Version(
         number=1,
@@ -89,7 +87,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "recognition.py",
         ),
-        code="ae64e95fa91dafb4c5a3f2d404726fd38c21518335f382168c4e5c809f2d1b06",
+        code="b8df8604abf1f4006fe93e1b79c45ee30accedee5cd854d7710d4879540ff0c1",
     ),
     "centres": Version(
         number=1,

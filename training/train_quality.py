@@ -33,12 +33,13 @@ from training.quality.calibration import ConfidenceError
 from training.quality.config import Compilation, Device, Rules, Score, Terms, TrainingConfig
 from training.quality.data import TrainingDataError, load_training_set
 from training.quality.model import ModelConfig, Prompts
+from training.quality.training import QualityTraining
 from training.trainer.checkpoint import CheckpointError
 from training.trainer.cores import MOST_READERS
 from training.trainer.ranks import DeviceError, Ranks, join_ranks
 from training.trainer.run_folder import RunFolder, RunFolderError
 from training.trainer.stopping import EXIT_CODE
-from training.trainer.trainer import LossError, Outcome, Trainer
+from training.trainer.trainer import LossError, Outcome
 from training.trainer.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def train(config: TrainingConfig, given: argparse.Namespace, ranks: Ranks) -> Ou
         given.labels, given.images, quality=terms.quality, factors=terms.factors, held_out=config.held_out
     )
     folder = RunFolder(root=given.output, fingerprint=config.fingerprint(data.labels.content, len(data)))
-    lock = RunLock(given.output) if ranks.first else None
+    lock = RunLock(given.output) if ranks.is_main else None
     if lock is not None:
         lock.acquire(" ".join(sys.argv))
         folder.open(config, data)
@@ -118,10 +119,10 @@ def train(config: TrainingConfig, given: argparse.Namespace, ranks: Ranks) -> Ou
             log.info("%s: this run is finished already", folder.root)
             return Outcome.FINISHED
         ranks.wait()
-        trainer = Trainer(config, data, ranks, folder)
-        outcome = trainer.run(given.limit_steps)
-        if ranks.first:
-            log.info("step %d: %s; %s", trainer.step, outcome.value, folder.root)
+        training = QualityTraining(config, data, ranks, folder)
+        outcome = training.run(given.limit_steps)
+        if ranks.is_main:
+            log.info("step %d: %s; %s", training.trainer.step, outcome.value, folder.root)
         return outcome
     finally:
         if lock is not None:

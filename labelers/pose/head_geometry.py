@@ -1,18 +1,14 @@
 """The rotation of a head from the points of its face mesh.
 
-In the manner of MediaPipe's face geometry module: a canonical head, whose points stand in the bundle beside the
-networks, is scaled, turned and moved onto the points that were found, as if they were seen by a camera.
+In the manner of MediaPipe's face geometry module: a canonical head is scaled, turned and moved onto the points that
+were found, as if they were seen by a camera.
 """
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,67 +22,91 @@ EYES_NOSE_MOUTH = (468, 473, 4, 61, 291)
 FIELD_OF_VIEW_DEG = 63.0
 """Of the camera that MediaPipe's FaceLandmarker assumes, from the top of the picture to its bottom."""
 
-VERTEX_VALUES = 5
-"""Values of a point of the canonical head: x, y, z in centimetres, and two of its texture."""
+_HEAD = np.array([
+    # point, x, y, z, weight
+    (4, 0.0, -0.46317, 7.58658, 0.07090994),
+    (6, 0.0, 2.473255, 5.788627, 0.032100145),
+    (10, 0.0, 8.261778, 4.481535, 0.008446551),
+    (33, -4.445859, 2.663991, 3.173422, 0.05872417),
+    (54, -6.279331, 6.615427, 1.42585, 0.00766708),
+    (67, -3.523964, 8.005976, 3.729163, 0.009078059),
+    (117, -5.258659, 0.945811, 2.974312, 0.009791938),
+    (119, -3.300681, 0.861641, 3.872784, 0.014565368),
+    (121, -1.820731, 1.467954, 4.224124, 0.018591361),
+    (127, -7.743095, 2.364999, -2.005167, 0.0051979944),
+    (129, -1.785794, -0.978284, 4.85047, 0.120625205),
+    (132, -7.270895, -2.890917, -2.252455, 0.0055600186),
+    (133, -1.856432, 2.585245, 3.757904, 0.053286184),
+    (136, -5.085276, -7.17859, 0.714711, 0.066890456),
+    (143, -6.407571, 2.236021, 1.560843, 0.014816548),
+    (147, -6.234883, -1.94443, 1.663542, 0.014262834),
+    (198, -1.246815, 0.230297, 5.681036, 0.025462192),
+    (205, -3.832928, -1.537326, 4.137731, 0.04725228),
+    (263, 4.445859, 2.663991, 3.173422, 0.05872417),
+    (284, 6.279331, 6.615427, 1.42585, 0.00766708),
+    (297, 3.523964, 8.005976, 3.729163, 0.009078059),
+    (346, 5.258659, 0.945811, 2.974312, 0.009791938),
+    (348, 3.300681, 0.861641, 3.872784, 0.014565368),
+    (350, 1.820731, 1.467954, 4.224124, 0.018591361),
+    (356, 7.743095, 2.364999, -2.005167, 0.0051979944),
+    (358, 1.785794, -0.978284, 4.85047, 0.120625205),
+    (361, 7.270895, -2.890917, -2.252455, 0.0055600186),
+    (362, 1.856432, 2.585245, 3.757904, 0.053286184),
+    (365, 5.085276, -7.17859, 0.714711, 0.066890456),
+    (372, 6.407571, 2.236021, 1.560843, 0.014816548),
+    (376, 6.234883, -1.94443, 1.663542, 0.014262834),
+    (420, 1.246815, 0.230297, 5.681036, 0.025462192),
+    (425, 3.832928, -1.537326, 4.137731, 0.04725228),
+], np.float32).astype(np.float64)  # fmt: skip
+"""The points of MediaPipe's canonical head that decide how a head is turned: their numbers in the mesh, where they lie
+on the head in centimetres (x right, y up, z to the viewer), and what each counts. From
+`geometry_pipeline_metadata_landmarks.binarypb` in MediaPipe's bundle `face_landmarker.task` (Apache-2.0)."""
+
+HEAD_NUMBERS = _HEAD[:, 0].astype(np.int64)
+HEAD_POINTS = np.ascontiguousarray(_HEAD[:, 1:4])
+HEAD_WEIGHTS = np.ascontiguousarray(_HEAD[:, 4])
 
 
-class GeometryError(ValueError):
-    """The description of the canonical head is damaged or is something else."""
+def head_rotations(mesh: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """The rotations of N heads, as FaceLandmarker's head matrices hold them.
 
+    A point's depth is known only up to the head's size. So the head is laid onto the points as they stand in the
+    picture, which gives a scale; with it the points go to where a camera would have seen them; the head is laid
+    onto these, for a better scale, and once more.
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class HeadModel:
-    """The points of a canonical head that decide how a head is turned.
+    Args:
+        mesh: [N, 468 or more, 3]: x to the right and y down, as shares of a square picture's side, and depth away
+            from the viewer on the same scale.
 
-    Attributes:
-        numbers: int64 [n], which points of the mesh they are.
-        points: float64 [n, 3], where they lie on the canonical head: x right, y up, z to the viewer.
-        weights: float64 [n], what a point counts.
+    Returns:
+        float64 [N, 3, 3] in MediaPipe's axes (x right, y up, z to the viewer). A row depends on its own points
+        alone, to the last bit.
     """
+    side = 2 * np.tan(np.radians(FIELD_OF_VIEW_DEG) / 2)  # of the picture, one unit before the camera
+    seen = (mesh[:, HEAD_NUMBERS].astype(np.float64) - [0.5, 0.5, 0.0]) * [side, -side, side]  # [N, n, 3]
+    # A product for each head, as below, so that no row's rounding depends on how many others there are.
+    away = mesh[:, None, :MESH_POINTS, 2].astype(np.float64)  # [N, 1, 468]
+    depth = (away @ np.full((MESH_POINTS, 1), side / MESH_POINTS))[:, 0, 0]  # [N]
+    scale = _lay_onto(seen * [1, 1, -1])[1]
+    scale = scale * _lay_onto(_unproject(seen, depth, scale))[1]
+    return _lay_onto(_unproject(seen, depth, scale))[0]
 
-    numbers: NDArray[np.int64]
-    points: NDArray[np.float64]
-    weights: NDArray[np.float64]
 
-    def rotations(self, mesh: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """The rotations of N heads, as FaceLandmarker's head matrices hold them.
+def _lay_onto(targets: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The rotations [N, 3, 3] and scales [N] with which the points come nearest to targets [N, n, 3].
 
-        A point's depth is known only up to the head's size. So the head is laid onto the points as they stand in the
-        picture, which gives a scale; with it the points go to where a camera would have seen them; the head is laid
-        onto these, for a better scale, and once more.
-
-        Args:
-            mesh: [N, 468 or more, 3]: x to the right and y down, as shares of a square picture's side, and depth away
-                from the viewer on the same scale.
-
-        Returns:
-            float64 [N, 3, 3] in MediaPipe's axes (x right, y up, z to the viewer). A row depends on its own points
-            alone, to the last bit.
-        """
-        side = 2 * np.tan(np.radians(FIELD_OF_VIEW_DEG) / 2)  # of the picture, one unit before the camera
-        seen = (mesh[:, self.numbers].astype(np.float64) - [0.5, 0.5, 0.0]) * [side, -side, side]  # [N, n, 3]
-        # A product for each head, as below, so that no row's rounding depends on how many others there are.
-        away = mesh[:, None, :MESH_POINTS, 2].astype(np.float64)  # [N, 1, 468]
-        depth = (away @ np.full((MESH_POINTS, 1), side / MESH_POINTS))[:, 0, 0]  # [N]
-        scale = self._lay_onto(seen * [1, 1, -1])[1]
-        scale = scale * self._lay_onto(_unproject(seen, depth, scale))[1]
-        return self._lay_onto(_unproject(seen, depth, scale))[0]
-
-    def _lay_onto(self, targets: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The rotations [N, 3, 3] and scales [N] with which the points come nearest to targets [N, n, 3].
-
-        The orthogonal Procrustes problem (Schönemann 1966) with weights, a scale and a translation, and with
-        reflections excluded: for the covariance U S V' of centred points, R = U diag(1, 1, det(U V')) V'.
-        """
-        shares = self.weights / self.weights.sum()
-        centred = self.points - shares @ self.points
-        weighted = centred * shares[:, None]
-        # Centring one of both sides is enough.
-        covariance = targets.swapaxes(1, 2) @ weighted  # [N, 3, 3]
-        left, _, right = np.linalg.svd(covariance)
-        left[:, :, 2] *= np.sign(np.linalg.det(left) * np.linalg.det(right))[:, None]
-        rotation = left @ right
-        return rotation, (rotation * covariance).sum(axis=(1, 2)) / (weighted * self.points).sum()
+    The orthogonal Procrustes problem (Schönemann 1966) with weights, a scale and a translation, and with
+    reflections excluded: for the covariance U S V' of centred points, R = U diag(1, 1, det(U V')) V'.
+    """
+    shares = HEAD_WEIGHTS / HEAD_WEIGHTS.sum()
+    centred = HEAD_POINTS - shares @ HEAD_POINTS
+    weighted = centred * shares[:, None]
+    # Centring one of both sides is enough.
+    covariance = targets.swapaxes(1, 2) @ weighted  # [N, 3, 3]
+    left, _, right = np.linalg.svd(covariance)
+    left[:, :, 2] *= np.sign(np.linalg.det(left) * np.linalg.det(right))[:, None]
+    rotation = left @ right
+    return rotation, (rotation * covariance).sum(axis=(1, 2)) / (weighted * HEAD_POINTS).sum()
 
 
 def _unproject(
@@ -101,49 +121,3 @@ def _unproject(
     """
     away = (seen[..., 2] - depth[:, None] + 1.0) / scale[:, None]
     return np.stack([seen[..., 0] * away, seen[..., 1] * away, -away], axis=-1)
-
-
-def read_head_model(content: bytes) -> HeadModel:
-    """Read the canonical head of a bundle, the protocol buffer `geometry_pipeline_metadata_landmarks.binarypb`.
-
-    Raises:
-        GeometryError: if it is damaged, or holds something else.
-    """
-    metadata = _message_class()()
-    try:
-        metadata.ParseFromString(content)
-    except DecodeError as error:
-        raise GeometryError(f"the canonical head is damaged: {error}") from error
-    values = np.array(metadata.canonical_mesh.vertex_buffer, np.float64)
-    numbers = np.array([point.landmark_id for point in metadata.procrustes_landmark_basis], np.int64)
-    weights = np.array([point.weight for point in metadata.procrustes_landmark_basis], np.float64)
-    if values.shape != (MESH_POINTS * VERTEX_VALUES,) or len(numbers) < 3 or numbers.max() >= MESH_POINTS:
-        raise GeometryError(
-            f"the canonical head has {len(values)} values and {len(numbers)} points that count, expected "
-            f"{MESH_POINTS * VERTEX_VALUES} and at least 3 among the first {MESH_POINTS}"
-        )
-    points = values.reshape(MESH_POINTS, VERTEX_VALUES)[numbers, :3]
-    if not np.isfinite(points).all() or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() <= 0:
-        raise GeometryError("the canonical head has points or weights that are no numbers, or negative weights")
-    if np.abs(points).max() > 1e6 or np.linalg.matrix_rank(points - points.mean(axis=0)) < 3:
-        raise GeometryError("the points of the canonical head do not span a head")
-    return HeadModel(numbers=numbers, points=points, weights=weights)
-
-
-@functools.cache
-def _message_class() -> type[Any]:
-    """The class of the bundle's message, with those fields of MediaPipe's GeometryPipelineMetadata that are read."""
-    file = descriptor_pb2.FileDescriptorProto(name="head_geometry.proto", package="head", syntax="proto2")
-    field = descriptor_pb2.FieldDescriptorProto
-    many, one = field.LABEL_REPEATED, field.LABEL_OPTIONAL
-    mesh = file.message_type.add(name="Mesh")
-    mesh.field.add(name="vertex_buffer", number=3, type=field.TYPE_FLOAT, label=many)
-    point = file.message_type.add(name="Point")
-    point.field.add(name="landmark_id", number=1, type=field.TYPE_UINT32, label=one)
-    point.field.add(name="weight", number=2, type=field.TYPE_FLOAT, label=one)
-    whole, message = file.message_type.add(name="Metadata"), field.TYPE_MESSAGE
-    whole.field.add(name="canonical_mesh", number=1, type=message, type_name=".head.Mesh", label=one)
-    whole.field.add(name="procrustes_landmark_basis", number=2, type=message, type_name=".head.Point", label=many)
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("head.Metadata"))

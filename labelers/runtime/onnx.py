@@ -34,6 +34,7 @@ __all__ = [
     "ProviderError",
     "open_model",
     "open_network",
+    "read_model",
 ]
 
 BATCH_TOLERANCE = {Precision.FLOAT32: 1e-3, Precision.TF32: 1e-2, Precision.FLOAT16: 5e-2, Precision.BFLOAT16: 5e-2}
@@ -154,11 +155,20 @@ def open_network(
         ValueError: if the precision is not for the device.
         ProviderError: if the device cannot be used, or cannot compute so.
     """
+    return open_model(read_model(path), path=path, input=input, batch=batch, device=device, precision=precision)
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        NetworkError: if it is no ONNX model.
+    """
     try:
-        model = onnx.load(path)
+        return onnx.load(path)
     except DecodeError as error:
         raise NetworkError(f"{path} is not an ONNX model: {error}") from error
-    return open_model(model, path=path, input=input, batch=batch, device=device, precision=precision)
 
 
 def open_model(  # noqa: PLR0913 - a network, what it is said to be, and how to run it

@@ -126,7 +126,7 @@ def _networks(entry: Entry, paths: tuple[Path, ...], device: str, precision: Pre
 
 
 def _open_landmarks(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
-    """MediaPipe's bundle: its mesh network alone, or FaceLandmarker: on the processor and in float32 always."""
+    """MediaPipe's networks: the face mesh alone, or FaceLandmarker, on the processor and in float32 always."""
     if isinstance(entry.output, MeshOutput):
         from labelers.pose.face_mesh import open_face_mesh  # noqa: PLC0415
         from labelers.runtime.onnx import Device  # noqa: PLC0415

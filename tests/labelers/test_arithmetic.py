@@ -14,6 +14,7 @@ import torchvision
 from onnx import TensorProto, helper, numpy_helper
 from torch.utils.flop_counter import FlopCounterMode
 
+import data_manifests
 from benchmarks.iresnet import iresnet50
 from labelers.pose.face_mesh import read_network
 from labelers.runtime.arithmetic import core_rate, count_arithmetic, time_network
@@ -80,10 +81,10 @@ def test_counts_every_kind_of_node_by_hand() -> None:
 
 
 def test_counts_networks_whose_shapes_are_computed_within(real_data: Path) -> None:
-    """FSA-Net reshapes to shapes that it computes; the face mesh is made here from another format."""
+    """FSA-Net reshapes to shapes that it computes."""
     fsanet = onnx.load(real_data / "models" / "fsanet-1x1-iter-688590.onnx")
     assert count_arithmetic(fsanet, input=picture(64)).multiply_adds == 14_770_672
-    mesh = read_network(real_data / "models" / "face_landmarker.task", device=Device.CPU)
+    mesh = read_network(Path(data_manifests.__file__).parent / "weights" / "face_mesh.onnx", device=Device.CPU)
     assert count_arithmetic(mesh, input=picture(112)).multiply_adds == 120_135_424
 
 

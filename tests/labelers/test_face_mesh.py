@@ -1,11 +1,9 @@
-"""The mesh network alone: its crop, its agreement with FaceLandmarker, what must not change it, and torn bundles."""
+"""The mesh network alone: its crop, its agreement with FaceLandmarker, what must not change it, and its file."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -13,23 +11,24 @@ import cv2
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from onnx import TensorProto, helper
 
+import data_manifests
+from benchmarks.convert_face_mesh import IMAGE, add_crop, read_network, to_onnx
+from data_manifests.storage.atomic import sha256_of
 from data_manifests.tables.stages import Status
 from data_manifests.weights.registry import load_registry
 from labelers.faces import FaceBatch
 from labelers.pose import face_mesh
-from labelers.pose.face_mesh import CROP, Crop, FaceMeshPose, add_crop, open_face_mesh
+from labelers.pose.face_mesh import CROP_LEFT, CROP_SIDE, FaceMeshPose, open_face_mesh
 from labelers.pose.labeler import LandmarkerPose
-from labelers.pose.tflite import TfliteError, read_tflite
-from labelers.pose.tflite_to_onnx import to_onnx
 from labelers.runtime.onnx import Colour, Device, InputSpec, NetworkError, ProviderError
+from labelers.runtime.prelu import blend_prelu
 
 SPEC = InputSpec(width=112, height=112, colour=Colour.RGB, mean=(0.0,) * 3, std=(255.0,) * 3)
+SHIPPED = Path(data_manifests.__file__).parent / "weights" / "face_mesh.onnx"
 ANGLES = ("yaw_deg", "pitch_deg", "roll_deg")
 
 
@@ -50,8 +49,8 @@ def bundle(real_data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def mesh(bundle: Path) -> FaceMeshPose:
-    return open_face_mesh(bundle, input=SPEC, batch=8, device=Device.CPU)
+def mesh() -> FaceMeshPose:
+    return open_face_mesh(SHIPPED, input=SPEC, batch=8, device=Device.CPU)
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +66,15 @@ def measured(mesh: FaceMeshPose, faces: np.ndarray):
 # --- the crop ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("crop", [CROP, Crop(side=112, above=0), Crop(side=140, above=9), Crop(side=126, above=14)])
-def test_the_crop_is_that_of_an_affine_map(faces: np.ndarray, crop: Crop) -> None:
+def test_the_crop_is_that_of_an_affine_map(faces: np.ndarray) -> None:
     """A map that keeps edges on edges, as MediaPipe's: picture x = (x + 1/2) side / 256 - 1/2 - left."""
-    shape = ["batch", 3, 256, 256]
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("image", "same")]
-    graph = helper.make_graph([helper.make_node("Identity", ["image"], ["same"])], "g", values[:1], values[1:])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    session = onnxruntime.InferenceSession(add_crop(model, crop).SerializeToString())
+    model = onnx.load(SHIPPED)
+    model.graph.output.extend(model.graph.value_info)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
     pictures = (faces[:3] / 255).astype(np.float32)
-    (cropped,) = session.run(None, {"face": pictures.transpose(0, 3, 1, 2)})
-    step = crop.side / 256
-    start = [0.5 * step - 0.5 - crop.left, 0.5 * step - 0.5 - crop.above]
+    (cropped,) = session.run([IMAGE], {"face": pictures.transpose(0, 3, 1, 2)})
+    step = CROP_SIDE / 256
+    start = [0.5 * step - 0.5 - CROP_LEFT, 0.5 * step - 0.5]
     matrix = np.array([[step, 0, start[0]], [0, step, start[1]]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     for picture, found in zip(pictures, cropped, strict=True):
@@ -86,28 +82,18 @@ def test_the_crop_is_that_of_an_affine_map(faces: np.ndarray, crop: Crop) -> Non
         # OpenCV rounds places to 1/32 of a pixel; neighbours differ by at most 1.
         assert np.abs(found.transpose(1, 2, 0) - expected).max() < 2 / 32
         assert np.abs(found.transpose(1, 2, 0) - expected).mean() < 2e-3
-    assert crop.left * 2 + 112 == crop.above + crop.below + 112 == crop.side
+    assert CROP_LEFT * 2 + 112 == CROP_SIDE
 
 
 def test_the_crop_does_not_keep_operators_from_being_fused(bundle: Path, tmp_path: Path) -> None:
-    with zipfile.ZipFile(bundle) as archive:
-        network = to_onnx(read_tflite(archive.read(face_mesh.NETWORK_FILE)), prelu_as_convolutions=True)
     kinds = []
-    for name, model in (("plain", network), ("cropped", add_crop(network, CROP))):
+    for name, model in (("plain", to_onnx(read_network(bundle))), ("cropped", onnx.load(SHIPPED))):
         options = onnxruntime.SessionOptions()
         options.optimized_model_filepath = str(tmp_path / name)
         options.log_severity_level = 3  # it warns that the optimised model is for this kind of processor
-        onnxruntime.InferenceSession(model.SerializeToString(), options)
+        onnxruntime.InferenceSession(blend_prelu(model).SerializeToString(), options)
         kinds.append(Counter(node.op_type for node in onnx.load(tmp_path / name).graph.node))
     assert kinds[1] - kinds[0] == {"Pad": 1, "Resize": 1}
-
-
-def test_only_a_network_for_256_pixels_is_cropped() -> None:
-    shape = ["batch", 3, 192, 192]
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("image", "same")]
-    graph = helper.make_graph([helper.make_node("Identity", ["image"], ["same"])], "g", values[:1], values[1:])
-    with pytest.raises(TfliteError, match="256 x 256"):
-        add_crop(helper.make_model(graph), CROP)
 
 
 # --- agreement --------------------------------------------------------------------------------------------------------
@@ -190,23 +176,22 @@ def test_faces_that_are_not_aligned_are_counted(mesh: FaceMeshPose, faces: np.nd
     assert measures.notes["misaligned"] >= 0.8 * found
 
 
-def test_the_shipped_entry_opens_it(bundle: Path, faces: np.ndarray, measured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_entry_opens_it(faces: np.ndarray, measured) -> None:
     from pipeline.stages.openers import for_model  # noqa: PLC0415 - loads nothing but names
 
-    monkeypatch.setenv("FIQA_MODELS", str(bundle.parent))
     labeler = for_model(load_registry().get("face_mesh"), "cpu").open()
     assert isinstance(labeler, FaceMeshPose)
     np.testing.assert_array_equal(angles_of(labeler(as_batch(faces[:8]))), angles_of(measured)[:8])
 
 
-def test_a_gpu_is_used_or_named(bundle: Path, faces: np.ndarray, measured) -> None:
+def test_a_gpu_is_used_or_named(faces: np.ndarray, measured) -> None:
     """It never falls back to the processor. On the GPU, PReLU is one operator, and sums are rounded otherwise."""
     if torch.cuda.is_available():
-        on_gpu = open_face_mesh(bundle, input=SPEC, batch=8, device=Device.CUDA)
+        on_gpu = open_face_mesh(SHIPPED, input=SPEC, batch=8, device=Device.CUDA)
         np.testing.assert_allclose(angles_of(on_gpu(as_batch(faces))), angles_of(measured), atol=0.1)
     else:
         with pytest.raises(ProviderError, match="python -m pipeline doctor"):
-            open_face_mesh(bundle, input=SPEC, batch=8, device=Device.CUDA)
+            open_face_mesh(SHIPPED, input=SPEC, batch=8, device=Device.CUDA)
 
 
 def test_it_does_without_mediapipe() -> None:
@@ -215,11 +200,36 @@ def test_it_does_without_mediapipe() -> None:
     assert subprocess.run([sys.executable, "-c", script], cwd=root, check=False).returncode == 0
 
 
-# --- torn bundles -----------------------------------------------------------------------------------------------------
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_file_is_what_the_script_makes_of_the_bundle(bundle: Path) -> None:
+    assert onnx.load(SHIPPED) == add_crop(to_onnx(read_network(bundle)))
+
+
+def test_its_card_is_of_this_file() -> None:
+    card = SHIPPED.with_suffix(".md").read_text()
+    assert f"{SHIPPED.stat().st_size} bytes" in card
+    assert sha256_of(SHIPPED) in card
+    assert "Apache-2.0" in card
+
+
+def test_the_network_is_that_of_the_bundle(bundle: Path, tmp_path: Path) -> None:
+    """As OpenVINO reads TensorFlow Lite, which knows nothing of the script."""
+    path = tmp_path / "network.tflite"
+    path.write_bytes(read_network(bundle))
+    core = openvino.Core()
+    network = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    ours = onnxruntime.InferenceSession(to_onnx(path.read_bytes()).SerializeToString())
+    for picture in np.random.default_rng(4).random((2, 256, 256, 3), np.float32):
+        converted = ours.run(None, {IMAGE: picture.transpose(2, 0, 1)[None]})
+        for found, expected in zip(converted, network(picture[None]).values(), strict=True):
+            assert np.abs(expected).max() > 0
+            np.testing.assert_allclose(found.ravel(), expected.ravel(), atol=1e-5 * max(1.0, np.abs(expected).max()))
 
 
 def complaint(path: Path) -> str | None:
-    """What is said of a bundle; None if it opens. Any other error ends the test."""
+    """What is said of a file; None if it opens. Any other error ends the test."""
     try:
         open_face_mesh(path, input=SPEC, batch=1, device=Device.CPU)
     except NetworkError as error:
@@ -233,45 +243,17 @@ def check_refused(path: Path) -> None:
     assert path.name in said
 
 
-def test_every_short_bundle_is_refused(bundle: Path, tmp_path: Path) -> None:
-    whole = bundle.read_bytes()
-    torn = tmp_path / "torn.task"
-    with pytest.raises(FileNotFoundError, match=r"torn\.task.*pipeline weights"):
+def test_every_short_file_is_refused(tmp_path: Path) -> None:
+    whole = SHIPPED.read_bytes()
+    torn = tmp_path / "torn.onnx"
+    with pytest.raises(FileNotFoundError, match=r"torn\.onnx"):
         open_face_mesh(torn, input=SPEC, batch=1, device=Device.CPU)
     for length in [0, 1, 21, 22, 4096, *range(100_000, len(whole), 500_000), len(whole) - 1]:
         torn.write_bytes(whole[:length])
         check_refused(torn)
 
 
-@given(data=st.data())
-@settings(max_examples=25, deadline=None)
-def test_a_flipped_byte_is_refused_or_harmless(bundle: Path, tmp_path_factory, data: st.DataObject) -> None:
-    content = bytearray(bundle.read_bytes())
-    directory = data.draw(st.booleans())  # the last 500 bytes name the members
-    place = data.draw(st.integers(len(content) - 500 if directory else 0, len(content) - 1))
-    content[place] ^= data.draw(st.integers(1, 255))
-    path = tmp_path_factory.mktemp("flipped") / "flipped.task"
-    path.write_bytes(content)
-    assert path.name in (complaint(path) or path.name)
-    shutil.rmtree(path.parent)
-
-
-def bundle_with(path: Path, source: Path, **changed: bytes) -> Path:
-    """A sound archive with other content."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w") as new:
-        for name in (face_mesh.NETWORK_FILE, face_mesh.HEAD_FILE):
-            new.writestr(name, changed.get(name.partition(".")[0], old.read(name)))
-    return path
-
-
-def test_other_content_is_named(bundle: Path, tmp_path: Path) -> None:
-    with zipfile.ZipFile(bundle) as archive:
-        detector, blendshapes = (archive.read(f"face_{name}.tflite") for name in ("detector", "blendshapes"))
-        network = archive.read(face_mesh.NETWORK_FILE)
-    assert complaint(bundle_with(tmp_path / "same.task", bundle)) is None
-    for content in (detector, blendshapes, network[: len(network) // 2], b"", b"\0" * 100):
-        check_refused(bundle_with(tmp_path / "other.task", bundle, face_landmarks_detector=content))
-    check_refused(bundle_with(tmp_path / "head.task", bundle, geometry_pipeline_metadata_landmarks=b"\x0a\x05hello"))
-    wrong = tmp_path / "wrong.onnx"
-    onnx.save(onnx.ModelProto(), wrong)
-    check_refused(wrong)
+def test_other_content_is_named(real_data: Path) -> None:
+    check_refused(real_data / "models" / "fsanet-1x1-iter-688590.onnx")
+    check_refused(real_data / "models" / "face_landmarker.task")
+    check_refused(SHIPPED.with_name("factors_mini.onnx"))

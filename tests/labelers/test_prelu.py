@@ -19,7 +19,7 @@ from data_manifests.weights.registry import load_registry
 from labelers.runtime import onnx as opening
 from labelers.runtime.denormals import flush_denormals
 from labelers.runtime.onnx import Colour, Device, InputSpec, Precision, ProviderError, open_model, open_network
-from labelers.runtime.prelu import split_prelu
+from labelers.runtime.prelu import blend_prelu, split_prelu
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +86,14 @@ def check_same(model: onnx.ModelProto, x: np.ndarray) -> None:
     assert "PRelu" not in kinds(split)
     onnx.checker.check_model(split)
     np.testing.assert_array_equal(run(split, x), run(model, x), strict=True)
+
+
+@pytest.mark.parametrize("slope", [[-0.5, 0.0, 0.25, 3.0], [0.25]])
+def test_blended_it_is_the_same_but_for_rounding(slope: list[float]) -> None:
+    model = make_model(np.array(slope, np.float32).reshape(-1, 1, 1), 4)
+    x = np.random.default_rng(0).standard_normal((2, 4, 2, 3)).astype(np.float32)
+    assert "PRelu" not in kinds(blend_prelu(model))
+    np.testing.assert_allclose(run(blend_prelu(model), x), run(model, x), rtol=1e-6)
 
 
 @given(data=st.data())

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from training.quality.config import Compilation, Terms, TrainingConfig
-from training.quality.learner import Learner
+from training.quality.learner import QualityLearner
 from training.quality.model import ModelConfig
 from training.quality.objective import Targets
 from training.trainer.checkpoint import Checkpoint, CheckpointFolder
@@ -23,12 +23,12 @@ BATCH, HALF = 8, 3
 PROCESSOR = torch.device("cpu")
 
 
-def build(start: Checkpoint | None, *, channels_last: bool) -> Learner:
+def build(start: Checkpoint | None, *, channels_last: bool) -> QualityLearner:
     """A learner whose optimiser runs the kernel that a GPU has, which PyTorch has for processors too."""
     torch.set_num_threads(1)
     model = ModelConfig(tower="test-resnet", pretrained="")
     config = TrainingConfig(model=model, batch=BATCH, learning_rate=1e-3, channels_last=channels_last)
-    learner = Learner(config, Ranks(device=PROCESSOR), start)
+    learner = QualityLearner(config, Ranks(device=PROCESSOR), start)
     for group in learner._optimiser.param_groups:
         group["fused"] = True
     return learner
@@ -47,12 +47,12 @@ def draw(step: int, terms: int) -> MicroBatch:
     return MicroBatch(images=images, flipped=flipped, targets=targets, counts=(BATCH,) * terms, last=True)
 
 
-def train(learner: Learner, start: int, stop: int) -> torch.Tensor:
+def train(learner: QualityLearner, start: int, stop: int) -> torch.Tensor:
     """Take the steps, and return all weights that are trained, one after the other."""
     for step in range(start, stop):
-        learner.learn(draw(step, len(learner.objective.names)), learner.objective.weights([]))
-        learner.update(1.0)
-    return torch.cat([weight.detach().flatten() for weight in learner.heads.parameters()])
+        learner.forward_backward(draw(step, len(learner.objective.names)))
+        learner.optimizer_step(1.0)
+    return torch.cat([weight.detach().flatten() for weight in learner.networks.parameters()])
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
@@ -78,7 +78,7 @@ def test_a_checkpoint_does_not_say_where_the_optimiser_runs() -> None:
     begun = Checkpoint(step=1, weights=learner.weights(), state=learner.state())
     assert {group["fused"] for group in begun.state["optimiser"]["param_groups"]} == {True}
     model = ModelConfig(tower="test-resnet", pretrained="")
-    resumed = Learner(TrainingConfig(model=model, batch=BATCH), Ranks(device=PROCESSOR), begun)
+    resumed = QualityLearner(TrainingConfig(model=model, batch=BATCH), Ranks(device=PROCESSOR), begun)
     assert {group["fused"] for group in resumed._optimiser.param_groups} == {False}
     assert torch.equal(train(resumed, 1, 1), weights)
 
@@ -91,7 +91,7 @@ def test_a_compiled_model_learns_the_same() -> None:
     model = ModelConfig(tower="test-vit", pretrained="")
     settings = {"model": model, "terms": Terms(confidence=False), "batch": BATCH, "learning_rate": 1e-3}
     plain, compiled = (
-        Learner(TrainingConfig(compiled=compilation, **settings), Ranks(device=PROCESSOR), None)
+        QualityLearner(TrainingConfig(compiled=compilation, **settings), Ranks(device=PROCESSOR), None)
         for compilation in (Compilation.NO, Compilation.REDUCE_OVERHEAD)
     )
     torch._dynamo.utils.counters.clear()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.trainer.plan import Plan
 from training.trainer.sampler import Sampler, part_of
 
 samplers = st.builds(
@@ -50,9 +51,9 @@ def test_the_ranks_share_every_batch_and_resume_anywhere(
     images: int, batch: int, ranks: int, parts: int, data: st.DataObject
 ) -> None:
     sampler = Sampler(images=images, batch=batch, seed=data.draw(st.integers(0, 99)))
-    plans = [Plan(sampler=sampler, rank=rank, ranks=ranks, parts=parts) for rank in range(ranks)]
+    shares = [replace(sampler, rank=rank, ranks=ranks, parts=parts) for rank in range(ranks)]
     end = 2 * sampler.steps
-    work = [list(plan.work(0, end)) for plan in plans]
+    work = [list(share.work(0, end)) for share in shares]
     assert {len(items) for items in work} == {end * parts}
     for step in range(end):
         items = [w for own in work for w in own[step * parts : (step + 1) * parts]]
@@ -64,7 +65,7 @@ def test_the_ranks_share_every_batch_and_resume_anywhere(
         for w in items:
             assert (w.flipped == sampler.epoch(number).flipped[w.rows]).all()
     start = data.draw(st.integers(0, end))
-    later = list(plans[0].work(start, end))
+    later = list(shares[0].work(start, end))
     for expected_work, found in zip(work[0][start * parts :], later, strict=True):
         assert found.rows.tolist() == expected_work.rows.tolist()
         assert found.flipped.tolist() == expected_work.flipped.tolist()
@@ -94,7 +95,7 @@ FLIPPED = [0, 0, 0, 0, 1, 1, 0, 1, 0, 1]
 
 def test_too_small_a_batch_for_the_processes_is_an_error() -> None:
     with pytest.raises(ValueError, match="raise the batch"):
-        Plan(sampler=Sampler(images=9, batch=8, seed=0), rank=0, ranks=3, parts=2)
+        Sampler(images=9, batch=8, seed=0, ranks=3, parts=2)
 
 
 @pytest.mark.parametrize("wrong", [{"images": 0}, {"batch": 0}, {"seed": -1}])

@@ -335,13 +335,13 @@ from pathlib import Path
 from safetensors.torch import load_file
 from labelers.faces import decode
 from data_manifests.recordio.record_file import RecordFile
-from training.quality.heads import Heads
+from training.quality.scorer import TrainedNetworks
 from training.quality.model import MergedFactors, QualityModel, log_marginals
 from training.clip.backbone import build_image_tower, find_tower
 weights = load_file({weights!r})
 tower = find_tower("test-resnet")
 model = QualityModel(tower, build_image_tower(tower), weights["model.text_features"], torch.zeros(()))
-heads = Heads(model, MergedFactors())
+heads = TrainedNetworks(model, MergedFactors())
 heads.load_state_dict(weights)
 heads.eval()
 rows = []

@@ -15,7 +15,7 @@ from training.losses import dynamic_weights, emd, focal, soft_map
 from training.quality.model import log_marginals
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,6 +38,11 @@ class Targets:
     quality: Tensor
     classes: Tensor
     rho: Tensor | None
+
+    def change(self, change: Callable[[Tensor], Tensor]) -> Targets:
+        """The same with every tensor changed."""
+        rho = None if self.rho is None else change(self.rho)
+        return Targets(quality=change(self.quality), classes=change(self.classes), rho=rho)
 
 
 class Objective:

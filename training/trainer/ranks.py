@@ -33,24 +33,24 @@ class Ranks:
 
     Attributes:
         rank: its number, from 0; 0 writes.
-        count: how many there are.
+        world_size: how many there are.
         device: where it computes.
         control: the group by which processes agree on plain values, on the processor; None for one process.
     """
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
     device: torch.device
     control: Any = None
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes."""
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; all wait for each other."""
-        if self.count == 1:
+        if self.world_size == 1:
             return flag
         message = torch.tensor([int(flag)])
         dist.all_reduce(message, dist.ReduceOp.MAX, group=self.control)
@@ -58,27 +58,27 @@ class Ranks:
 
     def gather(self, value: Any) -> list[Any]:
         """The plain value of every process, by rank, in every process."""
-        if self.count == 1:
+        if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.count
+        values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self.control)
         return values
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes of a tensor on the processor."""
         total = values.clone()
-        if self.count > 1:
+        if self.world_size > 1:
             dist.all_reduce(total, group=self.control)
         return total
 
     def wait(self) -> None:
         """Wait for all processes."""
-        if self.count > 1:
+        if self.world_size > 1:
             dist.barrier(group=self.control)
 
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors on the device by those of process 0."""
-        if self.count > 1:
+        if self.world_size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
@@ -94,15 +94,15 @@ def join_ranks(device: str) -> Iterator[Ranks]:
         DeviceError: if there is no such GPU.
     """
     environment = os.environ
-    count = int(environment.get("WORLD_SIZE", "1"))
+    world_size = int(environment.get("WORLD_SIZE", "1"))
     place = _find_device(device, int(environment.get("LOCAL_RANK", "0")))
-    if count == 1:
+    if world_size == 1:
         yield Ranks(device=place)
         return
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         control = dist.new_group(backend="gloo", timeout=_PATIENCE)
-        yield Ranks(rank=dist.get_rank(), count=count, device=place, control=control)
+        yield Ranks(rank=dist.get_rank(), world_size=world_size, device=place, control=control)
     finally:
         dist.destroy_process_group()
 

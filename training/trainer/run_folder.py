@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from training.quality.config import TrainingConfig
     from training.quality.data import TrainingSet
-    from training.quality.heads import Heads
     from training.quality.held_out import Agreement, Moment
+    from training.quality.scorer import TrainedNetworks
 
 logger = logging.getLogger(__name__)
 
@@ -98,13 +98,13 @@ class RunFolder:
         before = self._read(path) if path.is_file() else {}
         _write_json(path, before | {moment.value: found.to_json()})
 
-    def finish(self, config: TrainingConfig, heads: Heads, losses: Mapping[str, float]) -> None:
+    def finish(self, config: TrainingConfig, networks: TrainedNetworks, losses: Mapping[str, float]) -> None:
         """Write card and result."""
         facts = self._read(self.root / CONFIG)
         metrics = self._read(self.root / METRICS) if config.held_out is not None else {}
         card = write_card(facts, losses, metrics)
         write_atomically(self.root / CARD, lambda file: file.write(card.encode()))
-        save_model(self.root / MODEL, heads.model, heads.merged, {**facts, "score": config.terms.score.value})
+        save_model(self.root / MODEL, networks.model, networks.merged, {**facts, "score": config.terms.score.value})
 
     def _describe(self, config: TrainingConfig, data: TrainingSet) -> dict[str, Any]:
         return {

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 _ORDER, _FLIP = 0, 1
@@ -38,6 +40,23 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A micro-batch of one process: what one forward and backward pass takes.
+
+    Attributes:
+        rows: int64 [n].
+        flipped: bool [n], which of them are mirrored.
+        whole: int64 [N], the rows of the batch over all processes.
+        last: whether the weights move after it.
+    """
+
+    rows: NDArray[np.int64]
+    flipped: NDArray[np.bool_]
+    whole: NDArray[np.int64]
+    last: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sampler:
     """Shuffles N images anew for every epoch and cuts them into batches.
 
@@ -49,17 +68,28 @@ class Sampler:
         images: N.
         batch: images in a batch over all processes.
         seed: of the order and the mirroring.
+        rank: the process whose micro-batches `work` gives, from 0.
+        ranks: processes that share every batch.
+        parts: micro-batches into which a process cuts its share.
     """
 
     images: int
     batch: int
     seed: int
+    rank: int = 0
+    ranks: int = 1
+    parts: int = 1
 
     def __post_init__(self) -> None:
         if self.images < 1 or self.batch < 1 or self.seed < 0:
             raise ValueError(
                 f"images and batch must be at least 1 and the seed at least 0, not {self.images}, {self.batch}, "
                 f"{self.seed}"
+            )
+        if self.smallest < self.ranks * self.parts:
+            raise ValueError(
+                f"a batch of {self.smallest} images cannot give each of {self.ranks} processes {self.parts} parts: "
+                "raise the batch, or lower processes or accumulation"
             )
 
     @property
@@ -86,6 +116,19 @@ class Sampler:
             flipped=self._random(number, _FLIP).integers(0, 2, self.images, dtype=np.int8).astype(np.bool_),
             bounds=self.bounds(),
         )
+
+    def work(self, start: int, stop: int) -> Iterator[Work]:
+        """The micro-batches of this process in a range of steps, across epochs."""
+        number, epoch = -1, None
+        for step in range(start, stop):
+            wanted, place = divmod(step, self.steps)
+            if epoch is None or wanted != number:
+                number, epoch = wanted, self.epoch(wanted)
+            whole = epoch.batch(place)
+            share = part_of(whole, self.rank, self.ranks)
+            for part in range(self.parts):
+                rows = part_of(share, part, self.parts)
+                yield Work(rows=rows, flipped=epoch.flipped[rows], whole=whole, last=part == self.parts - 1)
 
     def _random(self, epoch: int, kind: int) -> np.random.Generator:
         # NumPy promises the stream of PCG64, and in practice keeps what a Generator makes of it.
