@@ -22,7 +22,7 @@ from onnx import numpy_helper
 
 from benchmarks.iresnet import write_iresnet50
 from labelers.runtime.onnx import Colour, Device, InputSpec, open_network
-from pipeline.execution.local import quieten_process
+from pipeline.execution.contract import quieten_process
 from pipeline.storage.receipts import machine
 
 if TYPE_CHECKING:

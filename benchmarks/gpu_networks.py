@@ -31,7 +31,7 @@ from labelers.runtime.arithmetic import count_arithmetic
 from labelers.runtime.device import Device
 from labelers.runtime.precision import Precision
 from pipeline.config.job import resolve
-from pipeline.execution.local import quieten_process
+from pipeline.execution.contract import quieten_process
 from pipeline.stages.index import index_images
 from pipeline.stages.openers import for_model, input_spec, read_models
 

@@ -32,7 +32,7 @@ from labelers.runtime.arithmetic import core_rate, count_arithmetic
 from labelers.runtime.device import Device
 from pipeline.config.job import Job, resolve, workspace_root
 from pipeline.config.pixel_stages import PIXEL_STAGES
-from pipeline.execution.local import quieten_process
+from pipeline.execution.contract import quieten_process
 from pipeline.stages.index import index_images
 from pipeline.stages.measure import SLICE_ROWS
 from pipeline.stages.openers import for_stage, input_spec, read_models

@@ -28,7 +28,7 @@ from labelers.faces import FaceBatch, decode_batch
 from labelers.levels import pose_level
 from labelers.pose.labeler import Angle
 from pipeline.config.job import resolve, workspace_root
-from pipeline.execution.local import quieten_process
+from pipeline.execution.contract import quieten_process
 from pipeline.stages.index import index_images
 from pipeline.stages.measure import SLICE_ROWS
 from pipeline.stages.openers import for_model

@@ -32,7 +32,7 @@ from labelers.faces import FaceBatch, decode_batch
 from labelers.levels import binary_level, pose_level
 from labelers.runtime.precision import Precision
 from pipeline.config.job import resolve
-from pipeline.execution.local import quieten_process
+from pipeline.execution.contract import quieten_process
 from pipeline.stages.index import index_images
 from pipeline.stages.openers import for_model
 from training.evaluation.compared import compare_identities

@@ -8,10 +8,9 @@ import multiprocessing
 import os
 from pathlib import Path
 
-multiprocessing.set_start_method("spawn", force=True)
+from pipeline.execution.contract import WORKER_VARIABLE
 
-WORKER_VARIABLE = "FIQA_WORKER"
-"""Set for processes that compute parts: they need no tasks, and without Luigi they start in a third of the time."""
+multiprocessing.set_start_method("spawn", force=True)
 
 
 def _find_settings() -> None:

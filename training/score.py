@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from data_manifests.durations import describe_time_left
 from data_manifests.image_folder import ImageFolderError
 from data_manifests.recordio.record_file import RecordError
 from data_manifests.storage.atomic import DiskFullError
@@ -32,7 +33,7 @@ from training.scoring.inputs import InputError, open_images
 from training.scoring.models import average_flips, open_model
 from training.scoring.table import EXPORTED, ScoreError, score_images, write_scores
 from training.trainer.cores import MOST_READERS, share_of_cores
-from training.trainer.progress import Meter, describe_duration
+from training.trainer.progress import Meter
 from training.trainer.ranks import DeviceError
 from training.trainer.weights import WeightsError
 
@@ -112,7 +113,7 @@ def _score(images: StoredImages, model: ScoringModel, *, batch: int, threads: in
             nonlocal done
             done += count
             meter.advance(count)
-            left = describe_duration((len(images) - done) / max(meter.speed, 1e-9))
+            left = describe_time_left((len(images) - done) / max(meter.speed, 1e-9))
             meter.note(f"{done:,} of {len(images):,} images, {meter.speed:,.0f} images/s, {left} left")
 
         return score_images(images, model, batch=batch, threads=threads, advance=advance)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from rich.table import Column, Table
 
+from data_manifests.durations import describe_time_taken
 from data_manifests.storage.environment import memory_bytes
 from pipeline.commands.common import human_bytes
 from pipeline.commands.forecast import BY_CENTRE, reads_slowly, trial_command, trial_images
 from pipeline.config.job import free_bytes
-from pipeline.execution.progress import describe_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,7 +29,7 @@ def cost_table(forecasts: Iterable[Forecast]) -> Table:
                 found.stage,
                 f"{found.images:,}",
                 f"{run.images / run.seconds:,.0f}",
-                describe_time(found.seconds),
+                describe_time_taken(found.seconds),
                 human_bytes(found.disk_bytes),
                 human_bytes(found.memory_bytes) if run.peak_bytes else "",
                 f"{run.images:,} images, {run.processes} process{'es' if run.processes > 1 else ''}",
@@ -47,7 +47,7 @@ def sum_costs(job: Job, forecasts: list[Forecast], goal: str) -> list[str]:
         free = free_bytes(job.store.root)
         alone = f"; of {', '.join(found.stage for found in known)} alone" if len(known) < len(forecasts) else ""
         lines.append(
-            f"about {describe_time(time)}, {human_bytes(disk)} of disk ({human_bytes(free)} free) "
+            f"about {describe_time_taken(time)}, {human_bytes(disk)} of disk ({human_bytes(free)} free) "
             f"and {human_bytes(held)} of memory ({human_bytes(memory_bytes())} here), on this machine with as many "
             f"processes as the runs by which this is judged; their start counts, so longer runs are faster{alone}"
         )

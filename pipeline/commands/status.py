@@ -12,11 +12,11 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from data_manifests.durations import describe_time_taken
 from data_manifests.tables.scores import MODEL_TABLES, STAGE_TABLES
 from data_manifests.tables.stages import TABLES
 from pipeline.commands.common import console, folder_bytes, human_age, human_bytes
 from pipeline.config.job import workspace_root
-from pipeline.execution.progress import describe_time
 from pipeline.label_report.spec import STAGE as REPORT
 from pipeline.storage.receipts import read_runs
 from pipeline.storage.store import CURRENT, EVALUATION, PAGE, RECEIPTS, Store
@@ -110,7 +110,7 @@ def stage_table(folder: Path) -> Table:
             output.maker,
             "" if output.rows is None else f"{output.rows:,}",
             ", ".join(f"{name} {count:,}" for name, count in sorted(output.not_ok.items())),
-            describe_time(output.seconds) if output.seconds else "",
+            describe_time_taken(output.seconds) if output.seconds else "",
             f"{output.images / output.seconds:,.0f}" if _is_by_image(stage) and output.seconds else "",
             human_age(datetime.now(UTC) - output.finished) if output.finished else "",
             size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 WORKSPACE_VARIABLE = "FIQA_WORKSPACE"
 _LOCK_VARIABLE = "FIQA_RUN"
-"""Set by the process that holds locks to their folders, so that the processes it starts do not ask for them."""
+"""Set by the process that holds locks to a JSON list of their folders: the processes it starts do not ask for them."""
 
 BYTES_A_ROW = {"index": 10, "blur": 11, "pose": 16, "factors": 15, "embeddings": 1030, "anchors": 13, "labels": 55}
 """Measured size of a row in Parquet; an embedding of 512 float16 does not compress."""
@@ -223,13 +224,13 @@ def lock_folder(folder: Path) -> None:
     Raises:
         LockedError: if another run holds it; says which.
     """
-    held = [name for name in os.environ.get(_LOCK_VARIABLE, "").split(os.pathsep) if name]
+    held = json.loads(os.environ.get(_LOCK_VARIABLE, "[]"))
     if str(folder) in held:
         return
     lock = RunLock(folder, f"set {WORKSPACE_VARIABLE} to another folder")
     lock.acquire(" ".join(sys.argv))
     remove_leftovers(folder)
-    os.environ[_LOCK_VARIABLE] = os.pathsep.join([*held, str(folder)])
+    os.environ[_LOCK_VARIABLE] = json.dumps([*held, str(folder)])
     _held.append(lock)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pipeline.execution.local import PartWork
+    from pipeline.execution.contract import PartWork
 
 NAME = "parts.log"
 

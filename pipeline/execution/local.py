@@ -7,21 +7,19 @@ import logging
 import multiprocessing
 import os
 import signal
-import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from data_manifests.storage.environment import environment, peak_bytes
-from labelers.runtime.denormals import flush_denormals
+from data_manifests.storage.environment import environment
 from labelers.runtime.device import VISIBLE, choose_gpus
-from pipeline import WORKER_VARIABLE
+from pipeline.execution.contract import KILLER, WORKER_ENVIRONMENT, PartOutcome, attempt, quieten_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from pipeline.execution.contract import PartWork
     from pipeline.execution.workers import Cluster
     from pipeline.storage.shards import Part
 
@@ -29,37 +27,6 @@ logger = logging.getLogger(__name__)
 
 _PDEATHSIG = 1
 _POLL_SECONDS = 0.5
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
-"""One thread a process: the processes are the parallelism, and sums do not depend on how many there are."""
-
-KILLER = "it ends its worker process each time (out of memory?)"
-"""The error of a part that is given up because no process survives it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartOutcome:
-    """How a part went.
-
-    Attributes:
-        part: which part.
-        figures: the seconds and counts that the work measured.
-        error: what went wrong, with its trace; empty if nothing did.
-        peak_bytes: the most memory that the process had held until then.
-    """
-
-    part: Part
-    figures: dict[str, float]
-    error: str = ""
-    peak_bytes: int = 0
-
-
-class PartWork(Protocol):
-    """Computes and stages one part; picklable, and the same on every machine."""
-
-    def __call__(self, part: Part, advance: Callable[[int], None]) -> dict[str, float]:
-        """Do the part, call `advance` with the rows done since the last call, and return its figures."""
-        ...
 
 
 def run_parts(  # noqa: PLR0913 - what, and where
@@ -164,7 +131,7 @@ def _run_alone(future: Future[PartOutcome], part: Part, poll: Callable[[], None]
 @contextmanager
 def _pool(context: Any, processes: int, counter: Any, gpus: Sequence[str]) -> Iterator[ProcessPoolExecutor]:
     """Worker processes that end with this block, and with this process."""
-    with environment(dict.fromkeys((*THREAD_VARIABLES, WORKER_VARIABLE), "1")):
+    with environment(WORKER_ENVIRONMENT):
         started = (counter, context.Value("q", 0), gpus)
         pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker, initargs=started)
         try:
@@ -208,18 +175,6 @@ def check_locks() -> None:
         ) from error
 
 
-def quieten_process() -> None:
-    """Hold the libraries of this process to one thread, and OpenCV's remarks on broken images back."""
-    import cv2  # noqa: PLC0415 - only processes that compute load it
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
-
-    cv2.setNumThreads(1)
-    cv2.utils.logging.setLogLevel(
-        cv2.utils.logging.LOG_LEVEL_SILENT
-    )  # an image that does not decode is a row with its status, not a line on the terminal
-    threadpool_limits(1)
-
-
 def _run_one(work: PartWork, part: Part) -> PartOutcome:
     """Compute one part in a worker process."""
     return attempt(work, part, _advance)
@@ -229,13 +184,3 @@ def _advance(rows: int) -> None:
     """Add to the rows that all workers have done."""
     with _counter.get_lock():
         _counter.value += rows
-
-
-def attempt(work: PartWork, part: Part, advance: Callable[[int], None]) -> PartOutcome:
-    """Compute one part; whatever it raises becomes part of the outcome, so that the others go on."""
-    try:
-        with flush_denormals():
-            figures = work(part, advance)
-        return PartOutcome(part=part, figures=figures, peak_bytes=peak_bytes())
-    except Exception:
-        return PartOutcome(part=part, figures={}, error=traceback.format_exc())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from data_manifests.durations import describe_time_left
 from pipeline.terminal import make_console
 
 if TYPE_CHECKING:
@@ -19,27 +20,6 @@ logger = logging.getLogger(__name__)
 
 PLAIN_SECONDS = 10.0
 """Seconds between two plain lines."""
-
-
-def describe_rest(seconds: float) -> str:
-    """A time left as a person says it.
-
-    >>> describe_rest(7530)
-    '2 h 5 min'
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def describe_time(seconds: float) -> str:
-    """A time taken as a person says it; short ones with a digit more.
-
-    >>> describe_time(0.42)
-    '0.4 s'
-    """
-    return f"{seconds:.1f} s" if seconds < 10 else describe_rest(seconds)
 
 
 class Meter:
@@ -85,7 +65,7 @@ class Meter:
     def text(self) -> str:
         """The state in one line."""
         left = (self._total - self._rows) / self.speed if self._rows > self._before else None
-        rest = f", {describe_rest(left)} left" if left else ""
+        rest = f", {describe_time_left(left)} left" if left else ""
         return f"{self._rows:,} of {self._total:,} images, {self.speed:,.0f} images/s{rest}"
 
     def show(self, rows: int) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import sys
-import time
 import uuid
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_manifests.storage.environment import version_of
-from pipeline.execution.local import PartOutcome, attempt, quieten_process
+from pipeline.execution.contract import PartOutcome, attempt, quieten_process
 from pipeline.storage.receipts import PACKAGES, machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.execution.local import PartWork
+    from pipeline.execution.contract import PartWork
     from pipeline.storage.shards import Part
 
 GPU = "GPU"
@@ -33,10 +33,9 @@ START_WORKERS = "FIQA_WORKER=1 dask worker {address} --nworkers 8 --nthreads 1"
 """The command that starts workers on a host."""
 
 _LOCAL = "local:"
-_SCHEMES = ("tcp://", "tls://")
+_ADDRESS = re.compile(r"local:0*[1-9][0-9]*|(tcp|tls)://.+:[0-9]+")
 _TRAVEL = ("cloudpickle", "dask", "distributed", "msgpack")
 _NOT_ON_WORKERS = ("luigi",)
-_OLD_SECONDS = 86_400
 
 
 class ClusterError(RuntimeError):
@@ -72,10 +71,7 @@ def check_address(address: str) -> str:
     Raises:
         ValueError: if it is none; says what is allowed.
     """
-    host, _, port = address.partition("://")[2].rpartition(":")
-    local = address.removeprefix(_LOCAL)
-    is_local = address.startswith(_LOCAL) and local.isascii() and local.isdigit() and int(local) > 0
-    if not is_local and not (address.startswith(_SCHEMES) and host and port.isascii() and port.isdigit()):
+    if not _ADDRESS.fullmatch(address):
         raise ValueError(
             f"dask = {address!r}: give tcp://host:8786, tls://host:8786, local:N for N processes, or nothing"
         )
@@ -101,13 +97,12 @@ class Standing:
 
 @contextlib.contextmanager
 def show_token(folder: Path) -> Iterator[Path]:
-    """Put a file into the shared folder for this block; its name holds what stands in it."""
+    """Put a file into the shared folder for this block; its name holds what stands in it.
+
+    A killed run leaves it to `remove_leftovers`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(".cluster-*"):  # of runs that were killed
-        with contextlib.suppress(FileNotFoundError):
-            if old.stat().st_mtime < time.time() - _OLD_SECONDS:
-                old.unlink()
-    token = folder / f".cluster-{uuid.uuid4().hex}"
+    token = folder / f".cluster-token.{uuid.uuid4().hex[:8]}.tmp"
     token.write_text(token.name)
     try:
         yield token
@@ -143,18 +138,33 @@ def find_faults(worker: Standing, here: Standing, folder: Path) -> list[str]:
     return faults
 
 
-def compute_part(work: PartWork, part: Part) -> PartOutcome:
-    """Compute one part in a Dask worker. Rows in between are not reported: the outcome is what travels."""
+def compute_part(work: PartWork, part: Part, token: Path, here: Standing) -> tuple[str, PartOutcome]:
+    """Compute one part in a Dask worker. Rows in between are not reported: the outcome is what travels.
+
+    Args:
+        work: the function.
+        part: what to compute.
+        token: the file that shows the shared folder.
+        here: what the process says of itself that sent the part.
+
+    Returns:
+        The kind of processor, and how the part went.
+
+    Raises:
+        ClusterError: if this worker must not compute; says why.
+    """
+    standing = examine(token)
+    if faults := find_faults(standing, here, token.parent):
+        raise ClusterError("; it ".join(faults))
     _prepare()
-    return attempt(work, part, lambda _: None)
+    return standing.processor, attempt(work, part, lambda _: None)
+
+
+_prepare = lru_cache(maxsize=1)(quieten_process)
+"""Quiets a worker, once."""
 
 
 @lru_cache(maxsize=1)
-def _prepare() -> None:
-    """Quieten this worker, once."""
-    quieten_process()
-
-
 def _versions() -> dict[str, str]:
     """Versions of Python and packages in this process."""
     names = [name for name in (*PACKAGES, *_TRAVEL) if name not in _NOT_ON_WORKERS]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from data_manifests.durations import describe_time_taken
 from pipeline.config.parameters import option_of
 from pipeline.config.settings import labels
-from pipeline.execution.progress import describe_time
 from pipeline.label_report.command import THRESHOLDS
 from pipeline.label_report.making import StageLine, list_notes, list_stages
 from pipeline.label_report.picks import Kind
@@ -140,7 +140,7 @@ def build_content(job: Job, survey: Survey, book: FaceBook, command: Command, fi
         "quality": SCORES["quality"],
         "data": _list_data(survey, command, values),
         "plural": _plural,
-        "duration": describe_time,
+        "duration": describe_time_taken,
     }
 
 
@@ -223,7 +223,7 @@ def _list_tiles(survey: Survey, stages: Sequence[StageLine]) -> Iterator[tuple[s
     yield f"{survey.scored / images:.1%}" if images else ABSENT, "have a quality", f"{survey.scored:,} images"
     seconds = sum(line.seconds for line in stages)
     if seconds:
-        yield describe_time(seconds), "to label", f"{images / seconds:,.0f} images a second over all stages"
+        yield describe_time_taken(seconds), "to label", f"{images / seconds:,.0f} images a second over all stages"
 
 
 def _split_command(text: str, command: str) -> tuple[str, str]:

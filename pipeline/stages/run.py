@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from data_manifests.tables.scores import STAGE_TABLES
 from pipeline.execution.journal import NAME as JOURNAL
 from pipeline.execution.journal import Journalled
-from pipeline.execution.local import PartOutcome, PartWork, run_parts
+from pipeline.execution.local import run_parts
 from pipeline.execution.progress import Meter
 from pipeline.stages.columns import check_table
 from pipeline.storage.receipts import write_receipt
@@ -24,6 +24,7 @@ from pipeline.storage.store import Store, read_columns
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from pipeline.execution.contract import PartOutcome, PartWork
     from pipeline.execution.workers import Cluster
     from pipeline.storage.fingerprint import StageSpec
 

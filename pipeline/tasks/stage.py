@@ -10,13 +10,14 @@ import luigi
 from luigi.parameter import ParameterVisibility
 
 from labelers.runtime.device import Device
-from pipeline.execution.local import PartWork, die_with_parent
+from pipeline.execution.local import die_with_parent
 from pipeline.stages.run import StageRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pipeline.config.job import Job
+    from pipeline.execution.contract import PartWork
     from pipeline.storage.fingerprint import StageSpec
     from pipeline.storage.store import Store
 

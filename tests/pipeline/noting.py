@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pipeline.execution.local import PartWork
+    from pipeline.execution.contract import PartWork
     from pipeline.storage.shards import Part
 
 

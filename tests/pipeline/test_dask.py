@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -57,8 +58,9 @@ class Processes:
         return process
 
     def start_scheduler(self) -> None:
-        words = ("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-        self.scheduler = self.start(*words)
+        """Start one; a second one has the address of the first."""
+        port = self.address.rpartition(":")[2] or "0"
+        self.scheduler = self.start("dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
         log = self.folder / "dask_scheduler.log"
         deadline = time.monotonic() + 60
         while not (found := re.search(r"Scheduler at:\s+(tcp://\S+)", log.read_text())):
@@ -277,6 +279,21 @@ def test_when_the_scheduler_is_killed_the_run_stops_and_the_next_one_goes_on(
     assert len(notes(blur.notes)) - before == 256 // PART_ROWS - staged
 
 
+def test_a_scheduler_and_workers_that_are_started_anew_go_on(lone: Processes, tmp_path: Path) -> None:
+    lone.start_workers(1)
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    found: list[int] = []
+    for outcome in run_parts(Note(folder=folder, seconds=0.1), cut(12), 1, lambda _: None, cluster_of(lone, tmp_path)):
+        found.append(outcome.part.start)
+        if len(found) == 3 and lone.scheduler is not None:
+            kill_group(lone.scheduler)
+            lone.start_scheduler()
+            lone.start_workers(1)
+    assert sorted(found) == list(range(12))
+    assert len({process for _, process in notes(folder)}) == 2
+
+
 def test_a_worker_that_joins_late_gets_parts_and_work_for_a_gpu_keeps_to_it(lone: Processes, tmp_path: Path) -> None:
     lone.start_workers(1)
     folder = tmp_path / "notes"
@@ -305,6 +322,34 @@ def stop_on(processes: Processes, folder: Path, *, wait: float = 120.0) -> str:
     return str(error.value)
 
 
+def other_packages(folder: Path) -> str:
+    """A PYTHONPATH on which simplejpeg seems to be of another version."""
+    package = folder / "packages" / "simplejpeg-0.0.1.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: simplejpeg\nVersion: 0.0.1\n")
+    return f"{ROOT}{os.pathsep}{package.parent}"
+
+
+def test_an_unfit_worker_that_joins_late_gets_no_work(
+    lone: Processes, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("pipeline"), "propagate", True)
+    alone = lone.start_workers(1)
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    late: subprocess.Popen[bytes] | None = None
+    more = 5
+    for outcome in run_parts(Note(folder=folder, seconds=0.1), cut(400), 1, lambda _: None, cluster_of(lone, tmp_path)):
+        late = late or lone.start_workers(1, PYTHONPATH=other_packages(tmp_path))
+        assert not outcome.error
+        more -= "has simplejpeg 0.0.1" in caplog.text
+        if not more:
+            break
+    assert not more
+    assert "It gets no work" in caplog.text
+    assert {process for _, process in notes(folder)} == {alone.pid}
+
+
 def test_unfit_workers_are_named_with_the_remedy(
     lone: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,12 +360,9 @@ def test_unfit_workers_are_named_with_the_remedy(
     here = Path("/proc/self/cwd")  # every process sees its own
     assert "has had no fit worker for 1 s (0 workers" in stop_on(lone, here, wait=1.0)
 
-    other = tmp_path / "packages" / "simplejpeg-0.0.1.dist-info"
-    other.mkdir(parents=True)
-    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: simplejpeg\nVersion: 0.0.1\n")
     lone.start_workers(1, cwd=mine, threads=2)
     lone.start_workers(1, cwd=ROOT)
-    lone.start_workers(1, cwd=mine, PYTHONPATH=f"{ROOT}{os.pathsep}{other.parent}")
+    lone.start_workers(1, cwd=mine, PYTHONPATH=other_packages(tmp_path))
     lone.wait_for_workers(3)
     _, workers = survey(cluster_of(lone, here))
     faults = sorted(fault for worker in workers for fault in worker.faults)

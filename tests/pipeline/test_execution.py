@@ -9,12 +9,14 @@ import pytest
 from labelers.runtime import device
 from labelers.runtime.denormals import flushes_denormals
 from labelers.runtime.device import VISIBLE, ProviderError
-from pipeline.execution.local import PartOutcome, run_parts
+from pipeline.execution.local import run_parts
 from pipeline.storage.shards import Part
 from tests.pipeline.noting import Note
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pipeline.execution.contract import PartOutcome
 
 PARTS = [Part(shard=0, start=i, stop=i + 1) for i in range(12)]
 
@@ -50,7 +52,7 @@ def test_a_part_that_fails_does_not_stop_the_others(tmp_path: Path, processes: i
 def test_processes_are_spread_over_the_gpus_that_are_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VISIBLE, "5, 3,8")
     monkeypatch.setattr(device, "_count_gpus", lambda: 3)
-    work = Note(folder=tmp_path, seconds=0.05)
+    work = Note(folder=tmp_path, seconds=0.2)
     found = [o.figures for o in run_parts(work, PARTS, 4, lambda _: None, gpus=2)]
     by_process = {f["process"]: f["gpu"] for f in found}
     assert sorted(by_process.values()) == [3, 3, 5, 5]
@@ -72,7 +74,7 @@ def test_a_part_that_kills_its_process_is_given_up_alone(tmp_path: Path) -> None
 
 
 def test_a_process_killed_once_costs_nothing_but_its_part(tmp_path: Path) -> None:
-    found = outcomes(Note(folder=tmp_path, kills_once=(5,)), 2)
+    found = outcomes(Note(folder=tmp_path, seconds=0.1, kills_once=(5,)), 2)
     assert set(found) == set(range(12))
     assert not [o for o in found.values() if o.error]
     again = len(list(tmp_path.iterdir())) - len(PARTS)

@@ -12,19 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.execution import progress
-from pipeline.execution.progress import Meter, describe_rest
+from pipeline.execution.progress import Meter
 from pipeline.logs import set_up_logs
 from tests.pipeline.conftest import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (7530, "2 h 6 min")]
-)
-def test_time_left_reads_well(seconds: float, text: str) -> None:
-    assert describe_rest(seconds) == text
 
 
 def test_speed_counts_this_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_manifests.storage.atomic import DiskFullError, LockedError, RunLock, remove_leftovers, write_atomically
+from pipeline.config.job import lock_folder
 from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.shards import Part
 from pipeline.storage.store import Store, read_metadata
@@ -161,6 +162,19 @@ def test_the_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
             RunLock(tmp_path).acquire("second")
         process.send_signal(signal.SIGKILL)
     RunLock(tmp_path).acquire("third")
+
+
+def test_a_folder_that_is_locked_is_not_asked_for_again_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIQA_RUN", "[]")
+    for name in ("a", "a:b", 'with "quotes", and a comma'):
+        lock_folder(tmp_path / name)
+        lock_folder(tmp_path / name)
+        child = (
+            "import pathlib, sys; from pipeline.config.job import lock_folder; lock_folder(pathlib.Path(sys.argv[1]))"
+        )
+        subprocess.run([sys.executable, "-c", child, str(tmp_path / name)], check=True)
 
 
 def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from training.trainer.progress import Meter, describe_duration
+from training.trainer.progress import Meter
 
 
 class Clock:
@@ -54,10 +54,3 @@ def test_one_process_of_several_speaks(caplog: pytest.LogCaptureFixture) -> None
             meter.show("phase one", {})
             meter.note("confidence")
     assert not caplog.records
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5300, "88 min"), (7530, "2 h 6 min")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert describe_duration(seconds) == text

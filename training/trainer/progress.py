@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from data_manifests.durations import describe_time_left
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -17,18 +19,6 @@ logger = logging.getLogger(__name__)
 
 PLAIN_SECONDS = 10.0
 """Seconds between two plain lines."""
-
-
-def describe_duration(seconds: float) -> str:
-    """A time as a person says it.
-
-    >>> describe_duration(45), describe_duration(240), describe_duration(7530)
-    ('45 s', '4 min', '2 h 5 min')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Meter:
@@ -89,7 +79,7 @@ class Meter:
         parts += [f"{name} {value:.4f}" for name, value in losses.items()]
         if self._steps:
             left = (self._total - self._done) * self._busy / self._steps
-            parts.append(f"{self.speed:,.0f} images/s, {describe_duration(left)} left")
+            parts.append(f"{self.speed:,.0f} images/s, {describe_time_left(left)} left")
         return ", ".join(parts)
 
     def show(self, phase: str, losses: Mapping[str, float]) -> None:

@@ -57,7 +57,7 @@ def check_speed(job: Job) -> Iterator[Finding]:
 def _core_rate() -> float:
     """Multiply-adds a second of one core, in a process that is held to one thread, as those of a run are."""
     from labelers.runtime.arithmetic import core_rate  # noqa: PLC0415 - ONNX Runtime is loaded where it is asked for
-    from pipeline.execution.local import quieten_process  # noqa: PLC0415 - as above
+    from pipeline.execution.contract import quieten_process  # noqa: PLC0415 - as above
 
     quieten_process()
     return core_rate()
