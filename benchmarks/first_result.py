@@ -29,8 +29,8 @@ from data_manifests.folds import Fold
 from pipeline.config.job import Job, resolve, workspace_root
 from pipeline.evaluation.images import read_embeddings
 from training import train_quality
-from training.evaluation.compared import compare_identities, compare_pairs
-from training.evaluation.evaluate import Options, judge
+from training.evaluation.comparison import compare_identities, compare_pairs
+from training.evaluation.evaluate import Options, evaluate_methods
 from training.quality.config import Score
 from training.quality.model_file import load_model
 from training.quality.scorer import Scorer
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from training.evaluation.compared import Compared
+    from training.evaluation.comparison import ComparisonScores
 
 HELD_OUT = Fold(number=1, folds=5)
 COMMON = (
@@ -137,13 +137,13 @@ def judge_pairs(job: Job, models: Mapping[str, Callable[[Tensor], Tensor]]) -> p
 
 
 def tabulate(
-    job: Job, compared: Compared, models: Mapping[str, Callable[[Tensor], Tensor]], measured: pl.DataFrame,
+    job: Job, compared: ComparisonScores, models: Mapping[str, Callable[[Tensor], Tensor]], measured: pl.DataFrame,
     wanted: NDArray[np.bool_],
 ) -> pl.DataFrame:  # fmt: skip
     """The areas of all models, and of what costs nothing."""
     qualities = score(job.manifest.data_path, models, wanted)
     qualities |= {name: measured[name].to_numpy() for name in ("norm", "sobel") if name in measured.columns}
-    metrics, _, _ = judge(compared, qualities, Options(fmrs=FMRS))
+    metrics, _, _ = evaluate_methods(compared, qualities, Options(fmrs=FMRS))
     return pl.DataFrame(metrics).select(
         pl.col("method").cast(pl.String), "fmr", "genuine", "impostors", "fnmr", "pauc", "auc", "auc_low", "auc_high"
     )

@@ -35,8 +35,8 @@ from pipeline.config.job import resolve
 from pipeline.execution.contract import quieten_process
 from pipeline.stages.index import index_images
 from pipeline.stages.openers import for_model
-from training.evaluation.compared import compare_identities
-from training.evaluation.evaluate import Options, judge
+from training.evaluation.comparison import compare_identities
+from training.evaluation.evaluate import Options, evaluate_methods
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -230,7 +230,7 @@ def show_areas(columns: Columns, anchors: NDArray[np.float32], identities: NDArr
     """Cells: FNMR and areas of both qualities at both FMRs, all pairs, by this precision's recogniser."""
     compared = compare_identities(columns["embedding"], np.isfinite(columns["norm"]), identities, FMRS)
     qualities = {"certainty_ratio": anchors, "norm": columns["norm"]}
-    metrics, _, _ = judge(compared, qualities, Options(fmrs=FMRS, replicates=1))
+    metrics, _, _ = evaluate_methods(compared, qualities, Options(fmrs=FMRS, replicates=1))
     rows = {(row["method"], row["fmr"]): row for row in metrics.to_pylist()}
     cells = []
     for fmr in FMRS:

@@ -26,7 +26,7 @@ def _count(name: str, text: str) -> Column:
 
 METRICS = Table(
     name="metrics",
-    text="Areas under the error-reject curve; smaller is better, and 1 is a quality that tells nothing.",
+    text="Areas under the error-reject curve; smaller is better, and rejecting pairs at random gives about 1.",
     columns=(
         BENCHMARK, RECOGNISER, METHOD, PROTOCOL, FMR,
         _number("threshold", "cosine similarity below which a pair is not matched"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import pyarrow as pa
 
@@ -127,6 +128,10 @@ class Table:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(c.name for c in self.columns))
+
+    def to_arrow(self, rows: list[dict[str, Any]]) -> pa.Table:
+        """Rows by column name as an Arrow table; what a row lacks is null."""
+        return pa.Table.from_pylist(rows, schema=self.schema())
 
     def schema(self, dimension: int | None = None) -> pa.Schema:
         """The Arrow schema without file metadata.

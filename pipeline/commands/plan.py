@@ -13,7 +13,7 @@ from pipeline.commands.forecast import forecast
 from pipeline.commands.settings import with_settings
 from pipeline.config.job import Job
 from pipeline.config.settings import report
-from pipeline.label_report.spec import page_file, report_spec
+from pipeline.label_report.output import page_file, report_spec
 from pipeline.storage.fingerprint import StageSpec, changes
 from pipeline.storage.store import Store
 from pipeline.tasks.goals import Goal, LabelAll

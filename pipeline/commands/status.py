@@ -17,7 +17,7 @@ from data_manifests.tables.scores import MODEL_TABLES, STAGE_TABLES
 from data_manifests.tables.stages import TABLES
 from pipeline.commands.common import console, folder_bytes, human_age, human_bytes
 from pipeline.config.job import workspace_root
-from pipeline.label_report.spec import STAGE as REPORT
+from pipeline.label_report.output import STAGE as REPORT
 from pipeline.storage.receipts import read_runs
 from pipeline.storage.store import CURRENT, EVALUATION, PAGE, RECEIPTS, Store
 

@@ -8,27 +8,21 @@
 from __future__ import annotations
 
 import shutil
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from data_manifests.storage.atomic import sync_folder, write_atomically
 from data_manifests.storage.parquet import write_table
-from pipeline.storage.receipts import machine, versions
-from pipeline.storage.store import PAGE, write_json
-from training.evaluation.report.gallery import Face, pick_faces
-from training.evaluation.report.lineup import distinct
-from training.evaluation.report.markdown import escape, render_markdown
-from training.evaluation.report.page import PageInput, render_page
+from pipeline.evaluation.report.frames import read_frames
+from pipeline.evaluation.report.gallery import read_gallery
+from pipeline.evaluation.report.markdown import escape, render_markdown
+from pipeline.evaluation.report.page import PageInput, render_page
+from pipeline.storage.receipts import versions
+from pipeline.storage.store import PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping
 
-    import pyarrow as pa
-
-    from pipeline.evaluation.judging import JudgedBenchmark, Outcome
+    from pipeline.evaluation.evaluate import Outcome
     from pipeline.evaluation.plan import Plan
 
 REPORT = "report.md"
@@ -43,12 +37,11 @@ def write_outcome(plan: Plan, outcome: Outcome) -> None:
         DiskFullError: if no space is left.
     """
     notes = _describe(plan, outcome)
+    qualities = read_frames({"qualities": outcome.tables["qualities"]})["qualities"]
     page = render_page(
         PageInput(
             tables=outcome.tables,
-            gallery={
-                each.benchmark.name: _show_faces(each, outcome.tables["qualities"]) for each in outcome.benchmarks
-            },
+            gallery={each.benchmark.name: read_gallery(each, qualities) for each in outcome.benchmarks},
             left_out=outcome.left_out,
             notes=notes,
         )
@@ -59,75 +52,24 @@ def write_outcome(plan: Plan, outcome: Outcome) -> None:
     metadata = {"stage": plan.spec.name, "fingerprint": plan.spec.fingerprint}
     for name, table in outcome.tables.items():
         write_table(staging / f"{name}.parquet", table.replace_schema_metadata(metadata | {"table": name}))
-    for name, text in ((REPORT, report), (PAGE, page)):
-        _write_text(staging / name, text)
+    write_atomically(staging / REPORT, lambda file: file.write(report.encode()))
+    write_atomically(staging / PAGE, lambda file: file.write(page.encode()))
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
     staging.replace(plan.folder)
     sync_folder(plan.folder.parent)
 
 
-def write_receipt(plan: Plan, seconds: Mapping[str, float], wall_seconds: float) -> None:
-    """Keep what a run did."""
-    now = datetime.now(UTC)
-    receipt = {
-        "stage": plan.spec.name,
-        "fingerprint": plan.spec.fingerprint,
-        "finished": now.isoformat(timespec="seconds"),
-        "wall_seconds": round(wall_seconds, 3),
-        "figures": {name: round(value, 3) for name, value in seconds.items()},
-        "versions": versions(),
-        "machine": machine(),
-    }
-    write_json(plan.store.receipts(plan.spec) / f"run-{now.strftime('%Y%m%dT%H%M%S.%fZ')}.json", receipt)
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a text whole or not at all."""
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def _show_faces(judged: JudgedBenchmark, qualities: pa.Table) -> dict[str, tuple[Sequence[Face], Sequence[Face]]]:
-    """The faces that every method rejects first and last."""
-    name = judged.benchmark.name
-    gallery: dict[str, tuple[Sequence[Face], Sequence[Face]]] = {}
-    for method in distinct({"qualities": qualities}, "qualities", "method"):
-        ends = pick_faces(qualities, name, method)
-        if any(ends):
-            first, last = (_read_faces(judged, end) for end in ends)
-            gallery[method] = first, last
-    return gallery
-
-
-def _read_faces(judged: JudgedBenchmark, chosen: Sequence[tuple[int, float]]) -> list[Face]:
-    """Faces by key and quality, with what is known of them; those that cannot be read are passed over."""
-    images = judged.images
-    rows = np.searchsorted(images.keys, np.array([key for key, _ in chosen], np.int32))
-    stored = judged.benchmark.job.source.read(images.index.take(rows))
-    return [
-        Face(
-            key=key,
-            encoded=encoded,
-            quality=quality,
-            labels={
-                name: None if np.isnan(values[row]) else float(values[row]) for name, values in judged.measures.items()
-            },
-        )
-        for row, (key, quality), encoded in zip(rows.tolist(), chosen, stored, strict=True)
-        if isinstance(encoded, bytes)
-    ]
-
-
 def _describe(plan: Plan, outcome: Outcome) -> dict[str, dict[str, str]]:
     """What the numbers rest on, and what a reader should know: heading -> name -> text."""
-    asked = plan.asked
+    request = plan.request
     settings = {
         "evaluation": plan.spec.fingerprint,
-        "false match rates": ", ".join(f"{fmr:g}" for fmr in asked.fmrs),
-        "protocols": ", ".join(asked.protocols),
-        "bootstrap draws": f"{asked.replicates:,}",
+        "false match rates": ", ".join(f"{fmr:g}" for fmr in request.fmrs),
+        "protocols": ", ".join(request.protocols),
+        "bootstrap draws": f"{request.replicates:,}",
     }
-    if asked.limit:
-        settings["limit"] = f"the first {asked.limit:,} images of every benchmark"
+    if request.limit:
+        settings["limit"] = f"the first {request.limit:,} images of every benchmark"
     notes = {"Left out, or to be known": {str(n): text for n, text in enumerate(outcome.notes, start=1)}}
     return {
         **({} if not outcome.notes else notes),

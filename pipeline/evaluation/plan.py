@@ -1,4 +1,4 @@
-"""Plans an evaluation: which benchmarks are at hand, what is judged on them, and what decides the outcome."""
+"""Plans an evaluation: which benchmarks are at hand, which methods are evaluated, and what decides the outcome."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from data_manifests.storage.atomic import sha256_of
 from labelers.runtime.device import Device
 from pipeline.config.job import Job, change_recogniser, resolve
 from pipeline.config.settings import read_settings
-from pipeline.evaluation.asked import Asked, EvaluationError, require_once
+from pipeline.evaluation.methods import NETWORKS, Method, parse_methods
 from pipeline.evaluation.opener import QualityOpener
+from pipeline.evaluation.request import EvaluationError, EvaluationRequest, require_once
 from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.store import EVALUATION, Store
-from training.evaluation.methods.command_line import NETWORKS, Method, MethodKind, parse_methods
+from training.evaluation.methods.kinds import MethodKind
 from training.evaluation.methods.networks import NetworkKind, find_network
 
 if TYPE_CHECKING:
@@ -90,15 +91,15 @@ class Plan:
     """An evaluation before it is made.
 
     Attributes:
-        asked: what the command asks for.
-        methods: what is judged.
+        request: what the command asks for.
+        methods: what is evaluated.
         openers: name of a network's method -> what opens it.
         tables: name of a list's method -> SHA-256 of its file.
         benchmarks: those at hand.
         missing: name of a benchmark that is not at hand -> what to do.
     """
 
-    asked: Asked
+    request: EvaluationRequest
     methods: tuple[Method, ...]
     openers: Mapping[str, QualityOpener]
     tables: Mapping[str, str]
@@ -108,7 +109,7 @@ class Plan:
     @property
     def store(self) -> Store:
         """Where the evaluation and its receipts lie."""
-        return Store(root=self.asked.workspace)
+        return Store(root=self.request.workspace)
 
     @cached_property
     def spec(self) -> StageSpec:
@@ -117,10 +118,10 @@ class Plan:
             "benchmarks": [benchmark.describe() for benchmark in self.benchmarks],
             "missing": sorted(self.missing),
             "methods": [self._describe(method) for method in self.methods],
-            "protocols": [protocol.value for protocol in self.asked.protocols],
-            "fmrs": list(self.asked.fmrs),
-            "replicates": self.asked.replicates,
-            "correlate": self.asked.correlate,
+            "protocols": [protocol.value for protocol in self.request.protocols],
+            "fmrs": list(self.request.fmrs),
+            "replicates": self.request.replicates,
+            "correlate": self.request.correlate,
         }
         return StageSpec(name=EVALUATION, version=VERSION, data="", parameters=parameters)
 
@@ -134,21 +135,21 @@ class Plan:
         return {"name": method.name, "kind": method.kind.value, "sha256": self.tables.get(method.name, "")}
 
 
-def make_plan(asked: Asked) -> Plan:
+def make_plan(request: EvaluationRequest) -> Plan:
     """Find out what an evaluation consists of, without computing anything.
 
     Raises:
         EvaluationError: if a benchmark stands twice, or none is at hand.
         ManifestError, MethodError, QualityNetworkError and what `resolve` raises: each names what is wrong.
     """
-    methods = parse_methods(asked.methods)
+    methods = parse_methods(request.methods)
     settings = read_settings({})
     openers = {m.name: _plan_network(m, settings.device) for m in methods if m.kind in NETWORKS}
     tables = {m.name: _hash_table(m) for m in methods if m.kind is MethodKind.TABLE}
     benchmarks = []
     missing: dict[str, str] = {}
-    for name in asked.benchmarks:
-        manifest = load_manifest(name, workspace=asked.workspace)
+    for name in request.benchmarks:
+        manifest = load_manifest(name, workspace=request.workspace)
         if manifest.name == SAMPLE:
             make_sample(manifest.root)
         try:
@@ -156,12 +157,12 @@ def make_plan(asked: Asked) -> Plan:
         except ManifestError as error:
             missing[manifest.name] = str(error)
         else:
-            benchmarks.append(_plan_benchmark(name, asked, methods, openers))
+            benchmarks.append(_plan_benchmark(name, request, methods, openers))
     require_once("benchmarks", [*(b.name for b in benchmarks), *missing])
     if not benchmarks:
         raise EvaluationError("none of the benchmarks is at hand:\n" + "\n".join(missing.values()))
     return Plan(
-        asked=asked,
+        request=request,
         methods=methods,
         openers=openers,
         tables=tables,
@@ -189,11 +190,11 @@ def _hash_table(method: Method) -> str:
 
 
 def _plan_benchmark(
-    name: str, asked: Asked, methods: tuple[Method, ...], openers: Mapping[str, QualityOpener]
+    name: str, request: EvaluationRequest, methods: tuple[Method, ...], openers: Mapping[str, QualityOpener]
 ) -> PlannedBenchmark:
     """Resolve a benchmark that is at hand."""
-    own = resolve(name, workspace=asked.workspace, limit=asked.limit)
-    jobs = {r: change_recogniser(own, r) for r in asked.recognisers or (own.models["recognition"].name,)}
+    own = resolve(name, workspace=request.workspace, limit=request.limit)
+    jobs = {r: change_recogniser(own, r) for r in request.recognisers or (own.models["recognition"].name,)}
     job = next(iter(jobs.values()))
     kinds = {method.kind for method in methods}
     sharp = not kinds.isdisjoint(SHARPNESS)
@@ -201,7 +202,7 @@ def _plan_benchmark(
         name=job.name,
         jobs=jobs,
         scorings={method: _add_quality(job, opener) for method, opener in openers.items()},
-        stages=("index", *(CORRELATED if asked.correlate else CORRELATED[:sharp])),
+        stages=("index", *(CORRELATED if request.correlate else CORRELATED[:sharp])),
         with_anchors=MethodKind.CERTAINTY_RATIO in kinds and job.manifest.format in LABELLED_FORMATS,
     )
 

@@ -1,15 +1,13 @@
-"""Judges qualities as weights of the images of a template (CR-FIQA, IJB-C 1:1)."""
+"""Evaluates qualities as weights of the images of a template (CR-FIQA, IJB-C 1:1)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data_manifests.benchmarks.pairs import read_templates
 from data_manifests.tables.evaluation import TEMPLATES
-from training.evaluation.evaluate import Rows
 from training.evaluation.templates import Templates, measure_tar, scale_quality
 
 if TYPE_CHECKING:
@@ -26,29 +24,16 @@ UNWEIGHTED = "mean"
 
 
 class PoolingError(ValueError):
-    """A benchmark of templates cannot be judged; says why."""
+    """A benchmark of templates cannot be evaluated; says why."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pooled:
-    """What came out.
-
-    Attributes:
-        table: `templates`, with benchmark and recogniser still null.
-        notes: what a reader should know.
-    """
-
-    table: pa.Table
-    notes: tuple[str, ...]
-
-
-def judge_templates(
+def evaluate_templates(
     manifest: Manifest,
     keys: NDArray[np.int32],
     embeddings: NDArray[np.float32],
     qualities: Mapping[str, NDArray[np.floating[Any]]],
     options: Options,
-) -> Pooled:
+) -> tuple[pa.Table, list[str]]:
     """Pool the images of every template by each quality, and without one, and compare the templates.
 
     An image without an embedding is in no template. One without a quality weighs nothing, as the worst one does.
@@ -59,6 +44,9 @@ def judge_templates(
         embeddings: [N, D]; NaN where there is none.
         qualities: method -> [N]; NaN where there is none.
         options: of the evaluation.
+
+    Returns:
+        The table `templates`, with benchmark and recogniser still null, and what a reader should know.
 
     Raises:
         PoolingError: if no genuine or no impostor pair of templates is left.
@@ -77,7 +65,8 @@ def judge_templates(
             f"{manifest.name}: of {len(kept):,} pairs of templates {len(same):,} have an embedding on both sides, "
             f"{int(same.sum()):,} of them genuine: genuine and impostor pairs are needed"
         )
-    table, notes = Rows(TEMPLATES), _say_left_out(len(lists.images.key) - len(rows), int((~kept).sum()))
+    table: list[dict[str, Any]] = []
+    notes = _say_left_out(len(lists.images.key) - len(rows), int((~kept).sum()))
     counts = {"genuine": int(same.sum()), "impostors": int((~same).sum())}
     vectors = embeddings[rows]
     for method, weights in _weigh(qualities, rows, template, notes):
@@ -85,8 +74,8 @@ def judge_templates(
         for far, tar in measure_tar(pooled.similarities(a, b), same).items():
             few = far * counts["impostors"] < options.fewest_impostors
             status = "too_few_impostors" if few else "ok"
-            table.rows.append({"method": method, "far": far, "tar": tar, **counts, "status": status})
-    return Pooled(table=table.to_arrow(), notes=tuple(notes))
+            table.append({"method": method, "far": far, "tar": tar, **counts, "status": status})
+    return TEMPLATES.to_arrow(table), notes
 
 
 def _say_left_out(images: int, pairs: int) -> list[str]:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.evaluation.asked import EvaluationError
 from pipeline.evaluation.images import read_measure
 from pipeline.evaluation.plan import QUALITY
+from pipeline.evaluation.request import EvaluationError
+from pipeline.evaluation.score_lists import match_scores, read_scores
 from training.evaluation.methods.baselines import MEASURES, random_quality
-from training.evaluation.methods.command_line import MethodKind
-from training.evaluation.methods.score_lists import match_scores, read_scores
+from training.evaluation.methods.kinds import MethodKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from pipeline.config.job import Job
     from pipeline.evaluation.images import BenchmarkImages
+    from pipeline.evaluation.methods import Method
     from pipeline.evaluation.plan import Plan, PlannedBenchmark
-    from training.evaluation.methods.command_line import Method
-    from training.evaluation.methods.score_lists import ScoreList
+    from pipeline.evaluation.score_lists import ScoreList
 
 
 def read_lists(plan: Plan) -> dict[str, ScoreList]:

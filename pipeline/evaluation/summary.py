@@ -20,10 +20,10 @@ _USUAL = 1e-3
 def print_outcome(plan: Plan) -> None:
     """Show the areas at one false match rate, what is missing, and where the rest lies."""
     console = make_console()
-    protocol = plan.asked.protocols[0]
+    protocol = plan.request.protocols[0]
     rows = [r for r in pq.read_table(plan.folder / "metrics.parquet").to_pylist() if r["protocol"] == protocol]
-    told = {row["fmr"] for row in rows if row["status"] == "ok"}
-    fmr = _USUAL if _USUAL in told else max(told or plan.asked.fmrs)
+    known = {row["fmr"] for row in rows if row["status"] == "ok"}
+    fmr = _USUAL if _USUAL in known else max(known or plan.request.fmrs)
     table = Table(
         "benchmark", "recogniser", "method", "pAUC", "AUC", "", title=f"FMR {fmr:g}, {protocol}: smaller is better"
     )

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import simplejpeg
 
 from data_manifests.tables.stages import CLASSES, IDENTITIES, STATUS_TEXT, Status
-from labelers.faces import SIDE, DecodeError, decode
+from labelers.faces import DecodeError
 from pipeline.label_report.labels_table import LabelTable, take_rows
-from pipeline.label_report.scores import SCORES, SHOWN
-from training.pages.pictures import JPEG_QUALITY, Picture, shrink, to_uri
+from pipeline.label_report.scores import ABSOLUTE_YAW, SCORES, SHOWN
+from pipeline.pages.pictures import Picture, embed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,14 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FAIR = 6_000
-"""Bytes up to which a stored JPEG goes into the page as it is."""
-
 _LONGEST = 160
 """Letters of a path or a name that are shown."""
-
-_PRIVATE = (b"Exif\x00", b"http://ns.adobe.com/", b"Photoshop")
-"""What a JPEG may carry beside its picture; one that does is encoded anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +40,14 @@ class FaceBook:
     pictures: Mapping[int, Picture]
     values: Mapping[int, Mapping[str, Any]]
 
-    def show(self, rows: Iterable[int], score: str = "quality") -> tuple[Picture, ...]:
+    def show_all(self, rows: Iterable[int], score: str = "quality") -> list[Picture]:
         """The pictures of some rows, each with one of its scores below it."""
-        return tuple(self._caption(int(row), score) for row in rows)
+        return [self.show(int(row), score) for row in rows]
 
-    def _caption(self, row: int, score: str) -> Picture:
-        """One picture with its score."""
+    def show(self, row: int, score: str) -> Picture:
+        """One picture with a score below it."""
         value = self.values[row].get(SCORES[score].source)
-        caption = "" if value is None else SCORES[score].show(abs(value) if score == "abs_yaw_deg" else value)
+        caption = "" if value is None else SCORES[score].show(abs(value) if score == ABSOLUTE_YAW else value)
         return replace(self.pictures[row], caption=caption)
 
 
@@ -97,14 +90,7 @@ def _embed(encoded: bytes | Status, *, small: bool) -> tuple[str, str]:
     if isinstance(encoded, Status):
         return "", STATUS_TEXT[encoded]
     try:
-        if small:
-            return shrink(encoded), ""
-        image = decode(encoded)
-        if image.shape != (SIDE, SIDE, 3):
-            return shrink(encoded, SIDE), ""
-        if len(encoded) <= FAIR and simplejpeg.is_jpeg(encoded) and not any(mark in encoded for mark in _PRIVATE):
-            return to_uri(encoded), ""
-        return to_uri(simplejpeg.encode_jpeg(image, quality=JPEG_QUALITY, colorspace="RGB")), ""
+        return embed(encoded, small=small), ""
     except DecodeError:
         return "", STATUS_TEXT[Status.DECODE_ERROR]
 

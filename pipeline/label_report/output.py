@@ -1,4 +1,4 @@
-"""Writes a page, in a folder that is whole or absent, and points `current` at it.
+"""What decides a page, and writing it, in a folder that is whole or absent, and points `current` at it.
 
 <workspace>/<data set>/report/<fingerprint>/index.html
 <workspace>/<data set>/report/current                       the page of the labels last asked for
@@ -7,25 +7,65 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
+from functools import lru_cache
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from data_manifests.storage.atomic import write_atomically
-from pipeline.label_report.command import Command
-from pipeline.label_report.spec import page_file
+from pipeline.label_report.command import Command, find_command
 from pipeline.logs import wants_trace
+from pipeline.storage.fingerprint import DIGITS, StageSpec
 from pipeline.storage.receipts import write_receipt
-from pipeline.storage.store import CURRENT
+from pipeline.storage.store import CURRENT, PAGE
 from pipeline.terminal import make_console
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.config.job import Job
-    from pipeline.storage.fingerprint import StageSpec
+    from pipeline.storage.store import Store
 
 logger = logging.getLogger(__name__)
+
+STAGE = "report"
+"""Its folder in the workspace."""
+
+_CODE = ("pipeline.label_report", "pipeline.pages")
+_SUFFIXES = (".py", ".j2", ".css", ".js")
+
+
+def report_spec(job: Job) -> StageSpec:
+    """The page of a job's labels, as a stage.
+
+    Call it where the command line is known: the settings that were given there are part of the page's command.
+    """
+    command = find_command(job)
+    return StageSpec(
+        name=STAGE,
+        version=1,
+        data=job.stages["labels"].data,
+        parameters={"code": code_hash(), "command": command.text, "bare": dict(command.bare)},
+        upstream=(job.stages["labels"],),
+    )
+
+
+@lru_cache(maxsize=1)
+def code_hash() -> str:
+    """Twelve digits of the SHA-256 of all files that draw a page: a change of any makes pages stale."""
+    total = hashlib.sha256()
+    for package in _CODE:
+        folder = files(package)
+        for name in sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(_SUFFIXES)):
+            total.update(f"{package}/{name}\n".encode() + folder.joinpath(name).read_bytes())
+    return total.hexdigest()[:DIGITS]
+
+
+def page_file(store: Store, spec: StageSpec) -> Path:
+    """Where the page lies, or will lie."""
+    return store.folder(spec) / PAGE
 
 
 def draw_page(job: Job, spec: StageSpec) -> None:

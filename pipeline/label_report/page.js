@@ -1,27 +1,9 @@
-// The page of a label set: which faces are shown, and thresholds that can be moved.
+// The page of a label set: thresholds that can be moved.
 (() => {
   "use strict";
   const data = JSON.parse(document.getElementById("data").textContent);
   const every = (selector, root = document) => [...root.querySelectorAll(selector)];
   const show = (elements, wanted) => { for (const each of elements) each.hidden = !wanted; };
-
-  // Which faces are shown.
-  const controls = document.getElementById("controls");
-  const parts = every("[data-part]");
-  const filter = () => {
-    const selects = every("select", controls);
-    const differs = (part) => (select) =>
-      select.value && select.name in part.dataset && part.dataset[select.name] !== select.value;
-    for (const part of parts) part.hidden = selects.some(differs(part));
-  };
-  controls.addEventListener("change", filter);
-  addEventListener("hashchange", () => {
-    const target = location.hash && document.querySelector(location.hash);
-    if (!target?.hidden) return;
-    controls.reset();
-    filter();
-    target.scrollIntoView();
-  });
 
   // Thresholds: each has a place among its marks.
   const { thresholds, splits } = data;
@@ -179,7 +161,6 @@
   });
 
   for (const split of Object.values(splits)) split.now = split.counted.map((count) => split.total ? count / split.total : 0);
-  controls.hidden = false;
   show(every(".sliders, [data-script]"), true);
   reset();
 })();

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from pipeline.label_report.content import build_content
+from pipeline.label_report.content import build_content, show_faces
 from pipeline.label_report.faces import read_faces
-from pipeline.label_report.findings import list_findings
 from pipeline.label_report.labels_table import LabelTable
 from pipeline.label_report.survey import survey_labels
-from training.pages.document import LIMIT, render_document
+from pipeline.pages.document import LIMIT, render_document
 
 if TYPE_CHECKING:
     from pipeline.config.job import Job
@@ -31,12 +30,11 @@ def render_labels(job: Job, command: Command) -> str:
     """
     labels = LabelTable(folder=job.store.folder(job.stages["labels"]))
     survey = survey_labels(labels, job.settings.labels)
-    findings = list_findings(job, labels, command)
+    content = build_content(job, labels, survey, command)
     page, size = "", 0
     for small in (False, True):
-        book = read_faces(job, labels, survey.faces, small=small)
-        content = build_content(job, survey, book, command, findings)
-        page = render_document("pipeline.label_report", content)
+        faces = show_faces(read_faces(job, labels, survey.faces, small=small))
+        page = render_document("pipeline.label_report", {**content, **faces})
         size = len(page.encode())
         if size <= LIMIT:
             return page

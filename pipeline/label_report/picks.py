@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.label_report.ranked import Ranked
-    from pipeline.label_report.splits import Split
+    from pipeline.label_report.scores import Split
 
     Rows = NDArray[np.int64]
 

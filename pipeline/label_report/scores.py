@@ -1,10 +1,18 @@
-"""The scores that a page shows, in its words."""
+"""The scores that a page shows, and how thresholds split them into classes."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from data_manifests.tables.stages import LABELS, Factor
+from data_manifests.recipes import Recipe
+from data_manifests.tables.stages import CLASSES, LABELS, Factor
+from pipeline.config.settings import BlurSource, LabelSettings, MissingPose
+from pipeline.label_report.ranked import Rule, Sorted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 ABSOLUTE_YAW = "abs_yaw_deg"
 """The size of the yaw, of which the classes of pose are made."""
@@ -75,3 +83,120 @@ FACTOR_TEXTS = {
     Factor.EXPRESSION: "Whether the face makes an exaggerated expression, such as a laugh or a grimace.",
     Factor.LIGHTING: "Whether the light is extreme: too dark, too bright, or from the side.",
 }
+
+_MARKS = 250
+"""Places of a slider at least; ten times as many at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """A class at one end of a score.
+
+    Attributes:
+        threshold: the setting that bounds it.
+        rule: how its values compare with the threshold.
+    """
+
+    threshold: str
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """The classes of one factor.
+
+    Attributes:
+        factor: which.
+        score: what is cut.
+        worst: the class of index 0.
+        best: the last class, where there are three; of two, the best is the rest.
+        missing: whether images without a score are of the worst class.
+    """
+
+    factor: Factor
+    score: Score
+    worst: Side
+    best: Side | None = None
+    missing: bool = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names, the worst first."""
+        return CLASSES[self.factor]
+
+    @property
+    def thresholds(self) -> tuple[str, ...]:
+        """The settings that cut it, from small to large values."""
+        sides = [self.worst, *filter(None, [self.best])]
+        if self.best is not None and self.worst.rule in {Rule.ABOVE, Rule.FROM}:
+            sides.reverse()
+        return tuple(side.threshold for side in sides)
+
+    @property
+    def along(self) -> tuple[int, ...]:
+        """The classes' indices from small to large values."""
+        places = tuple(range(len(self.classes)))
+        return places if self.worst.rule in {Rule.BELOW, Rule.UP_TO} else places[::-1]
+
+    def side_of(self, threshold: str) -> int:
+        """The index of the class that a threshold bounds from outside."""
+        return 0 if threshold == self.worst.threshold else len(self.classes) - 1
+
+    def describe(self, place: int, values: Mapping[str, float]) -> str:
+        """A class's range in words."""
+        texts = {name: f"{values[name]:g}{self.score.unit}" for name in self.thresholds}
+        if self.best is not None and place == 1:
+            return " to ".join(texts.values())
+        side = self.worst if place == 0 else self.best
+        if side is None:
+            return f"under {texts[self.worst.threshold]}"
+        words = {Rule.BELOW: "under", Rule.UP_TO: "up to", Rule.ABOVE: "over", Rule.FROM: "from"}
+        return f"{words[side.rule]} {texts[side.threshold]}"
+
+
+def build_splits(settings: LabelSettings) -> tuple[Split, ...]:
+    """The splits of all factors, as labelers/levels.py compares (docs/fidelity.md)."""
+    released = settings.recipe is Recipe.RELEASED
+    source = "cpbd" if settings.blur_source is BlurSource.CPBD else "sobel"
+    probabilities = {
+        Factor.OCCLUSION: "p_obstructed",
+        Factor.EXPRESSION: "p_exaggerated",
+        Factor.LIGHTING: "p_extreme_lighting",
+    }
+    splits = {
+        Factor.BLUR: Split(
+            factor=Factor.BLUR,
+            score=SCORES[source],
+            worst=Side(threshold="blur_hazy", rule=Rule.BELOW),
+            best=Side(threshold="blur_clear", rule=Rule.FROM if released else Rule.ABOVE),
+        ),
+        Factor.POSE: Split(
+            factor=Factor.POSE,
+            score=SCORES[ABSOLUTE_YAW],
+            worst=Side(threshold="yaw_profile", rule=Rule.ABOVE),
+            best=Side(threshold="yaw_frontal", rule=Rule.UP_TO if released else Rule.BELOW),
+            missing=settings.missing_pose is MissingPose.PROFILE,
+        ),
+    }
+    for factor, column in probabilities.items():
+        worst = Side(threshold="worse_probability", rule=Rule.FROM)
+        splits[factor] = Split(factor=factor, score=SCORES[column], worst=worst)
+    return tuple(splits[factor] for factor in Factor)
+
+
+def find_axis(score: Score, ranked: Sorted, thresholds: Sequence[float]) -> tuple[float, float]:
+    """The ends of a split score: all of its values and thresholds, from 0, to a round number."""
+    if score.ends is not None:
+        return score.ends
+    top = max([ranked.quantile(1.0) if ranked.known else 0.0, *thresholds])
+    unit = 5.0 if score.unit == "°" else 0.1
+    return 0.0, round(unit * (math.floor(top / unit + 1e-6) + 1), 6)
+
+
+def list_marks(axis: tuple[float, float], values: Sequence[float]) -> list[float]:
+    """The places of a slider: decimal numbers from end to end, and the given values among them."""
+    low, high = axis
+    digits = math.ceil(math.log10(_MARKS / (high - low)))
+    steps = round((high - low) * 10**digits)
+    grid = [round(low + step / 10**digits, max(digits, 0)) for step in range(steps + 1)]
+    return sorted({*grid, *values})

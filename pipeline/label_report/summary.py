@@ -95,7 +95,7 @@ def advise_blur(labels: pl.LazyFrame, settings: LabelSettings, command: Command)
     shares = [float((sobel < np.float32(edge)).mean()) for edge in (0.35, 0.7)]
     reason = "the shares of sobel under 0.35 and 0.7"
     if min(shares[0], shares[1] - shares[0], 1 - shares[1]) < RARE:
-        shares, reason = [1 / 3, 2 / 3], "terciles of cpbd, since sobel has a class that is nearly empty too"
+        shares, reason = [1 / 3, 2 / 3], "the terciles of cpbd, because sobel too leaves a class nearly empty"
     low, high = (round(float(q), 3) for q in np.quantile(cpbd, shares))
     if not low < high:
         high = round(low + 0.001, 3)

@@ -9,17 +9,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_manifests.tables.stages import STATUS_TEXT, Factor, Status
-from pipeline.label_report.cost import ClassCost, Combination, correlate, list_combinations, list_costs
+from pipeline.label_report.cost import correlate, measure_costs
 from pipeline.label_report.labels_table import NO_CLASS
 from pipeline.label_report.picks import A_ROW, STRIP, Kind, draw, pick_class, pick_pool
-from pipeline.label_report.plots import draw_small, draw_wide
 from pipeline.label_report.ranked import Ranked, Sorted
-from pipeline.label_report.scores import ABSOLUTE_YAW, SCORES, SHOWN, Score
-from pipeline.label_report.splits import Side, Split, build_splits, find_axis, list_marks
+from pipeline.label_report.scores import (
+    ABSOLUTE_YAW,
+    SCORES,
+    SHOWN,
+    Score,
+    Side,
+    Split,
+    build_splits,
+    find_axis,
+    list_marks,
+)
+from pipeline.pages.figures import Distribution, draw_histogram, draw_wide_histogram
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    import polars as pl
     from numpy.typing import NDArray
 
     from pipeline.config.settings import LabelSettings
@@ -29,18 +39,38 @@ if TYPE_CHECKING:
 
 _BARS = 50
 _LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-"""Shares of the images for which the quality is told."""
+"""Fractions of the images for which the quality is shown."""
 _OUTER = 0.001
-"""Share of the values at each end that stand in the outer bar, where a score has no ends of its own."""
+"""Fraction of the values at each end that stand in the outer bar, where a score has no ends of its own."""
+_LOOKS = {2: ("worst", "best"), 3: ("worst", "middle", "best")}
+"""How classes are drawn, by their number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Distribution:
-    """A score: its picture, and its range in words."""
+class ClassSurvey:
+    """One class of a factor.
 
-    score: Score
-    figure: str
-    text: str
+    Attributes:
+        index: 0 for the worst.
+        look: worst, middle or best.
+        name: its name.
+        range: of its score, in words.
+        images: how many.
+        share: of the images that have a class.
+        zone: where its scores begin and end, as fractions of the axis.
+        pool: row and score of those faces along the score that are in it.
+        gallery: how faces were chosen -> rows.
+    """
+
+    index: int
+    look: str
+    name: str
+    range: str
+    images: int
+    share: float
+    zone: tuple[float, float]
+    pool: tuple[tuple[int, float], ...]
+    gallery: Mapping[Kind, Rows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +78,13 @@ class FactorSurvey:
     """One factor.
 
     Attributes:
-        split: how its score is cut.
-        axis: the ends of picture and sliders.
-        figure: the score's bars.
-        marks: threshold -> the places of its slider.
+        split: how its score is split.
+        axis: the ends of figure and sliders.
+        figure: the score's histogram.
+        marks: threshold -> the positions of its slider.
         counts: threshold -> images of the class that it bounds, for every mark.
-        classes: images of each class, as the labels have them.
+        classes: the worst first.
         unknown: images without a class.
-        pool: faces along the score.
-        gallery: for each class, faces by how they were chosen.
     """
 
     split: Split
@@ -64,10 +92,18 @@ class FactorSurvey:
     figure: str
     marks: Mapping[str, Sequence[float]]
     counts: Mapping[str, Sequence[int]]
-    classes: tuple[int, ...]
+    classes: tuple[ClassSurvey, ...]
     unknown: int
-    pool: Rows
-    gallery: tuple[Mapping[Kind, Rows], ...]
+
+    @property
+    def name(self) -> str:
+        """The factor's name."""
+        return self.split.factor.value
+
+    @property
+    def along(self) -> tuple[ClassSurvey, ...]:
+        """The classes from small to large scores."""
+        return tuple(self.classes[index] for index in self.split.along)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,14 +130,14 @@ class Survey:
         status: status -> images, the most frequent first.
         scored: images with a quality.
         distributions: of all scores.
-        quality: its picture, wide; nothing where no image has one.
-        levels: share of the images that have a quality -> the highest of theirs.
+        quality: its wide histogram; nothing where no image has one.
+        levels: fraction of the images that have a quality -> the highest of theirs.
         factors: in the order of the labels.
         strip: faces from worst to best quality.
         least: faces of the least quality.
         most: faces of the highest quality.
-        costs: what every class costs.
-        combinations: what damages cost together.
+        costs: the qualities of every class (cost.measure_costs).
+        combinations: the qualities of damages together.
         correlated: the scores whose correlations stand in the next.
         correlations: of every two scores.
         failures: causes of nulls, the most frequent first.
@@ -118,18 +154,18 @@ class Survey:
     strip: Rows
     least: Rows
     most: Rows
-    costs: tuple[ClassCost, ...]
-    combinations: tuple[Combination, ...]
+    costs: pl.DataFrame
+    combinations: pl.DataFrame
     correlated: tuple[Score, ...]
-    correlations: tuple[tuple[float | None, ...], ...]
+    correlations: Sequence[Sequence[float | None]]
     failures: tuple[Failure, ...]
 
     @property
     def faces(self) -> Rows:
         """The rows of all faces that are shown."""
         shown = [self.strip, self.least, self.most, *(failure.rows for failure in self.failures)]
-        for factor in self.factors:
-            shown += [factor.pool, *(rows for kinds in factor.gallery for rows in kinds.values())]
+        for each in (each for factor in self.factors for each in factor.classes):
+            shown += [np.array([row for row, _ in each.pool], np.int64), *each.gallery.values()]
         return np.unique(np.concatenate(shown))
 
 
@@ -142,7 +178,6 @@ def survey_labels(labels: LabelTable, settings: LabelSettings) -> Survey:
     """
     splits = {split.score.column: split for split in build_splits(settings)}
     values = settings.model_dump()
-    codes = {factor: labels.codes(factor) for factor in Factor}
     quality = Ranked.rank(labels.values("quality"))
     distributions, factors = [], {}
     for column, found in _sort_ahead(labels, quality, splits):
@@ -150,7 +185,8 @@ def survey_labels(labels: LabelTable, settings: LabelSettings) -> Survey:
         if SCORES[column] in SHOWN:
             distributions.append(_describe(SCORES[column], found, _list_edges(column, splits, values)))
         if split is not None and isinstance(found, Ranked):
-            factors[split.factor] = _survey_factor(split, found, codes[split.factor], values)
+            factors[split.factor] = _survey_factor(split, found, labels.codes(split.factor), values)
+    costs, combinations = measure_costs(labels)
     correlated, correlations = correlate(labels)
     return Survey(
         images=labels.rows,
@@ -159,15 +195,15 @@ def survey_labels(labels: LabelTable, settings: LabelSettings) -> Survey:
         scored=quality.known,
         distributions=tuple(distributions),
         quality=_draw(SCORES["quality"], quality, (0.0, 1.0)) if quality.known else "",
-        levels={share: quality.quantile(share) for share in _LEVELS} if quality.known else {},
+        levels={fraction: quality.quantile(fraction) for fraction in _LEVELS} if quality.known else {},
         factors=tuple(factors[factor] for factor in Factor),
         strip=quality.spread(STRIP),
         least=quality.ranks[:A_ROW],
         most=quality.ranks[::-1][:A_ROW],
-        costs=tuple(list_costs(codes, quality.values)),
-        combinations=tuple(list_combinations(codes, quality.values)),
+        costs=costs,
+        combinations=combinations,
         correlated=correlated,
-        correlations=tuple(map(tuple, correlations)),
+        correlations=correlations,
         failures=tuple(_list_failures(labels)),
     )
 
@@ -195,22 +231,38 @@ def _survey_factor(split: Split, ranked: Ranked, codes: NDArray[np.int8], values
     axis = find_axis(split.score, ranked, [values[name] for name in split.thresholds])
     marks = {name: list_marks(axis, [values[name]]) for name in split.thresholds}
     sides = [split.worst, *filter(None, [split.best])]
+    edges = [axis[0], *(values[name] for name in split.thresholds), axis[1]]
+    ends = [(edge - axis[0]) / (axis[1] - axis[0]) for edge in edges]
+    pool = pick_pool(ranked, axis)
+    images = np.bincount(codes + 1, minlength=len(split.classes) + 1)  # the first are those without a class
+    classes = tuple(
+        ClassSurvey(
+            index=index,
+            look=_LOOKS[len(split.classes)][index],
+            name=name,
+            range=split.describe(index, values),
+            images=int(images[index + 1]),
+            share=images[index + 1] / max(1, images[1:].sum()),
+            zone=(ends[split.along.index(index)], ends[split.along.index(index) + 1]),
+            pool=tuple((row, float(ranked.values[row])) for row in pool[codes[pool] == index].tolist()),
+            gallery=pick_class(split, index, ranked, codes, values),
+        )
+        for index, name in enumerate(split.classes)
+    )
     return FactorSurvey(
         split=split,
         axis=axis,
         figure=_draw(split.score, ranked, axis),
         marks=marks,
         counts={side.threshold: _count(side, split, ranked, marks[side.threshold]) for side in sides},
-        classes=tuple(int((codes == place).sum()) for place in range(len(split.classes))),
-        unknown=int((codes == NO_CLASS).sum()),
-        pool=pick_pool(ranked, axis),
-        gallery=tuple(pick_class(split, place, ranked, codes, values) for place in range(len(split.classes))),
+        classes=classes,
+        unknown=int(images[NO_CLASS + 1]),
     )
 
 
 def _draw(score: Score, ranked: Ranked, axis: tuple[float, float]) -> str:
-    """The wide picture of a score."""
-    return draw_wide(ranked.bars(*axis, _BARS), axis, f"wide-{score.column}", logarithmic=score.logarithmic)
+    """The wide histogram of a score."""
+    return draw_wide_histogram(ranked.bars(*axis, _BARS), axis, f"wide-{score.column}", logarithmic=score.logarithmic)
 
 
 def _count(side: Side, split: Split, ranked: Ranked, marks: Sequence[float]) -> list[int]:
@@ -230,19 +282,19 @@ def _list_edges(column: str, splits: Mapping[str, Split], values: Mapping[str, f
 
 
 def _describe(score: Score, found: Sorted, edges: Sequence[float]) -> Distribution:
-    """The picture of a score, and its range in words."""
+    """The histogram of a score, and its range in words."""
     missing = found.images - found.known
     gap = f"none for {missing:,} images" if missing else ""
     if not found.known:
-        return Distribution(score=score, figure="", text=gap or "no images")
-    low, median, high = (score.show(found.quantile(share)) for share in (0.0, 0.5, 1.0))
-    text = f"{low} to {high}, median {median}" + (f"; {gap}" if gap else "")
+        return Distribution(title=score.title, figure="", text=gap or "no images")
+    low, median, high = (score.show(found.quantile(fraction)) for fraction in (0.0, 0.5, 1.0))
+    notes = [f"{low} to {high}, median {median}", gap, "logarithmic" if score.logarithmic else ""]
     axis = score.ends or (found.quantile(_OUTER), found.quantile(1 - _OUTER))
     if axis[0] >= axis[1]:
         axis = axis[0] - 0.5, axis[0] + 0.5
     bars = found.bars(*axis, _BARS)
-    figure = draw_small(bars, axis, f"small-{score.column}", logarithmic=score.logarithmic, edges=edges)
-    return Distribution(score=score, figure=figure, text=text)
+    figure = draw_histogram(bars, axis, f"small-{score.column}", logarithmic=score.logarithmic, edges=edges)
+    return Distribution(title=score.title, figure=figure, text="; ".join(filter(None, notes)))
 
 
 def _list_failures(labels: LabelTable) -> Iterator[Failure]:

@@ -1,4 +1,4 @@
-"""The rows of CLIB-FIQA's Table 4 and the sweep of its Figure 4: trained, then judged side by side."""
+"""The rows of CLIB-FIQA's Table 4 and the sweep of its Figure 4: trained, then evaluated side by side."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class TrainRow(TrainQuality):
 
 
 class Ablation(luigi.Task):
-    """Trains the rows of CLIB-FIQA's Table 4, and one model for every beta of Figure 4, and judges them together.
+    """Trains the rows of CLIB-FIQA's Table 4, and one model for every beta of Figure 4, and evaluates them together.
 
     `luigi --module pipeline Ablation --dataset casia_webface --benchmarks xqlfw --betas 8,16,25,32 --device cuda`
 
@@ -77,11 +77,19 @@ class Ablation(luigi.Task):
     """
 
     dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
-    benchmarks = luigi.Parameter(description="what judges: names of manifests, or paths of TOML files, by commas")
-    rows = luigi.Parameter(default=",".join(ROWS), description="rows of Table 4 by commas; none: the betas alone")
-    betas = luigi.Parameter(default="", description="also one model for every one of these betas, by commas (Figure 4)")
+    benchmarks = luigi.Parameter(
+        description="benchmarks: names of manifests, or paths of TOML files, separated by commas"
+    )
+    rows = luigi.Parameter(
+        default=",".join(ROWS), description="rows of Table 4, separated by commas; none: the betas alone"
+    )
+    betas = luigi.Parameter(
+        default="", description="also one model for each of these betas, separated by commas (Figure 4)"
+    )
     baselines = luigi.Parameter(default="norm,random", description="further methods, as EvaluateQuality takes them")
-    recognition = luigi.Parameter(default="", description="recognisers of models.toml, by commas; empty: the setting")
+    recognition = luigi.Parameter(
+        default="", description="recognition networks of models.toml, separated by commas; empty: that of luigi.cfg"
+    )
     limit = IntParameter(default=0, description="train on the labels of the first N images only")
     workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
     recipe = ChoiceParameter(choices=["paper", "released"], default="paper", description="whose rules")
@@ -116,7 +124,7 @@ class Ablation(luigi.Task):
         return rows
 
     def evaluation(self) -> EvaluateQuality:
-        """What judges the rows, once they are trained."""
+        """The evaluation of the rows, once they are trained."""
         models = [f"{row}=model:{task.folder}" for row, task in self.trainings().items()]
         return EvaluateQuality(
             benchmarks=self.benchmarks,
@@ -126,11 +134,11 @@ class Ablation(luigi.Task):
         )
 
     def complete(self) -> bool:
-        """Whether all rows are trained and judged."""
+        """Whether all rows are trained and evaluated."""
         return all(task.complete() for task in self.requires()) and self.evaluation().complete()
 
     def run(self) -> Iterator[EvaluateQuality]:
-        """Judge the rows."""
+        """Evaluate the rows."""
         yield self.evaluation()
 
 

@@ -14,7 +14,7 @@ from pipeline.stages.labels import anchor_limits, make_labels
 from pipeline.storage.receipts import write_receipt
 from pipeline.storage.store import read_columns
 from pipeline.tasks.measures import PIXEL_TASKS, Index
-from pipeline.tasks.stage import Stage, tell
+from pipeline.tasks.stage import Stage, progress_callback
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,7 +48,7 @@ class Centres(_OneTable):
         head = self.job.settings.head
         if self.job.settings.centres is CentresKind.HEAD and head is not None:
             return head_table(head, self.store, embeddings)
-        return sum_centres(self.store, index, embeddings, tell(self))
+        return sum_centres(self.store, index, embeddings, progress_callback(self))
 
 
 class Anchors(Stage):
@@ -100,7 +100,7 @@ class Labels(Stage):
         limits = anchor_limits(row, settings)
         shards = self.store.shard_count(stages["index"]) or 1
         missing = sorted(set(range(shards)) - self.store.present_shards(self.spec))
-        advance = tell(self)
+        advance = progress_callback(self)
         rows = 0
         for shard in missing:
             index = read_columns(self.store.folder(stages["index"]), shard, ["key", "identity"])

@@ -1,4 +1,4 @@
-"""Judging qualities by recognition errors: the stages that a benchmark needs, then the evaluation itself."""
+"""Evaluating qualities by recognition errors: the stages that a benchmark needs, then the evaluation itself."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from pipeline.tasks.measures import PIXEL_TASKS, Index, Measure
 from pipeline.tasks.stage import Stage, luigi_processes
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.asked import Asked
     from pipeline.evaluation.opener import QualityOpener
     from pipeline.evaluation.plan import Plan, PlannedBenchmark
+    from pipeline.evaluation.request import EvaluationRequest
 
 logger = logging.getLogger(__name__)
 
@@ -69,20 +69,24 @@ class Quality(Measure):
 
 
 class EvaluateQuality(luigi.Task):
-    """Judges qualities on benchmarks: curves, areas, intervals and tests, as tables, Markdown and one page.
+    """Evaluates qualities on benchmarks: curves, areas, intervals and tests, as tables, Markdown and one page.
 
     `luigi --module pipeline EvaluateQuality --benchmarks lfw,cplfw --recognition fr_feature --methods model:RUN,norm`
     """
 
-    benchmarks = luigi.Parameter(default="", description="names of manifests, or paths of TOML files, by commas")
-    recognition = luigi.Parameter(default="", description="recognisers of models.toml, by commas; empty: the setting")
+    benchmarks = luigi.Parameter(
+        default="", description="names of manifests, or paths of TOML files, separated by commas"
+    )
+    recognition = luigi.Parameter(
+        default="", description="recognition networks of models.toml, separated by commas; empty: that of luigi.cfg"
+    )
     methods = luigi.Parameter(
         default="norm,cpbd,sobel,random",
-        description="by commas: model:RUN_OR_FILE, onnx:FILE, table:FILE, norm, cpbd, sobel, certainty_ratio, random; "
-        "NAME= before one names it",
+        description="separated by commas: model:RUN_OR_FILE, onnx:FILE, table:FILE, norm, cpbd, sobel, certainty_ratio,"
+        " random; NAME= before a method gives it another name",
     )
-    protocols = luigi.Parameter(default="fixed", description="fixed, cr_fiqa, or both by a comma")
-    fmrs = luigi.Parameter(default="0.01,0.001,0.0001", description="false match rates, by commas")
+    protocols = luigi.Parameter(default="fixed", description="fixed, cr_fiqa, or both separated by a comma")
+    fmrs = luigi.Parameter(default="0.01,0.001,0.0001", description="false match rates, separated by commas")
     replicates = IntParameter(default=1000, description="bootstrap draws; 0: no intervals")
     no_correlate = BoolParameter(description="do not compare qualities with blur, pose and factors")
     limit = IntParameter(default=0, description="the first N images of every benchmark only")
@@ -102,21 +106,21 @@ class EvaluateQuality(luigi.Task):
 
         set_up_logs()
         with one_message():
-            plan = make_plan(self._ask())
+            plan = make_plan(self._read_request())
         for name, what in plan.missing.items():
             logger.warning("%s is left out: %s", name, what)
         return plan
 
-    def _ask(self) -> Asked:
+    def _read_request(self) -> EvaluationRequest:
         """The parameters, read."""
-        from pipeline.evaluation import asked  # noqa: PLC0415
+        from pipeline.evaluation import request  # noqa: PLC0415
 
-        return asked.Asked(
-            benchmarks=asked.split(self.benchmarks),
-            recognisers=asked.split(self.recognition),
+        return request.EvaluationRequest(
+            benchmarks=request.split(self.benchmarks),
+            recognisers=request.split(self.recognition),
             methods=self.methods,
-            protocols=asked.read_protocols(self.protocols),
-            fmrs=asked.read_rates(self.fmrs),
+            protocols=request.read_protocols(self.protocols),
+            fmrs=request.read_rates(self.fmrs),
             replicates=self.replicates,
             correlate=not self.no_correlate,
             limit=self.limit,
@@ -162,7 +166,7 @@ class EvaluateQuality(luigi.Task):
         return made + [Quality.by(networks[name], job, processes) for name, job in benchmark.scorings.items()]
 
     def run(self) -> None:
-        """Judge, write, point `current` at the result, and say what came out."""
+        """Evaluate, write, point `current` at the result, and say what came out."""
         from pipeline.evaluation.summary import print_outcome  # noqa: PLC0415
 
         if multiprocessing.parent_process() is not None:
@@ -179,18 +183,19 @@ class EvaluateQuality(luigi.Task):
         print_outcome(self.plan)
 
     def _evaluate(self) -> None:
-        """Judge and write."""
+        """Evaluate and write."""
         from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
-        from pipeline.evaluation.judging import evaluate  # noqa: PLC0415
-        from pipeline.evaluation.output import write_outcome, write_receipt  # noqa: PLC0415
+        from pipeline.evaluation.evaluate import evaluate  # noqa: PLC0415
+        from pipeline.evaluation.output import write_outcome  # noqa: PLC0415
+        from pipeline.storage.receipts import write_receipt  # noqa: PLC0415
 
         started = time.monotonic()
         self.plan.store.remember(self.plan.spec)
         with threadpool_limits(luigi_processes()):
             outcome = evaluate(self.plan, self.set_status_message)
-        judged = time.monotonic()
+        evaluated = time.monotonic()
         write_outcome(self.plan, outcome)
         ended = time.monotonic()
-        seconds = {"judge_seconds": judged - started, "write_seconds": ended - judged}
-        write_receipt(self.plan, seconds, ended - started)
+        seconds = {"judge_seconds": evaluated - started, "write_seconds": ended - evaluated}
+        write_receipt(self.plan.store, self.plan.spec, seconds, ended - started, luigi_processes())

@@ -14,8 +14,7 @@ from pipeline.config.settings import dataset as dataset_section
 from pipeline.config.settings import report
 from pipeline.execution.local import check_locks
 from pipeline.label_report.command import find_command
-from pipeline.label_report.output import draw_page
-from pipeline.label_report.spec import report_spec
+from pipeline.label_report.output import draw_page, report_spec
 from pipeline.logs import one_message, set_up_logs
 from pipeline.storage.store import CURRENT
 from pipeline.tasks.derived import Anchors, Labels
@@ -124,13 +123,13 @@ class Goal(luigi.Task):
         """Point `current` at the stages that were asked for, and say what they hold."""
         for spec in self.stages():
             self.job.store.point_current(spec)
-        self.tell()
+        self.print_result()
 
-    def tell_complete(self) -> None:
+    def print_complete(self) -> None:
         """Say that nothing had to be done, and where it lies."""
         sys.stdout.write(f"nothing to do: {self._where()}\n")
 
-    def tell(self) -> None:
+    def print_result(self) -> None:
         """Say which images could not be read, and where the measures lie."""
         from pipeline.label_report.summary import print_unread  # noqa: PLC0415 - Polars is loaded by who needs it
 
@@ -180,11 +179,11 @@ class LabelAll(Goal):
         if self.page is not None:
             draw_page(self.job, self.page)
 
-    def tell(self) -> None:
+    def print_result(self) -> None:
         """Say what the labels hold, and where they lie."""
         from pipeline.label_report.summary import print_summary  # noqa: PLC0415 - Polars is loaded by who needs it
 
         print_summary(self.job, self.command)
 
 
-Goal.event_handler(luigi.Event.DEPENDENCY_PRESENT)(Goal.tell_complete)
+Goal.event_handler(luigi.Event.DEPENDENCY_PRESENT)(Goal.print_complete)

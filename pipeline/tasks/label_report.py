@@ -6,8 +6,7 @@ import multiprocessing
 from typing import TYPE_CHECKING
 
 from pipeline.execution.local import die_with_parent
-from pipeline.label_report.output import make_page, print_place
-from pipeline.label_report.spec import page_file, report_spec
+from pipeline.label_report.output import make_page, page_file, print_place, report_spec
 from pipeline.tasks.derived import Labels
 from pipeline.tasks.goals import Goal
 
@@ -37,7 +36,7 @@ class LabelReport(Goal):
             and super().complete()
         )
 
-    def tell(self) -> None:
+    def print_result(self) -> None:
         """Make the page, and say where it lies."""
         if multiprocessing.parent_process() is not None:
             die_with_parent()

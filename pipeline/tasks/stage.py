@@ -140,7 +140,7 @@ def luigi_processes() -> int:
     return int(os.environ[variable])
 
 
-def tell(task: luigi.Task) -> Callable[[int], None]:
+def progress_callback(task: luigi.Task) -> Callable[[int], None]:
     """A progress callback for work that is not cut into parts."""
     rows = 0
 

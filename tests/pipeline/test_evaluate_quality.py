@@ -26,12 +26,12 @@ from data_manifests.weights.files import find
 from data_manifests.weights.registry import load_registry
 from labelers.faces import decode
 from pipeline.config.job import change_recogniser, resolve
-from pipeline.evaluation.asked import Asked, EvaluationError, read_protocols, read_rates
+from pipeline.evaluation.methods import MethodError
 from pipeline.evaluation.plan import make_plan
+from pipeline.evaluation.request import EvaluationError, EvaluationRequest, read_protocols, read_rates
 from tests.pipeline.conftest import ROOT, Factory
 from training.evaluation.error_reject import Protocol, area, curve
 from training.evaluation.methods.baselines import random_quality
-from training.evaluation.methods.command_line import MethodError
 from training.evaluation.methods.networks import QualityNetworkError
 from training.evaluation.templates import Templates, measure_tar
 from training.evaluation.verification import measure_accuracy
@@ -366,14 +366,14 @@ SCORE = """
 import sys, luigi
 from pathlib import Path
 import pipeline
-from pipeline.evaluation.asked import Asked
+from pipeline.evaluation.request import EvaluationRequest
 from pipeline.evaluation.plan import make_plan
 from pipeline.tasks.evaluation import Quality
 from training.evaluation.pairs.ranked_pairs import Protocol
 
 if __name__ == "__main__":
     toml, network, workspace, processes = sys.argv[1:]
-    plan = make_plan(Asked(benchmarks=(toml,), recognisers=(), methods=f"n=onnx:{network}",
+    plan = make_plan(EvaluationRequest(benchmarks=(toml,), recognisers=(), methods=f"n=onnx:{network}",
         protocols=(Protocol.FIXED,), fmrs=(0.1,), replicates=0, correlate=False, limit=0, workspace=Path(workspace)))
     task = Quality.by(plan.openers["n"], plan.benchmarks[0].scorings["n"], int(processes))
     sys.exit(not luigi.build([task], local_scheduler=True, log_level="WARNING"))
@@ -415,8 +415,8 @@ def test_a_killed_scoring_goes_on_and_gives_the_same_bytes(benchmarks: Benchmark
 # --- what cannot be -------------------------------------------------------------------------------------------------
 
 
-def ask(benchmarks: Benchmarks, workspace: Path, *names: str, methods: str = "norm") -> Asked:
-    return Asked(
+def ask(benchmarks: Benchmarks, workspace: Path, *names: str, methods: str = "norm") -> EvaluationRequest:
+    return EvaluationRequest(
         benchmarks=tuple(str(benchmarks.folder / f"{name}.toml") for name in names),
         recognisers=(),
         methods=methods,
@@ -524,11 +524,11 @@ def test_another_recogniser_changes_what_rests_on_embeddings_alone(sample_weight
 def test_planning_loads_no_model_library(benchmarks: Benchmarks, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; import pipeline, pipeline.tasks.evaluation\n"
-        "from pipeline.evaluation.asked import Asked; from pipeline.evaluation.plan import make_plan\n"
+        "from pipeline.evaluation.request import EvaluationRequest; from pipeline.evaluation.plan import make_plan\n"
         "from training.evaluation.pairs.ranked_pairs import Protocol\n"
-        f"make_plan(Asked(benchmarks=({str(benchmarks.pairs)!r},), recognisers=(), methods='norm,cpbd,random',\n"
-        "  protocols=(Protocol.FIXED,), fmrs=(0.1,), replicates=0, correlate=True, limit=0,\n"
-        f"  workspace=Path({str(tmp_path)!r})))\n"
+        f"make_plan(EvaluationRequest(benchmarks=({str(benchmarks.pairs)!r},), recognisers=(),\n"
+        "  methods='norm,cpbd,random', protocols=(Protocol.FIXED,), fmrs=(0.1,), replicates=0, correlate=True,\n"
+        f"  limit=0, workspace=Path({str(tmp_path)!r})))\n"
         "print([m for m in ('torch', 'onnxruntime', 'mediapipe', 'scipy', 'matplotlib') if m in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ import pytest
 
 from data_manifests.tables.stages import CLASSES, Factor
 from labelers.levels import binary_level, blur_level, pose_level
-from pipeline.label_report.spec import page_file, report_spec
+from pipeline.label_report.output import page_file, report_spec
 from pipeline.storage.receipts import read_receipts
 from pipeline.storage.store import read_columns
 from tests.pipeline.shown import Shown, current, facts_of, job_of, render

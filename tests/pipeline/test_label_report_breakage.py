@@ -18,10 +18,10 @@ import pytest
 from data_manifests.tables.stages import LABELS, Status
 from labelers.faces import decode
 from pipeline.label_report import page as page_module
-from pipeline.label_report.spec import report_spec
+from pipeline.label_report.output import report_spec
+from pipeline.pages.document import LIMIT
 from pipeline.storage.store import read_columns
 from tests.pipeline.shown import Shown, current, facts_of, job_of, render
-from training.pages.document import LIMIT
 
 if TYPE_CHECKING:
     from pathlib import Path

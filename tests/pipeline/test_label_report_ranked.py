@@ -13,8 +13,7 @@ from data_manifests.tables.stages import CLASSES, Factor
 from labelers.levels import NULL, blur_level, pose_level
 from pipeline.label_report.picks import A_ROW, Kind, draw, pick_class, pick_pool
 from pipeline.label_report.ranked import Ranked, Rule, Sorted
-from pipeline.label_report.scores import SCORES
-from pipeline.label_report.splits import build_splits, find_axis, list_marks
+from pipeline.label_report.scores import SCORES, build_splits, find_axis, list_marks
 from tests.pipeline.test_report import SETTINGS
 
 VALUES = arrays(

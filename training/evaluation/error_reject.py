@@ -139,7 +139,7 @@ def area(
         fnmr: false non-match rates [K].
         upto: the limit, with a slack of 1e-9; 0.3 for the partial area (pAUC), 0.95 for the whole one (AUC).
         rule: an AreaRule value.
-        normalised: divide by FNMR(0) · upto, so that a quality that tells nothing has 1; NaN where FNMR(0) is 0.
+        normalised: divide by FNMR(0) · upto, so that rejecting pairs at random gives about 1; NaN where FNMR(0) is 0.
 
     Raises:
         ValueError: not a curve, or it ends before the limit.

@@ -1,8 +1,8 @@
-"""Judges qualities by the errors of recognisers: arrays in, tables out."""
+"""Evaluates qualities by the errors of recognisers: arrays in, tables out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from data_manifests.tables.evaluation import COMPARISONS, CORRELATIONS, CURVES, METRICS, QUALITIES
 from training.evaluation.error_reject import AreaRule, Protocol, area, fixed_curves, fnmr_at
-from training.evaluation.methods.command_line import FLOOR
+from training.evaluation.methods.kinds import FLOOR
 from training.evaluation.statistics import LIMITS, Draws, resample_areas
 
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from data_manifests.tables.stages import Table
-    from training.evaluation.compared import Compared
+    from training.evaluation.comparison import ComparisonScores
     from training.evaluation.pairs.ranked_pairs import Curve
     from training.evaluation.statistics import ResampledAreas
 
@@ -36,7 +35,7 @@ _FEWEST_IMAGES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How qualities are judged.
+    """How qualities are evaluated.
 
     Attributes:
         fmrs: false match rates.
@@ -53,56 +52,45 @@ class Options:
     fewest_impostors: int = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Rows of one table, before they are Arrow."""
-
-    table: Table
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def to_arrow(self) -> pa.Table:
-        """As the table's schema says."""
-        return pa.Table.from_pylist(self.rows, schema=self.table.schema())
-
-
-def judge(
-    compared: Compared, qualities: Mapping[str, NDArray[np.floating[Any]]], options: Options
+def evaluate_methods(
+    scores: ComparisonScores, qualities: Mapping[str, NDArray[np.floating[Any]]], options: Options
 ) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """Judge qualities by the errors of one recogniser on one benchmark.
+    """Evaluate qualities by the errors of one recogniser on one benchmark.
 
     Args:
-        compared: the benchmark's pairs.
+        scores: the benchmark's pairs.
         qualities: method -> quality of the benchmark's images [N]; NaN where it gives none, which is rejected first.
         options: how.
 
     Returns:
-        The tables `metrics`, `curves` and `comparisons`, with benchmark and recogniser still null. The floor is judged
-        beside the methods.
+        The tables `metrics`, `curves` and `comparisons`, with benchmark and recogniser still null. The floor
+        is evaluated beside the methods.
     """
-    tables = Rows(METRICS), Rows(CURVES), Rows(COMPARISONS)
+    metrics: list[dict[str, Any]] = []
+    points: list[dict[str, Any]] = []
+    comparisons: list[dict[str, Any]] = []
     of_images = {name: _fill(quality) for name, quality in qualities.items()}
-    of_pairs = {name: np.minimum(q[compared.a], q[compared.b]) for name, q in of_images.items()}
-    of_pairs[FLOOR] = compared.similarity.astype(np.float64)
+    of_pairs = {name: np.minimum(q[scores.a], q[scores.b]) for name, q in of_images.items()}
+    of_pairs[FLOOR] = scores.similarity.astype(np.float64)
     if Protocol.FIXED in options.protocols:
-        thresholds = [compared.thresholds[fmr] for fmr in options.fmrs]
-        draws = Draws(identities=compared.person, replicates=options.replicates, seed=options.seed)
-        areas = resample_areas(compared.similarity, list(of_pairs.values()), thresholds, LIMITS, draws)
+        thresholds = [scores.thresholds[fmr] for fmr in options.fmrs]
+        draws = Draws(identities=scores.person, replicates=options.replicates, seed=options.seed)
+        areas = resample_areas(scores.similarity, list(of_pairs.values()), thresholds, LIMITS, draws)
         for place, (name, quality) in enumerate(of_pairs.items()):
-            curves = fixed_curves(compared.similarity, quality, thresholds)
+            curves = fixed_curves(scores.similarity, quality, thresholds)
             for number, (fmr, curve) in enumerate(zip(options.fmrs, curves, strict=True)):
                 head = {"method": name, "protocol": Protocol.FIXED.value, "fmr": fmr}
-                found = _describe(compared, qualities.get(name), head, curve, options)
-                tables[0].rows.append(found | _intervals(areas, place, number))
-                tables[1].rows.extend(_points(head, GRID, fnmr_at(*curve, GRID)))
-        tables[2].rows.extend(_compare(areas, list(of_pairs), options))
+                found = _describe(scores, qualities.get(name), head, curve, options)
+                metrics.append(found | _intervals(areas, place, number))
+                points.extend(_points(head, GRID, fnmr_at(*curve, GRID)))
+        comparisons = _compare(areas, list(of_pairs), options)
     if Protocol.CR_FIQA in options.protocols:
         for name, quality in of_images.items():
-            for fmr, curve in zip(options.fmrs, compared.cr_fiqa_curves(quality, options.fmrs), strict=True):
+            for fmr, curve in zip(options.fmrs, scores.cr_fiqa_curves(quality, options.fmrs), strict=True):
                 head = {"method": name, "protocol": Protocol.CR_FIQA.value, "fmr": fmr}
-                tables[0].rows.append(_describe(compared, qualities[name], head, curve, options))
-                tables[1].rows.extend(_points(head, *curve))
-    metrics, curve_points, comparisons = (table.to_arrow() for table in tables)
-    return metrics, curve_points, comparisons
+                metrics.append(_describe(scores, qualities[name], head, curve, options))
+                points.extend(_points(head, *curve))
+    return METRICS.to_arrow(metrics), CURVES.to_arrow(points), COMPARISONS.to_arrow(comparisons)
 
 
 def correlate(
@@ -114,15 +102,15 @@ def correlate(
         qualities: method -> [N], NaN where there is none.
         measures: measure -> [N], NaN where there is none.
     """
-    table = Rows(CORRELATIONS)
+    rows = []
     for method, quality in qualities.items():
         for measure, values in measures.items():
             both = np.isfinite(quality) & np.isfinite(values)
             rank = float("nan")
             if both.sum() >= _FEWEST_IMAGES and np.ptp(quality[both]) and np.ptp(values[both]):
                 rank = float(spearmanr(quality[both], values[both]).statistic)
-            table.rows.append({"method": method, "measure": measure, "spearman": rank, "images": int(both.sum())})
-    return table.to_arrow()
+            rows.append({"method": method, "measure": measure, "spearman": rank, "images": int(both.sum())})
+    return CORRELATIONS.to_arrow(rows)
 
 
 def list_qualities(keys: NDArray[np.int32], qualities: Mapping[str, NDArray[np.floating[Any]]]) -> pa.Table:
@@ -146,23 +134,27 @@ def stamp(table: pa.Table, **names: str) -> pa.Table:
 
 
 def _fill(quality: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """An image without a quality is rejected first: a method is not to gain by keeping silent."""
+    """An image without a quality is rejected first: a method must not gain by giving no quality."""
     return np.where(np.isnan(quality), -np.inf, quality).astype(np.float64)
 
 
 def _describe(
-    compared: Compared, quality: NDArray[np.floating[Any]] | None, head: dict[str, Any], curve: Curve, options: Options
+    scores: ComparisonScores,
+    quality: NDArray[np.floating[Any]] | None,
+    head: dict[str, Any],
+    curve: Curve,
+    options: Options,
 ) -> dict[str, Any]:
     """The numbers of one curve, after the columns that say which it is."""
     fmr, fnmr = head["fmr"], float(curve[1][0])
     # The exact curve of the one is a stair; CR-FIQA's script joins its twenty points by lines.
     rule = AreaRule.STEP if head["protocol"] == Protocol.FIXED else AreaRule.TRAPEZOID
-    few = fmr * compared.impostors < options.fewest_impostors
+    few = fmr * scores.impostors < options.fewest_impostors
     found = head | {
-        "threshold": compared.thresholds[fmr],
-        "genuine": len(compared.similarity),
-        "impostors": compared.impostors,
-        "unscored": 0 if quality is None else _unscored(compared, quality),
+        "threshold": scores.thresholds[fmr],
+        "genuine": len(scores.similarity),
+        "impostors": scores.impostors,
+        "unscored": 0 if quality is None else _unscored(scores, quality),
         "fnmr": fnmr,
         "status": "no_errors" if fnmr == 0 else "too_few_impostors" if few else "ok",
     }
@@ -172,9 +164,9 @@ def _describe(
     return found
 
 
-def _unscored(compared: Compared, quality: NDArray[np.floating[Any]]) -> int:
+def _unscored(scores: ComparisonScores, quality: NDArray[np.floating[Any]]) -> int:
     """Images of genuine pairs without a quality."""
-    return int(np.isnan(quality[np.unique(np.concatenate([compared.a, compared.b]))]).sum())
+    return int(np.isnan(quality[np.unique(np.concatenate([scores.a, scores.b]))]).sum())
 
 
 def _intervals(areas: ResampledAreas, method: int, threshold: int) -> dict[str, float]:

@@ -21,15 +21,16 @@ from data_manifests.storage.atomic import sha256_of
 from data_manifests.weights.files import WeightsError
 from labelers.faces import FaceBatch
 from labelers.runtime.device import Device
+from pipeline.evaluation.methods import MethodError, parse_methods
 from pipeline.evaluation.opener import QualityOpener
+from pipeline.evaluation.score_lists import ScoreListError, match_scores, read_scores
 from training.evaluation.evaluate import FLOOR
 from training.evaluation.methods import networks
 from training.evaluation.methods.baselines import random_quality
-from training.evaluation.methods.command_line import FLOOR as FORBIDDEN
-from training.evaluation.methods.command_line import MethodError, MethodKind, parse_methods
+from training.evaluation.methods.kinds import FLOOR as FORBIDDEN
+from training.evaluation.methods.kinds import MethodKind
 from training.evaluation.methods.networks import NetworkKind, QualityNetworkError, find_network
 from training.evaluation.methods.quality_labeler import BATCH, open_labeler
-from training.evaluation.methods.score_lists import ScoreListError, match_scores, read_scores
 from training.quality import scorer
 from training.quality.model_file import save_model
 from training.scoring import onnx_file

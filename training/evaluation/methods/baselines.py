@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.evaluation.methods.command_line import MethodKind
+from training.evaluation.methods.kinds import MethodKind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +34,7 @@ MEASURES: dict[MethodKind, Measure] = {
     MethodKind.NORM: Measure(table="embeddings", column="norm", of_recogniser=True),
     MethodKind.CERTAINTY_RATIO: Measure(table="anchors", column="certainty_ratio", of_recogniser=True),
 }
-"""Where each baseline stands. A recogniser is judged with its own norm and ratio, as the field does."""
+"""Where each baseline stands. The errors of a recogniser go with its own norm and ratio, as the field does."""
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Census:
+class SimilarityCounts:
     """Exact similarities of impostor pairs; pairs that are alike in all three are counted together.
 
     Attributes:
@@ -87,7 +87,7 @@ class Impostors:
                 counts[level] += part
         return counts
 
-    def collect(self, wanted: NDArray[np.bool_]) -> Census:
+    def collect(self, wanted: NDArray[np.bool_]) -> SimilarityCounts:
         """Look up the pairs of some levels and bins, a table [levels, 65,536] of which are wanted.
 
         Memory grows with the number of distinct similarities among them.
@@ -100,7 +100,7 @@ class Impostors:
             if sum(len(part) for part, _ in waiting[1:]) > max(len(waiting[0][0]), 1 << 20):
                 waiting = [_merge(waiting)]
         keys, counts = _merge(waiting)
-        return Census(
+        return SimilarityCounts(
             level=(keys >> 48).astype(np.intp),
             bin=(keys >> 32 & 0xFFFF).astype(np.intp),
             similarity=(keys & 0xFFFFFFFF).astype(np.uint32).view(np.float32),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from training.evaluation.pairs.impostor_threshold import Window
-    from training.evaluation.pairs.impostors import Census, Impostors
+    from training.evaluation.pairs.impostors import Impostors, SimilarityCounts
 
 
 class ProductError(RuntimeError):
@@ -43,27 +43,27 @@ class ThresholdSearch:
                 window = find_window(self.counts[rate], fmr, self._error)
                 windows[rate, fmr] = window
                 wanted[rate:, window.low : window.high + 1] = True
-        census = self._impostors.collect(wanted)
-        self._check_products(census)
+        counted = self._impostors.collect(wanted)
+        self._check_products(counted)
         return [
-            self._choose(census, windows[rate, fmr], rate, genuine[rate]) if (rate, fmr) in windows else np.nan
+            self._choose(counted, windows[rate, fmr], rate, genuine[rate]) if (rate, fmr) in windows else np.nan
             for rate, fmr in asked
         ]
 
-    def _choose(self, census: Census, window: Window, rate: int, genuine: NDArray[np.float32]) -> float:
+    def _choose(self, counted: SimilarityCounts, window: Window, rate: int, genuine: NDArray[np.float32]) -> float:
         """The threshold of one rate."""
-        own = (census.level >= rate) & (census.bin >= window.low) & (census.bin <= window.high)
-        if census.count[own].sum() != self.counts[rate, window.low : window.high + 1].sum():
+        own = (counted.level >= rate) & (counted.bin >= window.low) & (counted.bin <= window.high)
+        if counted.count[own].sum() != self.counts[rate, window.low : window.high + 1].sum():
             raise ProductError(
                 "the same products came out differently when they were computed again: run with one thread"
                 " (OMP_NUM_THREADS=1), or on another device"
             )
-        return choose_threshold(window, census.similarity[own], census.count[own], genuine)
+        return choose_threshold(window, counted.similarity[own], counted.count[own], genuine)
 
-    def _check_products(self, census: Census) -> None:
+    def _check_products(self, counted: SimilarityCounts) -> None:
         """Hold the products that were found against the exact similarities."""
-        low = -1.0 + WIDTH * census.bin
-        off = np.maximum(low - census.similarity, census.similarity - (low + WIDTH)).max(initial=0.0)
+        low = -1.0 + WIDTH * counted.bin
+        off = np.maximum(low - counted.similarity, counted.similarity - (low + WIDTH)).max(initial=0.0)
         if off > self._error:
             raise ProductError(
                 f"float32 products are off by {off:.2g} where at most {self._error:.2g} is possible: something makes"

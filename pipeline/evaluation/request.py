@@ -1,4 +1,4 @@
-"""What an evaluation is asked for, read from the words of the command line and checked."""
+"""The request of an evaluation: the parameters of the command line, read and checked."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class EvaluationError(ValueError):
-    """An evaluation cannot be made as asked; says what to do."""
+    """An evaluation cannot be made as requested; says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What the command asks for.
+class EvaluationRequest:
+    """The parameters of one evaluation.
 
     Attributes:
         benchmarks: names of manifests, or paths of TOML files.
@@ -51,7 +51,9 @@ class Asked:
         if not self.benchmarks:
             raise EvaluationError("no benchmark is named: give --benchmarks with names or paths of manifests")
         if not self.fmrs or not all(math.isfinite(fmr) and 0 < fmr <= 1 for fmr in self.fmrs):
-            raise EvaluationError("--fmrs: give false match rates over 0 and at most 1, parted by commas, such as 0.01")
+            raise EvaluationError(
+                "--fmrs: give false match rates over 0 and at most 1, separated by commas, such as 0.01"
+            )
         if not self.protocols:
             raise EvaluationError(f"--protocols: give one or more of {', '.join(Protocol)}")
         if self.replicates < 0:
@@ -62,7 +64,7 @@ class Asked:
 
 
 def read_protocols(words: str) -> tuple[Protocol, ...]:
-    """Protocols parted by commas.
+    """Protocols separated by commas.
 
     Raises:
         EvaluationError: if there is none of that name.
@@ -74,7 +76,7 @@ def read_protocols(words: str) -> tuple[Protocol, ...]:
 
 
 def read_rates(words: str) -> tuple[float, ...]:
-    """False match rates parted by commas.
+    """False match rates separated by commas.
 
     Raises:
         EvaluationError: if one is no number.
@@ -82,11 +84,11 @@ def read_rates(words: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in split(words))
     except ValueError as error:
-        raise EvaluationError(f"--fmrs: {error}: give numbers parted by commas, such as 0.01,0.001") from None
+        raise EvaluationError(f"--fmrs: {error}: give numbers separated by commas, such as 0.01,0.001") from None
 
 
 def split(words: str) -> tuple[str, ...]:
-    """Words parted by commas."""
+    """Words separated by commas."""
     return tuple(word.strip() for word in words.split(",") if word.strip())
 
 

@@ -2,10 +2,12 @@ import re
 from xml.etree import ElementTree as ET
 
 import numpy as np
+import polars as pl
 import pytest
 
-from training.evaluation.report.plots import assign_styles, draw_curves, draw_distribution
-from training.pages.colours import COLOURS
+from pipeline.evaluation.report.page import draw_distributions
+from pipeline.evaluation.report.plots import assign_styles, draw_curves
+from pipeline.pages.figures import COLOURS
 
 RATES = np.linspace(0, 1, 201)
 
@@ -81,7 +83,8 @@ def test_eighteen_methods_look_different_and_a_method_looks_the_same_among_other
 @pytest.mark.parametrize("quality", [np.zeros(5), np.array([1e-3]), np.array([0.1, 0.2, 1e6]), np.arange(1000) / 7])
 def test_any_scores_have_a_distribution(quality):
     style = assign_styles(["one"])["one"]
-    svg = draw_distribution(quality.astype(np.float32), style, "d")
+    qualities = pl.DataFrame({"method": "one", "quality": quality.astype(np.float32)})
+    svg = next(draw_distributions(qualities, {"one": style}, "d")).figure
     assert style.colour.lower() in svg.lower()
     assert "nan" not in svg.lower()
     ET.fromstring(svg)

@@ -6,13 +6,20 @@ import base64
 from dataclasses import dataclass
 
 import cv2
+import numpy as np
 import simplejpeg
 
-from labelers.faces import decode
+from labelers.faces import SIDE, decode
 
 THUMBNAIL = 84
 """Height and width of a picture that is made small, in pixels."""
 JPEG_QUALITY = 80
+
+FAIR = 6_000
+"""Bytes up to which a stored JPEG goes into the page as it is."""
+
+_METADATA = (b"Exif\x00", b"http://ns.adobe.com/", b"Photoshop")
+"""What a JPEG may carry beside its picture; one that does is encoded anew."""
 
 _SPOKEN = 3
 """Facts that stand in a picture's alternative text; all of them stand in its card."""
@@ -50,21 +57,27 @@ class Picture:
         return ", ".join(f"{name} {value}" for name, value in self.facts[:_SPOKEN])
 
 
-def shrink(encoded: bytes, side: int = THUMBNAIL) -> str:
-    """A stored image as a small JPEG in a data URI.
+def embed(encoded: bytes, *, small: bool) -> str:
+    """A stored image as a JPEG in a data URI: as it is where that is small enough, and without its metadata.
 
     Args:
         encoded: JPEG, PNG, BMP or WebP.
-        side: height and width of the result in pixels.
+        small: make it THUMBNAIL pixels high and wide, and not SIDE.
 
     Raises:
         DecodeError: if it is not an image that decodes.
     """
-    image = cv2.resize(decode(encoded), (side, side), interpolation=cv2.INTER_AREA)
-    return to_uri(simplejpeg.encode_jpeg(image, quality=JPEG_QUALITY, colorspace="RGB"))
+    image = decode(encoded)
+    side = THUMBNAIL if small else SIDE
+    keep = not small and len(encoded) <= FAIR and not any(mark in encoded for mark in _METADATA)
+    if image.shape != (side, side, 3):
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    elif keep and simplejpeg.is_jpeg(encoded):
+        return _to_uri(encoded)
+    return _to_uri(simplejpeg.encode_jpeg(image, quality=JPEG_QUALITY, colorspace="RGB"))
 
 
-def to_uri(jpeg: bytes) -> str:
+def _to_uri(jpeg: bytes) -> str:
     """A JPEG as a data URI."""
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 

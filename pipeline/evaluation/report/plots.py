@@ -1,37 +1,33 @@
-"""The pictures of an evaluation: error-reject curves and distributions of scores, as SVG without any text of a user."""
+"""The curves of an evaluation, as SVG without any text of a user."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from training.evaluation.report.lineup import Kind, kind_of
+from pipeline.evaluation.report.method_order import Kind, kind_of
+from pipeline.pages.figures import COLOURS, GREY, INK, SMALL, format_axes, to_svg
 from training.evaluation.statistics import LIMITS
-from training.pages.axes import SMALL, furnish
-from training.pages.colours import COLOURS, GREY
-from training.pages.svg import INK, to_svg
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
     from training.evaluation.pairs.ranked_pairs import Curve
 
 DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (2, 2), (8, 2, 2, 2), (4, 4), (8, 2, 2, 2, 2, 2))
 
-BINS = 40
 _HALF = len(COLOURS) // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """How the line of a method looks, the same in every picture.
+    """How the line of a method looks, the same in every figure.
 
     Attributes:
         colour: `#rrggbb`.
@@ -45,12 +41,12 @@ class Style:
 
 
 def assign_styles(methods: Iterable[str]) -> dict[str, Style]:
-    """A style for every method, by its place; chance and the bound are grey.
+    """A style for every method, by its position; `random` and `floor` are grey.
 
     The dashes change with every third colour, so that the nearest colours differ in both; eighteen styles differ.
     """
     styles = {}
-    place = 0
+    number = 0
     for method in methods:
         kind = kind_of(method)
         if kind is Kind.RANDOM:
@@ -58,10 +54,10 @@ def assign_styles(methods: Iterable[str]) -> dict[str, Style]:
         elif kind is Kind.FLOOR:
             styles[method] = Style(colour=GREY, dashes=(), width=1.0)
         else:
-            dashes = DASHES[place // _HALF % len(DASHES)]
+            dashes = DASHES[number // _HALF % len(DASHES)]
             width = 2.2 if kind is Kind.METHOD else 1.6
-            styles[method] = Style(colour=COLOURS[place % len(COLOURS)], dashes=dashes, width=width)
-            place += 1
+            styles[method] = Style(colour=COLOURS[number % len(COLOURS)], dashes=dashes, width=width)
+            number += 1
     return styles
 
 
@@ -69,7 +65,7 @@ def draw_curves(curves: Mapping[str, Curve], styles: Mapping[str, Style], leadin
     """Error-reject curves of one benchmark, recogniser and false match rate (CLIB-FIQA Figure 3).
 
     Args:
-        curves: method -> shares rejected [K], false non-match rates [K].
+        curves: method -> fractions rejected [K], false non-match rates [K].
         styles: of the methods.
         leading: the method under whose curve the areas of pAUC and AUC are shaded.
         name: unique in the page.
@@ -87,39 +83,14 @@ def draw_curves(curves: Mapping[str, Curve], styles: Mapping[str, Style], leadin
         if style.dashes:
             line.set_dashes(style.dashes)
     axes.axvline(partial, color=INK, linewidth=0.8, alpha=0.6)
-    for left, right, text in ((0.0, partial, "pAUC"), (0.0, whole, "AUC")):
-        middle = (max(left, partial if text == "AUC" else left) + right) / 2
+    for middle, text in ((partial / 2, "pAUC"), ((partial + whole) / 2, "AUC")):
         axes.text(middle, 0.985, text, transform=axes.get_xaxis_transform(), ha="center", va="top",
                   fontsize=SMALL, color=INK, alpha=0.7)  # fmt: skip
     axes.set_xlabel("share of pairs rejected", fontsize=SMALL, color=INK)
     axes.set_ylabel("FNMR", fontsize=SMALL, color=INK)
     axes.set_xticks([0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.95])
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    furnish(axes)
-    return to_svg(figure, name)
-
-
-def draw_distribution(quality: NDArray[np.floating[Any]], style: Style, name: str) -> str:
-    """The histogram of one method's qualities (CR-FIQA Figure 15), on the method's own scale.
-
-    Args:
-        quality: of the images [N], none NaN, at least one; the outermost thousandths are drawn at the ends.
-        style: of the method.
-        name: unique in the page.
-    """
-    low, high = np.quantile(quality, [0.001, 0.999]).tolist()
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    counts, edges = np.histogram(np.clip(quality, low, high), bins=BINS, range=(low, high))
-    figure = Figure(figsize=(2.9, 1.25), layout="constrained")
-    axes = figure.subplots()
-    axes.stairs(counts / len(quality), edges, fill=True, color=style.colour, alpha=0.75, linewidth=0)
-    axes.set_xlim(low, high)
-    axes.set_ylim(0, None)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
-    furnish(axes)
-    axes.set_yticks([])
-    axes.grid(visible=False)
+    format_axes(axes)
     return to_svg(figure, name)
 
 

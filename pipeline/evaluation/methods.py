@@ -1,19 +1,19 @@
-"""What an evaluation compares: networks, lists of scores and baselines, as the command line names them."""
+"""The methods that the command line names: networks, lists of scores and baselines."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from training.evaluation.methods.kinds import BASELINES, FLOOR, WITH_PATH, MethodKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FLOOR = "floor"
-"""The name that no method may have: the floor is judged beside all of them."""
+NETWORKS = (MethodKind.MODEL, MethodKind.ONNX)
 
 _NAME = re.compile(r"\w[\w .+()-]{0,59}")
 _METHOD = re.compile(r"(?:(?P<name>[^=:]*)=)?(?P<kind>\w+)(?::(?P<path>.*))?", re.DOTALL)
@@ -21,33 +21,10 @@ _METHOD = re.compile(r"(?:(?P<name>[^=:]*)=)?(?P<kind>\w+)(?::(?P<path>.*))?", r
 _SUFFIXES = (".csv", ".onnx", ".parquet", ".pt", ".pth", ".safetensors", ".tsv")
 _CURRENT = "current"
 """The link to the run that was asked for last."""
-_TELL_NOTHING = ("model", _CURRENT, "quality_model")
+_SHARED_NAMES = ("model", _CURRENT, "quality_model")
 """Names of files and folders that many runs share."""
 _RUN = re.compile(r"[0-9a-f]{12}")
 """The name of a run's folder, which says what it is beside that of its data set."""
-
-
-class MethodKind(StrEnum):
-    """Where a quality comes from."""
-
-    MODEL = "model"
-    """A trained model: a run's folder, or a file of weights."""
-    ONNX = "onnx"
-    """A network in ONNX, our own or another."""
-    TABLE = "table"
-    """Scores that were made elsewhere."""
-    CPBD = "cpbd"
-    SOBEL = "sobel"
-    NORM = "norm"
-    """Length of the embedding, of the recogniser whose errors are counted."""
-    CERTAINTY_RATIO = "certainty_ratio"
-    """CR-FIQA Eq. 4, by the recogniser whose errors are counted."""
-    RANDOM = "random"
-
-
-WITH_PATH = (MethodKind.MODEL, MethodKind.ONNX, MethodKind.TABLE)
-NETWORKS = (MethodKind.MODEL, MethodKind.ONNX)
-BASELINES = tuple(kind for kind in MethodKind if kind not in WITH_PATH)
 
 
 class MethodError(ValueError):
@@ -56,7 +33,7 @@ class MethodError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """One quality that is judged.
+    """One quality that is evaluated.
 
     Attributes:
         name: in tables and figures; unique in an evaluation.
@@ -76,7 +53,7 @@ def parse_methods(text: str) -> tuple[Method, ...]:
     `ms1mv2/8c1f02b4d6e7` for the run to which `ms1mv2/quality_model/current` points.
 
     Args:
-        text: methods parted by commas, each `KIND:PATH` or a baseline, with `NAME=` before it where a name is wanted.
+        text: methods separated by commas, each `KIND:PATH` or a baseline, with `NAME=` before it to name it.
 
     Raises:
         MethodError: names the method and what is allowed.
@@ -126,7 +103,7 @@ def _endings(path: Path) -> tuple[str, ...]:
     """What a path may be called, shortest first."""
     path = _follow(path)
     last = path.stem if path.suffix in _SUFFIXES else path.name
-    parts = [part for part in (*path.parts[1:-1], last) if part not in _TELL_NOTHING] or [last]
+    parts = [part for part in (*path.parts[1:-1], last) if part not in _SHARED_NAMES] or [last]
     endings = tuple("/".join(parts[start:]) for start in reversed(range(len(parts))))
     return endings[1:] if _RUN.fullmatch(endings[0]) and len(parts) > 1 else endings
 

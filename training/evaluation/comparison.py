@@ -1,4 +1,4 @@
-"""The images of a benchmark compared by one recogniser: its genuine pairs, and the thresholds that impostors set."""
+"""Comparison scores of a benchmark by one recogniser: its genuine pairs, and the thresholds that impostors set."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from labelers.runtime.device import Device
 from training.evaluation.error_reject import RankedPairs
 from training.evaluation.pairs.all_pairs import AllPairs
 from training.evaluation.pairs.similarity import pair_similarities, unit_embeddings
+from training.evaluation.verification import measure_accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from data_manifests.benchmarks.pairs import PairList
     from training.evaluation.pairs.ranked_pairs import Curve
+    from training.evaluation.verification import Accuracy
 
     CrFiqaCurves: TypeAlias = Callable[[NDArray[np.floating[Any]], Sequence[float]], list[Curve]]
 
@@ -29,7 +31,7 @@ class BenchmarkError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class ComparisonScores:
     """What the protocols need of all pairs; a row is a row of the benchmark's images.
 
     Attributes:
@@ -41,6 +43,7 @@ class Compared:
         thresholds: similarity at each false match rate.
         left_out: pairs of a list without an embedding of both images; images without one of an identity set.
         cr_fiqa_curves: of a quality [N] at false match rates, by the protocol `cr_fiqa`.
+        accuracy: of a list of pairs, by its folds; None for an identity set.
     """
 
     a: NDArray[np.int32]
@@ -51,12 +54,13 @@ class Compared:
     thresholds: dict[float, float]
     left_out: int
     cr_fiqa_curves: CrFiqaCurves
+    accuracy: Accuracy | None = None
 
 
 def compare_pairs(
     embeddings: NDArray[np.floating[Any]], found: NDArray[np.bool_], keys: NDArray[np.int32], pairs: PairList,
     fmrs: Sequence[float],
-) -> Compared:  # fmt: skip
+) -> ComparisonScores:  # fmt: skip
     """Compare the images of a list of pairs.
 
     Args:
@@ -68,10 +72,11 @@ def compare_pairs(
 
     Raises:
         BenchmarkError: if a pair names an image that the benchmark has not, or no pairs of a kind are left.
+        VerificationPairsError: if the folds give no accuracy.
     """
     a, b = _rows(keys, pairs.a), _rows(keys, pairs.b)
     kept = found[a] & found[b]
-    a, b, same = a[kept], b[kept], pairs.same[kept]
+    a, b, same, fold = a[kept], b[kept], pairs.same[kept], pairs.fold[kept]
     if same.all() or not same.any():
         raise BenchmarkError(
             f"of {len(pairs):,} pairs {len(same):,} have an embedding of both images, {int(same.sum()):,} of them "
@@ -84,7 +89,7 @@ def compare_pairs(
     def follow(quality: NDArray[np.floating[Any]], rates: Sequence[float]) -> list[Curve]:
         return ranked.curves(np.minimum(quality[a], quality[b]), rates, "cr_fiqa")
 
-    return Compared(
+    return ComparisonScores(
         a=a[same].astype(np.int32),
         b=b[same].astype(np.int32),
         similarity=similarity[same],
@@ -93,13 +98,14 @@ def compare_pairs(
         thresholds=dict(zip(fmrs, ranked.thresholds(fmrs), strict=True)),
         left_out=int((~kept).sum()),
         cr_fiqa_curves=follow,
+        accuracy=measure_accuracy(similarity, same, fold),
     )
 
 
 def compare_identities(
     embeddings: NDArray[np.floating[Any]], found: NDArray[np.bool_], identities: NDArray[np.int32],
     fmrs: Sequence[float], device: Device = Device.CPU,
-) -> Compared:  # fmt: skip
+) -> ComparisonScores:  # fmt: skip
     """Compare the images of known people all against all.
 
     Args:
@@ -119,7 +125,7 @@ def compare_identities(
             f"{int((people >= 0).sum()):,} images of known people give {len(pairs.similarity):,} genuine and "
             f"{pairs.impostors:,} impostor pairs: two people, and two images of one of them, are needed"
         )
-    return Compared(
+    return ComparisonScores(
         a=pairs.a,
         b=pairs.b,
         similarity=pairs.similarity,

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_manifests.tables.evaluation import EVALUATION_TABLES
-from training.evaluation.report.findings import list_findings
-from training.evaluation.report.lineup import Kind, ReportError, kind_of, order
-from training.evaluation.report.markdown import escape, render_markdown
-from training.evaluation.report.sheet import Mark, rank_column, show_rate
+from pipeline.evaluation.report.findings import list_findings
+from pipeline.evaluation.report.frames import ReportError, read_frames, show_rate
+from pipeline.evaluation.report.markdown import escape, render_markdown
+from pipeline.evaluation.report.method_order import Kind, kind_of, order
+from pipeline.evaluation.report.tables import Mark, rank_column
 
 NAN = math.nan
 
@@ -234,10 +235,17 @@ def test_rates_are_written_as_in_the_papers(rate, text):
     assert show_rate(rate) == text
 
 
+def find(comparisons, metrics):
+    frames = read_frames(
+        {"comparisons": make_table("comparisons", comparisons), "metrics": make_table("metrics", metrics)}
+    )
+    return list_findings(frames["comparisons"], frames["metrics"])
+
+
 def test_a_test_is_told_from_the_side_of_the_method_that_leads():
     rows = [difference("norm", "clib", 0.031, 0.002), difference("clib", "other", 0.03, 0.04)]
     rows += [difference("clib", "third", -0.001, 0.4)]
-    worse, alike, better = list_findings(rows, [area("r50", "clib", 0.6, 0.4)])
+    worse, alike, better = find(rows, [area("r50", "clib", 0.6, 0.4)])
     assert f"{better.verdict}: {better.evidence}" == (
         "clib is better than norm: pAUC lower by 0.031 [0.011, 0.041], p = 0.002"
     )
@@ -250,7 +258,7 @@ def test_a_test_is_told_from_the_side_of_the_method_that_leads():
 
 
 def test_without_a_method_the_first_baseline_leads():
-    found = list_findings([difference("random", "norm", 0.4, 0.01)], [area("r50", "norm", 0.6, 0.4)])
+    found = find([difference("random", "norm", 0.4, 0.01)], [area("r50", "norm", 0.6, 0.4)])
     assert [(test.method, test.other, test.difference) for test in found] == [("norm", "random", -0.4)]
 
 

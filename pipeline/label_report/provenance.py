@@ -43,7 +43,7 @@ class StageLine:
 
 
 def list_stages(job: Job) -> Iterator[StageLine]:
-    """The stages that labels rest on, upstream first, as their receipts tell."""
+    """The stages that labels rest on, upstream first, by their receipts."""
     for spec in job.stages["labels"].closure():
         runs = read_receipts(job.store, spec)
         worked = [run for run in runs if run["rows_computed"]] or runs

@@ -6,22 +6,24 @@ import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import islice
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
 
-from data_manifests.recordio.record_file import RecordFile
+from data_manifests.sample import draw_images
 from data_manifests.tables.evaluation import EVALUATION_TABLES
 from labelers.faces import decode
-from training.evaluation.compared import compare_identities
+from pipeline.evaluation.report import page as page_module
+from pipeline.evaluation.report.frames import ReportError, read_frames
+from pipeline.evaluation.report.gallery import pick_faces, show_face
+from pipeline.evaluation.report.page import LIMIT, PageInput, render_page
+from training.evaluation.comparison import compare_identities
 from training.evaluation.error_reject import Protocol
-from training.evaluation.evaluate import Options, correlate, judge, list_qualities, stamp
-from training.evaluation.report import page as page_module
-from training.evaluation.report.gallery import Face, pick_faces
-from training.evaluation.report.lineup import ReportError
-from training.evaluation.report.page import LIMIT, PageInput, render_page
+from training.evaluation.evaluate import Options, correlate, evaluate_methods, list_qualities, stamp
 
 HOSTILE = """<img src=//x onerror="alert(1)">'"&{{ 7 * 7 }}</script><script>alert(2)</script>"""
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
@@ -71,7 +73,7 @@ def evaluate_faces(seed, methods):
     qualities["random"] = random.random(300)
     qualities[methods[-1]][7] = np.nan
     options = Options(protocols=(Protocol.FIXED, Protocol.CR_FIQA), replicates=40)
-    return qualities, judge(compared, qualities, options)
+    return qualities, evaluate_methods(compared, qualities, options)
 
 
 def evaluate_all(benchmarks, recognisers, methods):
@@ -98,19 +100,19 @@ def tables_of_two():
 
 
 @pytest.fixture(scope="module")
-def real_faces(labelled_faces):
-    with RecordFile(labelled_faces.record_file) as records:
-        keys = records.index().keys[:24]
-        return [
-            Face(key=int(key), encoded=records.read(int(key))[1], quality=float(key) / 7,
-                 labels={"blur": "hazy", "yaw_deg": 12.3456, "pose": None})
-            for key in keys
-        ]  # fmt: skip
+def real_faces():
+    """Encoded faces by key."""
+    return {key: image.encoded for key, image in enumerate(islice(draw_images(), 24), start=1)}
+
+
+def show(key, encoded, labels=MappingProxyType({"blur": "hazy", "yaw_deg": 12.3456, "pose": None})):
+    return show_face(key, encoded, key / 7, labels)
 
 
 @pytest.fixture(scope="module")
 def two_benchmarks(tables_of_two, real_faces):
-    ends = real_faces[:12], real_faces[12:]
+    faces = [show(key, encoded) for key, encoded in real_faces.items()]
+    ends = faces[:12], faces[12:]
     return PageInput(
         tables=tables_of_two,
         gallery={"lfw hard": {"clib": ends, "norm": ends}},
@@ -204,7 +206,8 @@ def test_pictures_are_small_and_say_what_they_show(whole_page, real_faces):
         assert "\nblur\thazy\nyaw_deg\t12.3" in button["title"]
         assert "pose" not in button["title"]
         assert "blur hazy" in image["alt"]
-    assert images[0]["alt"].startswith(f"image {real_faces[0].key}, quality {real_faces[0].quality:.2f}")
+    first = next(iter(real_faces))
+    assert images[0]["alt"].startswith(f"image {first}, quality {first / 7:.2f}")
     jpeg = base64.b64decode(images[0]["src"].partition(",")[2])
     assert decode(jpeg).shape == (84, 84, 3)
     assert len(jpeg) < 5000
@@ -220,10 +223,11 @@ def test_without_faces_there_is_no_word_of_them(one_benchmark):
 
 
 def test_a_picture_that_does_not_decode_is_said(one_benchmark, real_faces):
-    broken = replace(real_faces[0], encoded=real_faces[0].encoded[:200])
+    key, encoded = next(iter(real_faces.items()))
+    broken = show(key, encoded[:200])
     page = Parsed(render_page(replace(one_benchmark, gallery={"lfw hard": {"clib": ((broken,), ())}})))
     assert page.all("img") == []
-    assert f"image {broken.key}, quality {broken.quality:.3f}" in page.text
+    assert f"image {key}, quality {key / 7:.3f}" in page.text
     assert "does not decode" in page.text
 
 
@@ -240,7 +244,7 @@ def test_hostile_names_are_text(one_benchmark, real_faces):
             schema=table.schema,
         )
 
-    face = replace(real_faces[0], labels={HOSTILE: HOSTILE})
+    face = show(*next(iter(real_faces.items())), {HOSTILE: HOSTILE})
     evaluation = PageInput(
         tables={name: rename(table) for name, table in one_benchmark.tables.items()},
         gallery={HOSTILE: {HOSTILE: ((face,), (face,))}},
@@ -311,11 +315,12 @@ def test_faces_at_the_ends_are_ordered_and_stand_at_one_end():
         for key, quality in ((1, 0.5), (2, None), (3, 0.5), (4, 0.1), (5, 0.9), (6, float("nan")))
     ] + [{"benchmark": "lfw", "method": "other", "key": 9, "quality": -1.0}]
     qualities = pa.Table.from_pylist(rows, schema=EVALUATION_TABLES["qualities"].schema())
-    first, last = pick_faces(qualities, "lfw", "m")
+    own = read_frames({"qualities": qualities})["qualities"].filter(benchmark="lfw", method="m")
+    first, last = pick_faces(own)
     assert [key for key, _ in first] == [4, 1]
     assert [key for key, _ in last] == [5, 3]
     assert first[0] == (4, pytest.approx(0.1))
-    assert pick_faces(qualities, "lfw", "m", count=1)[1] == [(5, pytest.approx(0.9))]
+    assert pick_faces(own, count=1)[1] == [(5, pytest.approx(0.9))]
 
 
 DRIVER = """

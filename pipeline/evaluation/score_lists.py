@@ -10,9 +10,10 @@ import csv
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-T = TypeVar("T")
-
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 VALUES = ("quality", "score")
 OWNERS = ("path", "key")
@@ -32,6 +31,7 @@ BENCHMARK = "benchmark"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _SHOWN = 60
+_LARGEST_KEY = 10**18 - 1
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -46,24 +46,17 @@ class ScoreList:
     Attributes:
         file: where they are from.
         unit: what a row's number counts: `line` of a text, from 1, or `row` of Parquet, from 0.
-        lines: number of each row [R].
-        quality: float64 [R]; NaN where the file has none.
-        path: paths [R]; None where the file has no such column, or nothing in it.
-        key: keys [R]; likewise.
-        benchmark: benchmarks [R]; likewise.
+        rows: `number` and `quality` (null where the file has none); `path`, `key` and `benchmark`, where the file has
+            such a column with anything in it.
     """
 
     file: Path
     unit: str
-    lines: Sequence[int]
-    quality: NDArray[np.float64]
-    path: Sequence[str | None] | None
-    key: Sequence[int | None] | None
-    benchmark: Sequence[str | None] | None
+    rows: pl.DataFrame
 
     def __len__(self) -> int:
         """The number of rows."""
-        return len(self.lines)
+        return self.rows.height
 
 
 def read_scores(file: Path) -> ScoreList:
@@ -78,22 +71,21 @@ def read_scores(file: Path) -> ScoreList:
     if not file.is_file():
         raise ScoreListError(f"{file}: no such file: give a .parquet, .csv or .tsv with one row an image")
     if file.suffix == ".parquet":
-        columns = _read_parquet(file)
+        unit, numbers, cells = "row", *_read_parquet(file)
     elif file.suffix in DELIMITERS:
-        columns = _read_text(file, DELIMITERS[file.suffix])
+        unit, numbers, cells = "line", *_read_text(file, DELIMITERS[file.suffix])
     else:
         raise ScoreListError(f"{file}: is neither .parquet nor {' nor '.join(DELIMITERS)}: save it as one of these")
-    value = next(name for name in VALUES if name in columns.cells)
-    numbers = columns.convert(value, _to_number)
-    return ScoreList(
-        file=file,
-        unit=columns.unit,
-        lines=columns.lines,
-        quality=np.array([np.nan if number is None else number for number in numbers], np.float64),
-        path=columns.find("path", _to_text),
-        key=columns.find("key", _to_key),
-        benchmark=columns.find(BENCHMARK, _to_text),
-    )
+    rows = {"number": pl.Series(numbers, dtype=pl.Int64)}
+    for name, column in cells.items():
+        convert, dtype = _CONVERSIONS[name]
+        found = [
+            _convert(cell, convert, f"{file}, {unit} {number}: column {name}")
+            for number, cell in zip(numbers, column, strict=True)
+        ]
+        if name in VALUES or any(value is not None for value in found):
+            rows["quality" if name in VALUES else name] = pl.Series(found, dtype=dtype)
+    return ScoreList(file=file, unit=unit, rows=pl.DataFrame(rows))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,17 +126,17 @@ def match_scores(
     Raises:
         ScoreListError: if two rows name one image, or it cannot be told which images the rows are about.
     """
-    rows = [row for row in range(len(scores)) if scores.benchmark is None or scores.benchmark[row] == benchmark]
-    owners: Sequence[str | int | None]
-    if scores.path is not None and paths is not None:
-        find, owners = _find_by_path(paths), scores.path
-    elif scores.key is not None:
-        if scores.benchmark is None and not alone:
+    columns = scores.rows.columns
+    rows = scores.rows.filter(benchmark=benchmark) if BENCHMARK in columns else scores.rows
+    if "path" in columns and paths is not None:
+        find, owner = _find_by_path(paths), "path"
+    elif "key" in columns:
+        if BENCHMARK not in columns and not alone:
             raise ScoreListError(
                 f"{scores.file}: its keys are those of one benchmark, but several are evaluated: add a column "
                 f"`{BENCHMARK}`, or evaluate one"
             )
-        find, owners = _find_by_key(keys), scores.key
+        find, owner = {key: place for place, key in enumerate(keys.tolist())}.get, "key"
     else:
         raise ScoreListError(
             f"{scores.file}: the images of {benchmark} are {'no files' if paths is None else 'files'}, so they need a "
@@ -153,24 +145,19 @@ def match_scores(
     quality = np.full(len(keys), np.nan)
     seen = dict[int, int]()
     unknown = 0
-    for row in rows:
-        place = find(owners[row])
+    for number, name, value in rows["number", owner, "quality"].rows():
+        place = find(name)
         if place is None:
             unknown += 1
             continue
         if place in seen:
             raise ScoreListError(
-                f"{scores.file}, {scores.unit} {scores.lines[row]}: {str(owners[row])[:_SHOWN]!r} has a score already, "
-                f"in {scores.unit} {scores.lines[seen[place]]}: leave one"
+                f"{scores.file}, {scores.unit} {number}: {str(name)[:_SHOWN]!r} has a score already, in "
+                f"{scores.unit} {seen[place]}: leave one"
             )
-        seen[place] = row
-        quality[place] = scores.quality[row]
-    return Matched(quality=quality, rows=len(rows), unknown=unknown)
-
-
-def _find_by_key(keys: NDArray[np.int32]) -> Callable[[Any], int | None]:
-    """From a key to the place of its image."""
-    return {key: place for place, key in enumerate(keys.tolist())}.get
+        seen[place] = number
+        quality[place] = np.nan if value is None else value
+    return Matched(quality=quality, rows=rows.height, unknown=unknown)
 
 
 def _find_by_path(paths: Sequence[str]) -> Callable[[Any], int | None]:
@@ -194,32 +181,12 @@ def _find_by_path(paths: Sequence[str]) -> Callable[[Any], int | None]:
     return find
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Columns:
-    """The cells of a file by column, as its format gives them; empty ones are None."""
-
-    file: Path
-    unit: str
-    lines: Sequence[int]
-    cells: dict[str, list[Any]]
-
-    def find(self, name: str, convert: Callable[[Any], T]) -> list[T | None] | None:
-        """A column, checked; None where the file has none, or nothing in it."""
-        if all(cell is None for cell in self.cells.get(name, [])):
-            return None
-        return self.convert(name, convert)
-
-    def convert(self, name: str, convert: Callable[[Any], T]) -> list[T | None]:
-        """A column that is there, checked."""
-        found: list[T | None] = []
-        for line, cell in zip(self.lines, self.cells[name], strict=True):
-            try:
-                found.append(None if cell is None else convert(cell))
-            except ValueError as error:
-                raise ScoreListError(
-                    f"{self.file}, {self.unit} {line}: column {name}: {str(cell)[:_SHOWN]!r} {error}"
-                ) from None
-        return found
+def _convert(cell: Any, convert: Callable[[Any], Any], where: str) -> Any:
+    """A cell that is not empty, checked."""
+    try:
+        return None if cell is None else convert(cell)
+    except ValueError as error:
+        raise ScoreListError(f"{where}: {str(cell)[:_SHOWN]!r} {error}") from None
 
 
 def _to_number(cell: Any) -> float:
@@ -236,7 +203,10 @@ def _to_key(cell: Any) -> int:
     """A key."""
     if not _is_number(cell, _WHOLE) or (not isinstance(cell, str) and cell % 1 != 0):
         raise ValueError("is no key, which is a whole number: correct it")
-    return int(cell)
+    key = int(cell)
+    if abs(key) > _LARGEST_KEY:
+        raise ValueError("is no key, which has 18 digits at most: correct it")
+    return key
 
 
 def _is_number(cell: Any, form: re.Pattern[str]) -> bool:
@@ -253,37 +223,38 @@ def _to_text(cell: Any) -> str:
     return cell
 
 
-def _read_parquet(file: Path) -> _Columns:
-    """The columns of a Parquet file that matter."""
+_CONVERSIONS: dict[str, tuple[Callable[[Any], Any], type[pl.DataType]]] = {
+    **dict.fromkeys(VALUES, (_to_number, pl.Float64)),
+    "path": (_to_text, pl.String),
+    "key": (_to_key, pl.Int64),
+    BENCHMARK: (_to_text, pl.String),
+}
+"""Column -> how a cell is checked, and its type."""
+
+
+def _read_parquet(file: Path) -> tuple[Sequence[int], dict[str, list[Any]]]:
+    """Numbers of rows, and the cells by column; empty ones are None."""
     try:
         with pq.ParquetFile(file) as opened:
-            names = opened.schema_arrow.names
-            wanted = _choose(file, names)
+            wanted = _choose(file, opened.schema_arrow.names)
             table = opened.read(columns=wanted, use_threads=False)
-        cells = {name: table[name].to_pylist() for name in wanted}
+        return range(table.num_rows), {name: table[name].to_pylist() for name in wanted}
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ScoreListError(f"{file}: cannot be read as Parquet ({_shorten(error)}): make it again") from None
-    return _Columns(file=file, unit="row", lines=range(table.num_rows), cells=cells)
 
 
-def _read_text(file: Path, delimiter: str) -> _Columns:
-    """The columns of a text that matter; blank lines are left out."""
-    lines: list[int] = []
+def _read_text(file: Path, delimiter: str) -> tuple[Sequence[int], dict[str, list[Any]]]:
+    """Numbers of lines, and the cells by column; empty ones are None, and blank lines are left out."""
     with file.open(encoding="utf-8-sig", newline="") as opened:
-        rows = _split(file, csv.reader(opened, delimiter=delimiter, strict=True))
-        names = next(((row) for _, row in rows), [])
-        wanted = _choose(file, names)
-        places = {name: names.index(name) for name in wanted}
-        cells: dict[str, list[Any]] = {name: [] for name in wanted}
-        for line, row in rows:
-            if len(row) != len(names):
-                raise ScoreListError(
-                    f"{file}, line {line}: {len(row)} fields, but the first line names {len(names)}: correct it"
-                )
-            lines.append(line)
-            for name, place in places.items():
-                cells[name].append(row[place] or None)
-    return _Columns(file=file, unit="line", lines=lines, cells=cells)
+        (_, names), *rows = list(_split(file, csv.reader(opened, delimiter=delimiter, strict=True))) or [(0, [])]
+    wanted = _choose(file, names)
+    for line, row in rows:
+        if len(row) != len(names):
+            raise ScoreListError(
+                f"{file}, line {line}: {len(row)} fields, but the first line names {len(names)}: correct it"
+            )
+    cells = {name: [row[names.index(name)] or None for _, row in rows] for name in wanted}
+    return [line for line, _ in rows], cells
 
 
 def _split(file: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:

@@ -1,0 +1,55 @@
+"""The methods of an evaluation, by kind and in the order in which every table and figure shows them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from training.evaluation.methods.kinds import BASELINES, FLOOR, MethodKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Kind(StrEnum):
+    """What a method is, in the order in which kinds are shown."""
+
+    METHOD = "method"
+    BASELINE = "baseline"
+    RANDOM = "random"
+    FLOOR = "floor"
+
+    @property
+    def competes(self) -> bool:
+        """Whether it can be the best: `random` and `floor` are shown for comparison only."""
+        return self in {Kind.METHOD, Kind.BASELINE}
+
+
+MEANINGS: dict[str, str] = {
+    MethodKind.NORM: "length of the recogniser's embedding",
+    MethodKind.CERTAINTY_RATIO: "how certainly the recogniser tells the person from others (CR-FIQA Eq. 4)",
+    MethodKind.CPBD: "sharpness (CPBD)",
+    MethodKind.SOBEL: "mean gradient of the lightness",
+    MethodKind.RANDOM: "random numbers; an area near 1",
+    FLOOR: "the similarity of the pair itself: no quality of images can reject better",
+}
+"""What the methods are that need no training, and the lower bound."""
+
+
+def kind_of(method: str) -> Kind:
+    """The kind, which the name decides: `parse_methods` gives a baseline's name to nothing else.
+
+    With several recognisers, a baseline that differs between them has theirs after it: `norm (fr_feature)`.
+    """
+    name = method.partition(" (")[0]
+    if name == FLOOR:
+        return Kind.FLOOR
+    if name == MethodKind.RANDOM:
+        return Kind.RANDOM
+    return Kind.BASELINE if name in list(BASELINES) else Kind.METHOD
+
+
+def order(methods: Iterable[str]) -> tuple[str, ...]:
+    """Methods without repetition: first those that are evaluated, then baselines, `random` and `floor`."""
+    kinds = list(Kind)
+    return tuple(sorted(dict.fromkeys(methods), key=lambda name: kinds.index(kind_of(name))))

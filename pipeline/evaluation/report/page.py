@@ -1,0 +1,322 @@
+"""An evaluation as one HTML page that needs nothing else: no network and no other file."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.evaluation.report.findings import group_verdicts, list_findings
+from pipeline.evaluation.report.frames import (
+    OperatingPoint,
+    distinct,
+    list_benchmarks,
+    list_methods,
+    list_points,
+    read_frames,
+)
+from pipeline.evaluation.report.gallery import FACES
+from pipeline.evaluation.report.method_order import MEANINGS, kind_of
+from pipeline.evaluation.report.plots import assign_styles, draw_curves
+from pipeline.evaluation.report.tables import (
+    ABSENT,
+    average_areas,
+    build_area_table,
+    build_correlation_table,
+    build_template_table,
+    explain_missing,
+    show_accuracy,
+)
+from pipeline.pages.document import LIMIT, render_document
+from pipeline.pages.figures import Distribution, draw_histogram
+from training.evaluation.pairs.ranked_pairs import Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import polars as pl
+    import pyarrow as pa
+
+    from pipeline.evaluation.report.findings import Finding
+    from pipeline.evaluation.report.gallery import Ends
+    from pipeline.evaluation.report.plots import Style
+    from pipeline.evaluation.report.tables import ReportTable
+    from training.evaluation.pairs.ranked_pairs import Curve
+
+    Frames = Mapping[str, pl.DataFrame]
+    LeftOut = Mapping[str, Mapping[str, int]]
+    Gallery = Mapping[str, Mapping[str, Ends]]
+
+LOG = logging.getLogger(__name__)
+
+_USUAL = OperatingPoint(protocol="fixed", fmr=1e-3)
+"""What is shown first where it can be: CLIB-FIQA's Tables 1 to 3."""
+
+_BARS = 40
+_STEPS = ((FACES, True), (8, True), (4, True), (2, True), (0, True), (0, False))
+"""Faces at each end, and whether there are figures: what is tried until a page is under the limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageInput:
+    """What a page is made of.
+
+    Attributes:
+        tables: by name, as `data_manifests.tables.evaluation` has them; an absent table is passed over.
+        gallery: benchmark -> method -> the faces rejected first, worst first, and last, best first.
+        left_out: benchmark -> recogniser -> pairs of a list, or images of an identity set, without an embedding.
+        notes: heading -> name -> text, such as fingerprints and versions.
+        title: of the page.
+    """
+
+    tables: Mapping[str, pa.Table]
+    gallery: Gallery = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=dict)
+    notes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    title: str = "Evaluation of face image quality"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """What the page shows of one benchmark for one recogniser and operating point.
+
+    Attributes:
+        recogniser: its name.
+        point: protocol and false match rate.
+        table: areas of the methods, with intervals; without rows where the recogniser was not evaluated.
+        figure: the curves as SVG; nothing where all areas are left out.
+        leading: the method whose areas are shaded, that of the smallest pAUC.
+        tested: the method that the tests are of.
+        verdicts: paired tests, each with its numbers.
+    """
+
+    recogniser: str
+    point: OperatingPoint
+    table: ReportTable
+    figure: str
+    leading: str | None
+    tested: str
+    verdicts: list[tuple[str, str]]
+
+    @property
+    def title(self) -> str:
+        """For the panel's heading."""
+        return f"{self.recogniser}, {self.point.title}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """What the page shows of one benchmark.
+
+    Attributes:
+        name: of the benchmark.
+        anchor: unique in the page.
+        panels: one a recogniser and operating point.
+        joint: areas of all recognisers side by side; none where there is one recogniser.
+        templates: true accept rates.
+        distributions: of the scores.
+        correlations: of the scores with measures.
+        gallery: method -> faces rejected first and last.
+    """
+
+    name: str
+    anchor: str
+    panels: list[Panel]
+    joint: list[tuple[OperatingPoint, ReportTable]]
+    templates: ReportTable | None
+    distributions: list[Distribution]
+    correlations: ReportTable | None
+    gallery: dict[str, Ends]
+
+
+def render_page(evaluation: PageInput) -> str:
+    """The page.
+
+    It stays under `LIMIT`: where all pictures would be more, fewer faces are shown, then no curves, and the page says
+    so. Numbers are never left out for that. Without its script the page shows all panels one after another.
+
+    Raises:
+        ReportError: if a table has other columns, or does not say which benchmark or recogniser a row is of.
+    """
+    content = _build_content(evaluation)
+    has_faces = any(section.gallery for section in content["sections"])
+    page = ""
+    for faces, figures in _STEPS:
+        shown = {"faces_shown": faces, "figures": figures, "has_faces": has_faces and faces > 0}
+        cuts = list(_describe_cuts(faces, has_faces, figures))
+        page = render_document("pipeline.evaluation.report", {**content, **shown, "cuts": cuts})
+        if len(page.encode()) <= LIMIT:
+            return page
+    LOG.warning(
+        "the tables alone make a page of %s bytes, over the limit of %s", f"{len(page.encode()):,}", f"{LIMIT:,}"
+    )
+    return page
+
+
+def _build_content(evaluation: PageInput) -> dict[str, Any]:
+    """What the template needs, but for the size of the page."""
+    frames = read_frames(evaluation.tables)
+    metrics = frames["metrics"]
+    points = list_points(metrics)
+    styles = assign_styles(list_methods(frames))
+    sections = list(_build_sections(frames, evaluation.gallery, styles))
+    averages = [(point, *average_areas(metrics, point)) for point in points]
+    shown = {panel.point for section in sections for panel in section.panels if not panel.table.empty}
+    return {
+        "title": evaluation.title,
+        "notes": evaluation.notes,
+        "styles": styles,
+        "meanings": MEANINGS,
+        "sections": sections,
+        "overview": _build_overview(frames, evaluation.left_out),
+        "overview_rates": [point.rate for point in points if point.protocol == Protocol.FIXED],
+        "left_out": _list_left_out(metrics, evaluation.left_out),
+        "averages": [(point, build_area_table(means, point), notes) for point, means, notes in averages],
+        "averaged": any(notes for _, _, notes in averages),
+        "recognisers": distinct(metrics, "recogniser"),
+        "rates": list(dict.fromkeys(point.rate for point in points)),
+        "protocols": list(dict.fromkeys(point.protocol for point in points)),
+        "begin": next((point for point in (_USUAL, *points) if point in shown), next(iter(points), None)),
+    }
+
+
+def _build_sections(frames: Frames, gallery: Gallery, styles: Mapping[str, Style]) -> Iterator[Section]:
+    """The sections of a page, one a benchmark."""
+    points = list_points(frames["metrics"])
+    findings = list_findings(frames["comparisons"], frames["metrics"])
+    for number, name in enumerate(list_benchmarks(frames.values())):
+        own = {table: frame.filter(benchmark=name) for table, frame in frames.items()}
+        several = own["metrics"]["recogniser"].n_unique() > 1
+        joint = [(point, build_area_table(own["metrics"], point)) for point in points if several]
+        faces = gallery.get(name, {})
+        yield Section(
+            name=name,
+            anchor=f"benchmark-{number}",
+            panels=[
+                _build_panel(own, recogniser, point, styles, [found for found in findings if found.benchmark == name])
+                for recogniser in distinct(frames["metrics"], "recogniser")
+                for point in points
+            ],
+            joint=[(point, table) for point, table in joint if not table.empty],
+            templates=build_template_table(own["templates"]) if own["templates"].height else None,
+            distributions=list(draw_distributions(own["qualities"], styles, f"d{number}")),
+            correlations=build_correlation_table(own["correlations"]) if own["correlations"].height else None,
+            gallery={method: faces[method] for method in dict.fromkeys((*styles, *faces)) if method in faces},
+        )
+
+
+def _build_panel(
+    own: Frames, recogniser: str, point: OperatingPoint, styles: Mapping[str, Style], findings: Sequence[Finding]
+) -> Panel:
+    """One panel.
+
+    Args:
+        own: the tables of one benchmark.
+        recogniser: whose errors are shown.
+        point: protocol and false match rate.
+        styles: of the methods.
+        findings: the tests of the benchmark.
+    """
+    metrics = point.select(own["metrics"].filter(recogniser=recogniser))
+    table = build_area_table(metrics, point)
+    curves = {} if table.empty else _read_curves(point.select(own["curves"].filter(recogniser=recogniser)), styles)
+    areas = {
+        method: pauc
+        for method, pauc in metrics["method", "pauc"].rows()
+        if method in curves and kind_of(method).competes and isfinite(pauc)
+    }
+    leading = min(areas, key=areas.__getitem__, default=None)
+    tests = [
+        found for found in findings
+        if (found.recogniser, found.fmr, Protocol.FIXED) == (recogniser, point.fmr, point.protocol)
+    ]  # fmt: skip
+    where = "-".join([*distinct(metrics, "benchmark"), recogniser]).encode().hex()
+    return Panel(
+        recogniser=recogniser,
+        point=point,
+        table=table,
+        figure=draw_curves(curves, styles, leading, f"{where}-{point.protocol}-{point.fmr:g}") if curves else "",
+        leading=leading,
+        tested=tests[0].method if tests else "",
+        verdicts=group_verdicts(tests),
+    )
+
+
+def _read_curves(points: pl.DataFrame, styles: Mapping[str, Style]) -> dict[str, Curve]:
+    """The curve of every method, in the order of the page."""
+    found = points.partition_by("method", as_dict=True)
+    own = {method: found[method,] for method in styles if (method,) in found}
+    return {method: (rows["rejection"].to_numpy(), rows["fnmr"].to_numpy()) for method, rows in own.items()}
+
+
+def draw_distributions(qualities: pl.DataFrame, styles: Mapping[str, Style], name: str) -> Iterator[Distribution]:
+    """Histograms of the scores of one benchmark (CR-FIQA Figure 15), each on its method's own scale.
+
+    The outermost thousandths are drawn at the ends.
+    """
+    groups = qualities.partition_by("method", as_dict=True)
+    for number, method in enumerate(method for method in styles if (method,) in groups):
+        values = groups[method,]["quality"]
+        known = values.filter(values.is_finite()).to_numpy()
+        missing = len(values) - len(known)
+        gap = f"none for {missing:,} of {len(values):,} images" if missing else ""
+        if not len(known):
+            yield Distribution(title=method, figure="", text=gap)
+            continue
+        low, left, middle, right, high = np.quantile(known, [0, 0.001, 0.5, 0.999, 1]).tolist()
+        ends = (left, right) if left < right else (left - 0.5, right + 0.5)
+        counts, _ = np.histogram(np.clip(known, *ends), bins=_BARS, range=ends)
+        yield Distribution(
+            title=method,
+            figure=draw_histogram(counts, ends, f"{name}-{number}", colour=styles[method].colour),
+            text=f"{low:.3g} to {high:.3g}, median {middle:.3g}" + (f"; {gap}" if gap else ""),
+        )
+
+
+def _build_overview(frames: Frames, left_out: LeftOut) -> dict[str, list[tuple[str, ...]]]:
+    """Benchmark -> for each recogniser: name, pairs, left out, accuracy, and errors without rejection at each FMR."""
+    metrics, keys = frames["metrics"], ("benchmark", "recogniser")
+    rates = [point.fmr for point in list_points(metrics) if point.protocol == Protocol.FIXED]
+    accuracy = frames["accuracy"].rows_by_key(keys, named=True, unique=True)
+    pairs = metrics.unique(keys, keep="first").rows_by_key(keys, named=True, unique=True)
+    errors = metrics.filter(protocol=Protocol.FIXED.value).rows_by_key((*keys, "fmr"), named=True, unique=True)
+    lines: dict[str, list[tuple[str, ...]]] = {}
+    for benchmark, recogniser in dict.fromkeys((*metrics[keys].rows(), *frames["accuracy"][keys].rows())):
+        row = pairs.get((benchmark, recogniser))
+        counts = (f"{row['genuine']:,}", f"{row['impostors']:,}") if row else (ABSENT, ABSENT)
+        missing = left_out.get(benchmark, {}).get(recogniser)
+        texts = ABSENT if missing is None else f"{missing:,}", show_accuracy(accuracy.get((benchmark, recogniser)))
+        shown = (_show_error(errors.get((benchmark, recogniser, rate))) for rate in rates)
+        lines.setdefault(benchmark, []).append((recogniser, *counts, *texts, *shown))
+    return lines
+
+
+def _show_error(row: Mapping[str, Any] | None) -> str:
+    """A false non-match rate, where enough impostor pairs set its threshold."""
+    return ABSENT if row is None or row["status"] == "too_few_impostors" else f"{row['fnmr']:.4f}"
+
+
+def _list_left_out(metrics: pl.DataFrame, left_out: LeftOut) -> dict[str, list[str]]:
+    """Benchmark -> what is left out of it, and why."""
+    texts: dict[str, dict[str, None]] = {}
+    for benchmark, counts in left_out.items():
+        texts[benchmark] = {f"{name}: {count:,} without an embedding": None for name, count in counts.items() if count}
+    for row in metrics.iter_rows(named=True):
+        found = texts.setdefault(row["benchmark"], {})
+        if why := explain_missing(row):
+            found[why] = None
+        if row["unscored"]:
+            found[f"{row['method']}: images without a quality, which are rejected first: {row['unscored']:,}"] = None
+    return {name: list(found) for name, found in texts.items() if found}
+
+
+def _describe_cuts(faces: int, has_faces: bool, figures: bool) -> Iterator[str]:
+    """What was left out for the size of the page."""
+    limit = f"the page would be over {LIMIT / 1e6:g} MB"
+    if has_faces and faces < FACES:
+        yield f"faces: {faces} at each end instead of {FACES}, as {limit}" if faces else f"all faces, as {limit}"
+    if not figures:
+        yield f"curves and histograms, as {limit}; their points stand in the tables curves and qualities"

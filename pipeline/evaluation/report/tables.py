@@ -1,0 +1,343 @@
+"""The tables of a report: text in cells, the best marked, and footnotes that say why a number is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from pipeline.evaluation.report.frames import distinct, show_rate
+from pipeline.evaluation.report.method_order import Kind, kind_of, order
+from training.evaluation.pairs.ranked_pairs import Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pipeline.evaluation.report.frames import OperatingPoint
+
+ABSENT = "-"
+"""Stands where there is no number."""
+
+_SIGNS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+_SUPERSCRIPTS = str.maketrans("0123456789", _SIGNS)
+
+_AREAS = {"pauc": ("pAUC ↓", 3), "auc": ("AUC ↓", 3)}
+"""Column of `metrics` -> heading and decimals, as in CLIB-FIQA Tables 1 to 3."""
+_SHOWN = {
+    Protocol.FIXED.value: _AREAS,
+    Protocol.CR_FIQA.value: _AREAS | {"auc_raw": ("raw AUC ↓", 4)},  # CR-FIQA Table I gives areas not normalised
+}
+_MOST_DIGITS = 4
+
+
+class Mark(StrEnum):
+    """Rank of a number in its column."""
+
+    PLAIN = "plain"
+    BEST = "best"
+    SECOND = "second"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One number.
+
+    Attributes:
+        text: as it is shown.
+        mark: its rank.
+        interval: its confidence interval as text, or nothing.
+        shade: -1 to 1, for a column that is coloured by its numbers.
+        why: why there is no number, for a footnote.
+    """
+
+    text: str = ABSENT
+    mark: Mark = Mark.PLAIN
+    interval: str = ""
+    shade: float = 0.0
+    why: str = ""
+
+    @property
+    def absent(self) -> bool:
+        """Whether there is no number."""
+        return self.text.rstrip(_SIGNS) == ABSENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One method (or benchmark) with its numbers."""
+
+    name: str
+    kind: Kind
+    cells: tuple[Cell, ...]
+    footnote: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportTable:
+    """A table.
+
+    Attributes:
+        corner: what its rows are.
+        columns: group (a recogniser, or nothing) and name of every column.
+        rows: in order; groups of rows follow from their kinds.
+        footnotes: from 1 on.
+    """
+
+    corner: str
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[Row, ...]
+    footnotes: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no number at all."""
+        return all(cell.absent for row in self.rows for cell in row.cells)
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether any number has one."""
+        return any(cell.interval for row in self.rows for cell in row.cells)
+
+    @property
+    def numbered(self) -> list[tuple[str, str]]:
+        """The footnotes with their signs."""
+        return [(_superscript(number), text) for number, text in enumerate(self.footnotes, 1)]
+
+    @property
+    def heads(self) -> list[tuple[str, int]]:
+        """The groups of columns: name, and number of columns."""
+        groups = [group for group, _ in self.columns]
+        return [(group, groups.count(group)) for group in dict.fromkeys(groups)]
+
+    def groups(self) -> Iterator[list[Row]]:
+        """Rows that stand together: methods; baselines and `random`; `floor`."""
+        for kinds in ({Kind.METHOD}, {Kind.BASELINE, Kind.RANDOM}, {Kind.FLOOR}):
+            rows = [row for row in self.rows if row.kind in kinds]
+            if rows:
+                yield rows
+
+
+def rank_column(values: Mapping[str, float], digits: int, *, larger: bool = False) -> dict[str, Mark]:
+    """Mark the best and the second best number as they are shown: equal text, equal mark.
+
+    Args:
+        values: of those that compete; one alone gets no mark.
+        digits: decimals shown.
+        larger: whether larger is better.
+    """
+    shown = {name: round(value, digits) for name, value in values.items() if isfinite(value)}
+    if len(shown) < 2:
+        return {}
+    best, *others = sorted(set(shown.values()), reverse=larger)
+    marks = {best: Mark.BEST} | ({others[0]: Mark.SECOND} if others else {})
+    return {name: marks[value] for name, value in shown.items() if value in marks}
+
+
+def build_area_table(metrics: pl.DataFrame, point: OperatingPoint) -> ReportTable:
+    """The areas of one benchmark: methods down, recognisers and areas across.
+
+    Args:
+        metrics: rows of `metrics`; those of another operating point are passed over.
+        point: protocol and false match rate.
+    """
+    rows = point.select(metrics)
+    found = rows.rows_by_key(("recogniser", "method"), named=True, include_key=True, unique=True)
+    methods = order(rows["method"])
+    columns = {
+        (recogniser, head): {
+            method: _show_area(found.get((recogniser, method)), recogniser, area, digits) for method in methods
+        }
+        for recogniser in distinct(rows, "recogniser")
+        for area, (head, digits) in _SHOWN[point.protocol].items()
+    }
+    unscored: dict[str, list[str]] = {}
+    for method, recogniser, images in rows["method", "recogniser", "unscored"].rows():
+        if images:
+            unscored.setdefault(method, []).append(f"{images:,} ({recogniser})")
+    notes = {
+        method: f"images without a quality, which are rejected first: {', '.join(texts)}"
+        for method, texts in unscored.items()
+    }
+    return _build("method", columns, best=min, notes=notes)
+
+
+def average_areas(metrics: pl.DataFrame, point: OperatingPoint) -> tuple[pl.DataFrame, list[str]]:
+    """Mean areas over the benchmarks of a recogniser, as the papers' last column.
+
+    Only rows of status `ok` count, and only methods that have such a row for each benchmark that any method has one of.
+
+    Returns:
+        Rows like those of `metrics` without intervals, none for a recogniser with fewer than two benchmarks; and for
+        every recogniser a line that says which benchmarks count.
+    """
+    known = point.select(metrics).filter(status="ok")
+    of_recogniser = (
+        known.group_by("recogniser", maintain_order=True)
+        .agg(benchmarks=pl.col("benchmark").unique(maintain_order=True))
+        .filter(pl.col("benchmarks").list.len() >= 2)
+    )
+    means = (
+        known.group_by("recogniser", "method", "protocol", "fmr", "status", maintain_order=True)
+        .agg(pl.col("pauc", "auc", "auc_raw").mean(), averaged=pl.len())
+        .join(of_recogniser, on="recogniser", maintain_order="left")
+        .filter(pl.col("averaged") == pl.col("benchmarks").list.len())
+        .with_columns(unscored=pl.lit(0))
+    )
+    return means, [f"{name}: mean over {', '.join(benchmarks)}" for name, benchmarks in of_recogniser.rows()]
+
+
+def build_accuracy_table(accuracy: pl.DataFrame) -> ReportTable:
+    """Verification accuracy in percent ± its standard deviation: benchmarks down, recognisers across."""
+    found = accuracy.rows_by_key(("benchmark", "recogniser"), named=True, unique=True)
+    columns = {
+        ("", recogniser): {
+            name: Cell(text=show_accuracy(found.get((name, recogniser)))) for name in distinct(accuracy, "benchmark")
+        }
+        for recogniser in distinct(accuracy, "recogniser")
+    }
+    return _build("benchmark", columns)
+
+
+def build_template_table(templates: pl.DataFrame) -> ReportTable:
+    """TAR in percent of one benchmark, as CR-FIQA's Table II: larger is better."""
+    found = templates.rows_by_key(("recogniser", "far", "method"), named=True, unique=True)
+    columns = {
+        (recogniser, f"FAR {show_rate(far)}"): {
+            method: _show_tar(found.get((recogniser, far, method)), recogniser, far)
+            for method in order(templates["method"])
+        }
+        for recogniser in distinct(templates, "recogniser")
+        for far in templates["far"].unique().sort()
+    }
+    return _build("method", columns, best=max)
+
+
+def build_correlation_table(correlations: pl.DataFrame) -> ReportTable:
+    """Rank correlations of one benchmark: methods down, measures across, coloured."""
+    found = correlations.rows_by_key(("method", "measure"), named=True, unique=True)
+    columns = {
+        ("", measure): {
+            method: _show_correlation(found.get((method, measure))) for method in order(correlations["method"])
+        }
+        for measure in distinct(correlations, "measure")
+    }
+    return _build("method", columns)
+
+
+def explain_missing(row: Mapping[str, Any]) -> str:
+    """Why a row of `metrics` shows no areas; nothing where it does."""
+    rate = show_rate(row["fmr"])
+    match row["status"]:
+        case "ok":
+            return ""
+        case "too_few_impostors":
+            return (
+                f"{row['recogniser']}: of {row['impostors']:,} impostor pairs, {row['fmr'] * row['impostors']:.3g} may "
+                f"match at FMR {rate}: too few to set a threshold"
+            )
+        case "no_errors":
+            return (
+                f"{row['recogniser']} makes no error on {row['genuine']:,} genuine pairs at FMR {rate}: there is "
+                "nothing to reject"
+            )
+        case other:
+            return f"{row['recogniser']}: {other}"
+
+
+def show_accuracy(row: Mapping[str, Any] | None) -> str:
+    """An accuracy with its standard deviation, in percent."""
+    return ABSENT if row is None else f"{100 * row['accuracy']:.2f} ± {100 * row['std']:.2f}"
+
+
+def show_signed(number: float, digits: int) -> str:
+    """A number with its sign; zero is positive.
+
+    >>> show_signed(-0.001, 2)
+    '+0.00'
+    """
+    return f"{round(number, digits) + 0.0:+.{digits}f}"
+
+
+Columns = dict[tuple[str, str], dict[str, Cell]]
+"""Group and name of a column -> name of a row -> cell."""
+
+
+def _build(
+    corner: str,
+    columns: Columns,
+    *,
+    best: Callable[..., float] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> ReportTable:
+    """The table, with the best numbers marked, and a footnote for each reason or note; equal texts share one.
+
+    Args:
+        corner: what its rows are.
+        columns: the cells.
+        best: `min` or `max`, where numbers are ranked.
+        notes: row -> what a reader should know of it.
+    """
+    footnotes: dict[str, str] = {}
+
+    def refer(text: str) -> str:
+        return footnotes.setdefault(text, _superscript(len(footnotes) + 1)) if text else ""
+
+    marks = {column: _rank(cells, larger=best is max) if best else {} for column, cells in columns.items()}
+    rows = []
+    for name in next(iter(columns.values()), {}):
+        cells = tuple(
+            replace(
+                found[name], text=found[name].text + refer(found[name].why), mark=marks[column].get(name, Mark.PLAIN)
+            )
+            for column, found in columns.items()
+        )
+        footnote = refer(notes.get(name, "")) if notes else ""
+        rows.append(Row(name=name, kind=kind_of(name), cells=cells, footnote=footnote))
+    return ReportTable(corner=corner, columns=tuple(columns), rows=tuple(rows), footnotes=tuple(footnotes))
+
+
+def _rank(cells: Mapping[str, Cell], *, larger: bool) -> dict[str, Mark]:
+    """Marks of one column; `random` and `floor` do not compete."""
+    shown = {name: cell.text for name, cell in cells.items() if kind_of(name).competes and not cell.absent}
+    return rank_column({name: float(text) for name, text in shown.items()}, _MOST_DIGITS, larger=larger)
+
+
+def _superscript(number: int) -> str:
+    """A number as the sign of a footnote."""
+    return str(number).translate(_SUPERSCRIPTS)
+
+
+def _show_area(row: Mapping[str, Any] | None, recogniser: str, area: str, digits: int) -> Cell:
+    """One area with its interval, or the reason why there is none."""
+    if row is None:
+        return Cell(why=f"{recogniser}: not judged")
+    if why := explain_missing(row):
+        return Cell(why=why)
+    if not isfinite(row[area]):
+        return Cell(why=f"{recogniser}: a part of the curve keeps no pairs of one kind, so it has no area")
+    ends = row.get(f"{area}_low"), row.get(f"{area}_high")
+    known = all(end is not None and isfinite(end) for end in ends)
+    interval = f"[{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]" if known else ""
+    return Cell(text=f"{row[area]:.{digits}f}", interval=interval)
+
+
+def _show_tar(row: Mapping[str, Any] | None, recogniser: str, far: float) -> Cell:
+    """One rate in percent, or the reason why there is none."""
+    if row is None:
+        return Cell(why=f"{recogniser}: not judged")
+    if row["status"] == "too_few_impostors":
+        return Cell(
+            why=f"{recogniser}: of {row['impostors']:,} impostor template pairs, {far * row['impostors']:.3g} may be "
+            f"accepted at FAR {show_rate(far)}: too few to set a threshold"
+        )
+    return Cell(text=f"{100 * row['tar']:.2f}")
+
+
+def _show_correlation(row: Mapping[str, Any] | None) -> Cell:
+    """A correlation with its sign; none where one side does not vary."""
+    if row is None or row["spearman"] is None or not isfinite(row["spearman"]):
+        return Cell()
+    return Cell(text=show_signed(row["spearman"], 2), shade=row["spearman"])

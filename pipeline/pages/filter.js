@@ -1,0 +1,23 @@
+// Which parts of the page are shown, as the selects above them say.
+(() => {
+  "use strict";
+  const controls = document.getElementById("controls");
+  if (!controls) return;
+  const selects = [...controls.querySelectorAll("select")];
+  const parts = [...document.querySelectorAll("[data-part]")];
+  const differs = (part) => (select) =>
+    select.value && select.name in part.dataset && part.dataset[select.name] !== select.value;
+  const filter = () => {
+    for (const part of parts) part.hidden = selects.some(differs(part));
+  };
+  controls.addEventListener("change", filter);
+  addEventListener("hashchange", () => {
+    const target = location.hash && document.querySelector(location.hash);
+    if (!target?.hidden) return;
+    controls.reset();
+    filter();
+    target.scrollIntoView();
+  });
+  controls.hidden = false;
+  filter();
+})();

@@ -1,0 +1,30 @@
+"""Where a quality comes from: networks, lists of scores, and baselines that need no training."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+FLOOR = "floor"
+"""The name that no method may have: the floor is evaluated beside all of them."""
+
+
+class MethodKind(StrEnum):
+    """Where a quality comes from."""
+
+    MODEL = "model"
+    """A trained model: a run's folder, or a file of weights."""
+    ONNX = "onnx"
+    """A network in ONNX, our own or another."""
+    TABLE = "table"
+    """Scores that were made elsewhere."""
+    CPBD = "cpbd"
+    SOBEL = "sobel"
+    NORM = "norm"
+    """Length of the embedding, of the recogniser whose errors are counted."""
+    CERTAINTY_RATIO = "certainty_ratio"
+    """CR-FIQA Eq. 4, by the recogniser whose errors are counted."""
+    RANDOM = "random"
+
+
+WITH_PATH = (MethodKind.MODEL, MethodKind.ONNX, MethodKind.TABLE)
+BASELINES = tuple(kind for kind in MethodKind if kind not in WITH_PATH)
