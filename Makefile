@@ -6,11 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= $(shell nproc)
+FAST := -m "not slow"
 
-.PHONY: help setup labels test check bench lock
+.PHONY: help setup labels test test-fast check bench lock
 
 help:  ## show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 16
 
 setup: $(STAMP)  ## make .venv with everything in requirements.lock (needs $(PYTHON) alone)
 
@@ -31,6 +32,11 @@ test: setup  ## run all tests
 	@$(BIN)/python -m pytest tests/pipeline > $(VENV)/pipeline-tests.log 2>&1 & pipeline=$$!; \
 	$(BIN)/python -m pytest --ignore=tests/pipeline; rest=$$?; \
 	wait $$pipeline; code=$$?; cat $(VENV)/pipeline-tests.log; exit $$((code | rest))
+
+test-fast: setup  ## run the tests that start no pipeline and train nothing: under two minutes on two cores
+	@$(BIN)/python -m pytest $(FAST) tests/data_manifests > $(VENV)/data-tests.log 2>&1 & data=$$!; \
+	$(BIN)/python -m pytest $(FAST) tests/labelers tests/training/evaluation; rest=$$?; \
+	wait $$data; code=$$?; cat $(VENV)/data-tests.log; exit $$((code | rest))
 
 check: setup  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""The page of all settings, tasks, commands, manifests and networks, made from the code: docs/reference.md.
+"""The page of all settings, tasks, commands, manifests and networks, and the comments of luigi.cfg, made from the code.
 
     python -m benchmarks.reference
 
@@ -12,6 +12,7 @@ import configparser
 import importlib
 import inspect
 import re
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from data_manifests.tables.alignment import ALIGNMENT
 from data_manifests.tables.evaluation import EVALUATION_TABLES
 from data_manifests.tables.scores import MODEL_TABLES
 from data_manifests.tables.stages import TABLES
+from data_manifests.values import attributes
 from data_manifests.weights.entry import Entry
 from data_manifests.weights.registry import SHIPPED, read_entries
 from pipeline.__main__ import app
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference.md"
+CONFIG = ROOT / "luigi.cfg"
 TRAINING = ("train_quality", "score", "export", "factor_net.__main__")
 
 VARIABLES = {
@@ -65,14 +68,34 @@ EXIT_CODES = (
 
 _DEFAULT = re.compile(r" \(default: (%\(default\)s|yes|no|\w+)\)$")
 _EXAMPLE = re.compile(r"(Example: |loader: )(python .*)$", re.MULTILINE)
-_TARGET = re.compile(r"^([a-z]+):.*?## (.*)$", re.MULTILINE)
+_TARGET = re.compile(r"^([a-z-]+):.*?## (.*)$", re.MULTILINE)
 
 
 def main() -> None:
     """Write the page."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    content = render()
-    write_atomically(PAGE, lambda file: file.write(content.encode()))
+    write_atomically(PAGE, lambda file: file.write(render().encode()))
+    settings = render_settings(CONFIG.read_text())
+    write_atomically(CONFIG, lambda file: file.write(settings.encode()))
+
+
+def render_settings(text: str) -> str:
+    """luigi.cfg with the factory's own sections made anew from the settings; its head and Luigi's sections stay."""
+    head, _, rest = text.partition("[dataset]\n")
+    return head + "\n".join(map(_config_section, list_sections())) + "\n[core]\n" + rest.partition("\n[core]\n")[2]
+
+
+def _config_section(section: type[luigi.Config]) -> str:
+    """One section: every setting at its default, under what it is."""
+    lines = [f"[{section.__name__}]", *_comment(inspect.getdoc(section) or "")]
+    for name, parameter in section.get_params():
+        lines += [*_comment(parameter.description), f"{name} = {show_default(parameter)}".rstrip()]
+    return "\n".join(lines) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    """Lines of a comment; it begins with a capital letter and ends with a full stop."""
+    return textwrap.wrap(f"{text[0].upper()}{text[1:].rstrip('.')}.", 120, initial_indent="# ", subsequent_indent="# ")
 
 
 def render() -> str:
@@ -205,7 +228,7 @@ def _make() -> str:
 def _exit_codes() -> str:
     """What a command ends with."""
     config = configparser.ConfigParser()
-    config.read(ROOT / "luigi.cfg")
+    config.read(CONFIG)
     luigi_codes = [(f"`{value}`", f"Luigi: {name.replace('_', ' ')}") for name, value in config.items("retcode")]
     return _grid(("code", "meaning"), [*((f"`{code}`", text) for code, text in EXIT_CODES), *luigi_codes])
 
@@ -253,13 +276,6 @@ def _fields(model: type[BaseModel], leave_out: tuple[str, ...]) -> str:
             default = "needed" if field.is_required() else f"`{field.default}`" if field.default else ""
             rows.append((f"`{name}`", default, texts[name]))
     return _grid(("field", "default", "what it is"), rows)
-
-
-def attributes(model: type) -> dict[str, str]:
-    """What a class's docstring says of its attributes."""
-    lines = (inspect.getdoc(model) or "").partition("Attributes:\n")[2]
-    found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", lines, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
 
 
 def _tables() -> str:

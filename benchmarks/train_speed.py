@@ -35,8 +35,8 @@ from training.clip.backbone import find_tower
 from training.quality.config import Compilation
 from training.quality.data import TrainingSet, load_training_set
 from training.quality.model import JOINT
+from training.quality.settings import make_config
 from training.quality.training import QualityTraining
-from training.train_quality import make_config
 from training.train_quality import parser as training_parser
 from training.trainer.ranks import Ranks, join_ranks
 from training.trainer.run_folder import RunFolder
@@ -130,7 +130,8 @@ def measure_all(options: argparse.Namespace, others: Sequence[str], folder: Path
     words += ["--tower", options.tower, "--pretrained", "", "--device", options.device, "--batch", str(options.batch)]
     # What ends phase one, and what a checkpoint costs, is no part of the speed of steps.
     words += ["--epochs-one", "1000000", "--checkpoint-every", "1000000000", *others]
-    config = make_config(training_parser().parse_args(words))
+    given = training_parser().parse_args(words)
+    config = make_config(vars(given), given.device)
     data = load_training_set(faces.labels, faces.images)
     with join_ranks(config.device.value) as ranks:
         bench = Bench(config=config, data=data, ranks=ranks, seconds=options.seconds, prompts=options.prompts)

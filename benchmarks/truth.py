@@ -130,7 +130,7 @@ def pose(job: Job, frame: pl.DataFrame) -> str:
         keys.append(rows["key"].to_numpy())
     other = pl.DataFrame({"key": np.concatenate(keys), "other_yaw": np.concatenate(yaw)})
     pair = frame.join(other, on="key").drop_nulls("yaw_deg")
-    return f"Yaw of {job.settings.pose_model} against FSA-Net's, which knows nothing of it:\n\n" + "\n".join([
+    return f"Yaw of {job.settings.pose} against FSA-Net's, which knows nothing of it:\n\n" + "\n".join([
         "| images | mean absolute difference | correlation | same of the three classes |",
         "|---|---|---|---|",
         _agreement("all", pair),

@@ -24,6 +24,7 @@ from data_manifests.image_folder import ImageFolderError
 from data_manifests.recordio.record_file import RecordError
 from data_manifests.storage.atomic import DiskFullError
 from data_manifests.tables.stages import Status
+from data_manifests.values import Positive, reader_of
 from data_manifests.verification import VerificationError
 from labelers.faces import SIDE
 from labelers.runtime.denormals import flush_denormals
@@ -143,22 +144,16 @@ def parser() -> argparse.ArgumentParser:
              "of OpenAI's CLIP (.pt, .pth)")  # fmt: skip
     add("--input", type=Path, required=True, help="folder of images, a .rec file (its .idx beside it), or a .bin file")
     add("--output", type=Path, required=True, help="the Parquet file to write; an older one is replaced")
-    add("--device", type=Device, choices=list(Device), default=Device.CPU, help="where (default: %(default)s)")
-    add("--batch", type=_positive, help="images in a run of the model (default: "
+    add("--device", type=reader_of(Device), default=Device.CPU,
+        help="where: cpu or cuda (default: %(default)s)")  # fmt: skip
+    add("--batch", type=reader_of(Positive), help="images in a run of the model (default: "
         f"{', '.join(f'{size} on {device}' for device, size in BATCH.items())})")  # fmt: skip
     add(
         "--flip-average", action="store_true", help="the mean over each image and its mirror image; takes twice as long"
     )
-    add("--threads", type=_positive, default=share_of_cores(),
+    add("--threads", type=reader_of(Positive), default=share_of_cores(),
         help=f"which read and decode; left out: one for every core it may use, at most {MOST_READERS}")  # fmt: skip
     return result
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
 
 
 def _fail(message: str, code: int) -> int:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from data_manifests.tables.stages import LABELS, TABLES, Status
 from labelers.faces import DecodeError, decode
+from labelers.runtime.precision import Precision
 from pipeline.commands.common import Dataset, Limit, console, job_of, require_labels
 from pipeline.commands.settings import with_settings
 from pipeline.config.job import Job, JobError
@@ -111,11 +112,12 @@ def measures_table(job: Job, row: Row) -> Table:
 
 
 def stages_table(job: Job) -> Table:
-    """What each stage rests on: its fingerprint, version and weights."""
-    table = Table("stage", "fingerprint", "version", "weights")
+    """What each stage rests on: its fingerprint, version and weights, and the precision of its network."""
+    table = Table("stage", "fingerprint", "version", "weights", "precision")
     for spec in job.stages.values():
         weights = "\n".join(f"{model} {hashes[0][:12]}" for model, hashes in spec.weights.items())
-        table.add_row(spec.name, spec.fingerprint, str(spec.version), weights)
+        precision = spec.parameters.get("precision", Precision.FLOAT32 if "model" in spec.parameters else "")
+        table.add_row(spec.name, spec.fingerprint, str(spec.version), weights, precision)
     return table
 
 

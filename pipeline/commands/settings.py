@@ -22,8 +22,6 @@ PANEL = "Settings of luigi.cfg, for this command alone"
 _TASK = "LabelAll"
 """Luigi reads no settings without a task; it is not run."""
 
-_KINDS = {luigi.FloatParameter: "NUMBER", luigi.BoolParameter: "true|false"}
-
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command every setting of luigi.cfg as an option; while it runs, Luigi finds them as on its own."""
@@ -49,6 +47,5 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 def _option(name: str, flag: str, parameter: luigi.Parameter) -> inspect.Parameter:
     """One setting, as typer reads it."""
-    kind = next((text for base, text in _KINDS.items() if isinstance(parameter, base)), "TEXT")
-    option = typer.Option(flag, help=parameter.description, metavar=kind, show_default=False, rich_help_panel=PANEL)
+    option = typer.Option(flag, help=parameter.description, show_default=False, rich_help_panel=PANEL)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default="", annotation=Annotated[str, option])

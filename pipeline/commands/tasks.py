@@ -16,7 +16,6 @@ from pipeline.commands.common import choose_from, console
 from pipeline.tasks.goals import LabelAll
 from pipeline.tasks.stage import Stage
 
-_CHOICES = re.compile(r"\s*Choices: \{([^}]*)\}$")
 _COMMAND = re.compile(r":? `luigi [^`]*`")
 _SECTIONS = re.compile(r"\n\n(?:Args|Attributes|Raises):\n")
 
@@ -63,7 +62,7 @@ def document(thing: type) -> str:
 def list_options(task: type[luigi.Task]) -> list[tuple[str, str, str]]:
     """The options of a task with their defaults and texts."""
     return [
-        (f"--{name.replace('_', '-')}", show_default(parameter), _with_choices(parameter.description or ""))
+        (f"--{name.replace('_', '-')}", show_default(parameter), parameter.description or "")
         for name, parameter in task.get_params()
         if parameter.visibility == ParameterVisibility.PUBLIC and name != "fingerprint"
     ]
@@ -72,15 +71,13 @@ def list_options(task: type[luigi.Task]) -> list[tuple[str, str, str]]:
 def show_default(parameter: luigi.Parameter) -> str:
     """The default of a parameter as it is written; Luigi has no public way to ask for it."""
     default = parameter._default
-    if default in ("", None) or not isinstance(default, bool | int | float | str):
-        return ""
-    return str(default).lower() if isinstance(default, bool) else str(default)
-
-
-def _with_choices(text: str) -> str:
-    """A description with its choices in a fixed order, where it does not name them itself; Luigi has them in a set."""
-    found = _CHOICES.search(text)
-    if found is None:
-        return text
-    bare, choices = text[: found.start()], sorted(found[1].split(", "))
-    return bare if all(choice in bare for choice in choices) else f"{bare}: {' or '.join(choices)}"
+    match getattr(parameter, "shown", None) if default is None else default:
+        case bool(value):
+            return str(value).lower()
+        case float(value):
+            return f"{value:g}"
+        case (str() | int()) as value:
+            return str(value)
+        case tuple(value):
+            return ",".join(value)
+    return ""

@@ -143,9 +143,9 @@ def resolve(  # noqa: PLR0913 - what a command says
     settings = read_settings(manifest.overrides(), gpus)
     registry = load_registry()
     models = {
-        "pose": registry.get(settings.pose_model, *POSE_KINDS),
-        "factors": registry.get(settings.factors_model, Kind.FACTORS),
-        "recognition": registry.get(settings.recognition_model, Kind.RECOGNITION),
+        "pose": registry.get(settings.pose, *POSE_KINDS),
+        "factors": registry.get(settings.factors, Kind.FACTORS),
+        "recognition": registry.get(settings.recognition, Kind.RECOGNITION),
     }
     folder = f"{manifest.name}-first-{limit}" if limit else manifest.name
     store = Store(root=workspace / folder)
@@ -173,7 +173,7 @@ def change_recogniser(job: Job, name: str) -> Job:
     if name == job.models["recognition"].name:
         return job
     models = {**job.models, "recognition": load_registry().get(name, Kind.RECOGNITION)}
-    settings = job.settings.model_copy(update={"recognition_model": name, "centres": Centres.MEAN, "head": None})
+    settings = job.settings.model_copy(update={"recognition": name, "centres": Centres.MEAN, "head": None})
     inputs = _gather(job.manifest, job.stages["index"].data, job.limit, settings, models)
     return replace(job, settings=settings, models=models, stages=build_stages(inputs))
 

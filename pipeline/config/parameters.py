@@ -6,7 +6,9 @@ from typing import Any
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
+from luigi.interface import core
 
+from data_manifests.values import Positive, reader_of
 from pipeline.logs import one_message
 
 
@@ -21,7 +23,8 @@ def option_of(section: type[luigi.Config], name: str) -> str:
     >>> option_of(labels, "blur_hazy")
     '--labels-blur-hazy'
     """
-    return f"--{section.__name__}-{name.replace('_', '-')}"
+    prefix = f"{section.__name__}-" if section.use_cmdline_section else ""
+    return f"--{prefix}{name.replace('_', '-')}"
 
 
 def given_text(section: type[luigi.Config], name: str) -> str | None:
@@ -31,60 +34,59 @@ def given_text(section: type[luigi.Config], name: str) -> str | None:
     return None if text in (None, "") else str(text)
 
 
-class _Explained(luigi.Parameter):
-    """Says which option a value that cannot be read was given to; Luigi would say what Python said."""
+class TypedParameter(luigi.Parameter):
+    """A parameter whose text is read as a value of a type; Luigi would say of a wrong one what Python said.
+
+    A true or false may be given without a word, which means true.
+
+    Args:
+        kind: the type, bounds included, as pydantic reads it.
+        shown: what a default of None stands for, where that is known.
+        given: what Luigi's own parameters take.
+    """
 
     _owner: type
     _name: str
+
+    def __init__(self, kind: Any, *, shown: Any = None, **given: Any) -> None:
+        super().__init__(**given)
+        self.kind, self.shown = kind, shown
+        self._read = reader_of(kind)
 
     def __set_name__(self, owner: type, name: str) -> None:
         super().__set_name__(owner, name)
         self._owner, self._name = owner, name
 
-    @property
-    def expected(self) -> str:
-        """What is expected."""
-        raise NotImplementedError
-
     def parse(self, x: Any) -> Any:
-        """Read a value."""
+        """Read a value; nothing is the default where that is nothing too."""
+        if x == "" and not self._default:
+            return self._default
         with one_message():
             try:
-                return super().parse(x)
-            except ValueError:
-                raise OptionError(f"{self._place(x)}: {self.expected} is expected") from None
+                return self._read(x)
+            except ValueError as error:
+                raise OptionError(f"{self._place(x)}: {error}") from None
+
+    def serialize(self, x: Any) -> str:
+        """The text of a value."""
+        return "" if x is None else str(x)
+
+    def _parser_kwargs(self, param_name: str, task_name: str | None = None) -> dict[str, Any]:
+        """How argparse takes it."""
+        flag = {"nargs": "?", "const": True} if self.kind is bool else {}
+        return {**super()._parser_kwargs(param_name, task_name), **flag}
 
     def _place(self, text: Any) -> str:
         """Where a value stands: on the command line, or in luigi.cfg."""
         if not issubclass(self._owner, luigi.Config):
             return f"--{self._name.replace('_', '-')} {text}"
-        if given_text(self._owner, self._name) == text:
+        if given_text(self._owner, self._name) == str(text):
             return f"{option_of(self._owner, self._name)} {text}"
         return f"luigi.cfg: [{self._owner.__name__}] {self._name} = {text}"
 
 
-class IntParameter(_Explained, luigi.IntParameter):
-    """A whole number."""
-
-    expected = "a whole number"
-
-
-class FloatParameter(_Explained, luigi.FloatParameter):
-    """A number."""
-
-    expected = "a number"
-
-
-class BoolParameter(_Explained, luigi.BoolParameter):
-    """True or false."""
-
-    expected = "true or false"
-
-
-class ChoiceParameter(_Explained, luigi.ChoiceParameter):
-    """One of several words."""
-
-    @property
-    def expected(self) -> str:
-        """The words."""
-        return f"one of {', '.join(sorted(self._choices))}"
+def bound_workers() -> None:
+    """Let Luigi refuse `--workers 0`, which it takes, and then waits for ever."""
+    workers = TypedParameter(Positive, default=1, description=core.workers.description)
+    workers.__set_name__(core, "workers")
+    core.workers = workers

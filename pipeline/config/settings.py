@@ -1,26 +1,40 @@
-"""The settings of luigi.cfg, each a section, each overridden on the command line as `--section-name value`.
+"""The settings: each class a section of luigi.cfg, each field a line of it and an option, `--section-name value`.
 
 Only settings that decide an output enter fingerprints; where and how fast it is made does not.
 """
 
 from __future__ import annotations
 
-import inspect
-import math
+import difflib
 from enum import StrEnum
-from pathlib import Path
-from typing import TypeVar
+from pathlib import Path  # noqa: TC003 - pydantic reads the types when it runs
+from typing import Annotated, Any, Literal, TypeVar
 
 import luigi
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from luigi.configuration import get_config
+from luigi.task_register import Register
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from data_manifests.manifest import Anchor, Centres
 from data_manifests.recipes import Recipe
+from data_manifests.storage.toml_file import suggest
+from data_manifests.values import Number, Positive, kind_of, what_is_expected
 from labelers.runtime.device import Device
 from labelers.runtime.precision import Precision, check_precision
-from pipeline.config.parameters import BoolParameter, FloatParameter, IntParameter, given_text
+from pipeline.config.parameters import TypedParameter, given_text
 from pipeline.config.pixel_stages import PIXEL_STAGES
 from pipeline.execution.workers import Cluster, check_address
+from pipeline.logs import one_message
 
 GPU_STAGES = (*(stage.name for stage in PIXEL_STAGES if stage.role), "anchors")
 """The stages that can compute on a GPU."""
@@ -51,125 +65,139 @@ class MissingPose(StrEnum):
     PROFILE = "profile"
 
 
-class dataset(luigi.Config):  # noqa: N801 - the class name is the section's name
-    """The data set that is labelled when the command names none."""
-
-    name = luigi.Parameter(default="sample", description="name of a manifest, or path of a TOML file")
-
-
-class models(luigi.Config):  # noqa: N801
-    """The networks; a manifest may name others for its data set, and the command line stands above both."""
-
-    recognition = luigi.Parameter(default="fr_feature", description="recogniser of models.toml")
-    pose = luigi.Parameter(default="face_landmarker", description="pose model of models.toml")
-    factors = luigi.Parameter(default="factors_mini", description="factor network of models.toml")
-    precision = luigi.Parameter(
-        default="float32", description="numbers of ONNX networks: float32; bfloat16 on cpu; tf32 or float16 on cuda"
-    )
-
-
-class blur(luigi.Config):  # noqa: N801
-    """How CPBD is computed."""
-
-    edges = luigi.Parameter(default="matlab", description="edge detector: matlab or python")
-    blocks = luigi.Parameter(default="reference", description="blocks that are scored: reference or cover")
-
-
-class anchors(luigi.Config):  # noqa: N801
-    """The quality anchor."""
-
-    centres = luigi.Parameter(default="mean", description="class centres: mean or head")
-    head = luigi.Parameter(default="", description="file of the recogniser's last layer, for centres = head")
-
-
-class labels(luigi.Config):  # noqa: N801
-    """Thresholds: they decide the labels stage alone. An empty value means: as the recipe says."""
-
-    recipe = luigi.Parameter(default="paper", description="paper or released")
-    blur_source = luigi.Parameter(default="", description="cpbd (paper) or sobel (released)")
-    blur_hazy = FloatParameter(default=0.35, description="below: hazy")
-    blur_clear = FloatParameter(default=0.7, description="above: clear")
-    yaw_frontal = FloatParameter(default=10.0, description="degrees; below: frontal")
-    yaw_profile = FloatParameter(default=25.0, description="degrees; above: profile")
-    worse_probability = FloatParameter(default=0.5, description="from here on: the worse class of a factor")
-    missing_pose = luigi.Parameter(default="", description="class of a face that was not found: null or profile")
-    anchor = luigi.Parameter(default="", description="certainty_ratio (paper) or plain_ratio (released)")
-    normalise = luigi.Parameter(default="minmax", description="minmax, or quantile (0.1 % and 99.9 %, clipped)")
-
-
-class execution(luigi.Config):  # noqa: N801
-    """Where the work is done; never part of a fingerprint."""
-
-    device = luigi.Parameter(default="cpu", description="cpu or cuda, for networks and class centres")
-    cpu_stages = luigi.Parameter(default="", description="stages that stay on the processor beside cuda, by commas")
-    gpus = IntParameter(default=1, description="GPUs over which a stage on cuda is spread")
-    dask = luigi.Parameter(default="", description="a Dask cluster: tcp://host:8786, or local:N for N processes")
-    dask_wait = FloatParameter(default=30.0, description="seconds to wait for a silent scheduler or a worker")
-
-
-class report(luigi.Config):  # noqa: N801
-    """The page of a label set; never part of a fingerprint."""
-
-    page = BoolParameter(
-        default=True,
-        parsing=BoolParameter.EXPLICIT_PARSING,
-        description="whether LabelAll ends with the page that LabelReport makes: true or false",
-    )
-
-
-def list_sections() -> tuple[type[luigi.Config], ...]:
-    """The sections, in the order in which they stand above."""
-    here = (value for value in globals().values() if inspect.isclass(value) and value.__module__ == __name__)
-    return tuple(value for value in here if issubclass(value, luigi.Config))
-
-
-class _Section(BaseModel):
+class Section(BaseModel):
     """A frozen section of settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class LabelSettings(_Section):
-    """Everything that decides the labels stage beside its inputs."""
+class DatasetSettings(Section):
+    """The data set that is labelled when the command names none."""
 
-    recipe: Recipe
+    name: str = "sample"
+    """name of a manifest of data_manifests/, or path of a TOML file"""
+
+
+class ModelSettings(Section):
+    """The networks, by their names in data_manifests/weights/models.toml; a data set's manifest may name others."""
+
+    recognition: str = "fr_feature"
+    """recogniser of embeddings, class centres and anchors"""
+    pose: str = "face_landmarker"
+    """network of yaw, pitch and roll: face_landmarker, face_mesh, fr_pose or fsanet"""
+    factors: str = "factors_mini"
+    """network of occlusion, expression and lighting"""
+    precision: Precision = Precision.FLOAT32
+    """numbers in which the networks compute, but for face_landmarker: float32; bfloat16 (device = cpu, processors with
+    AVX512_BF16 or AMX); tf32 or float16 (device = cuda); docs/labels.md has gains and costs"""
+
+
+class BlurSettings(Section):
+    """How CPBD is computed."""
+
+    edges: Literal["matlab", "python"] = "matlab"
+    """edge detector: matlab (fixed cutoff, as the paper's authors) or python (as PyPI's cpbd)"""
+    blocks: Literal["reference", "cover"] = "reference"
+    """64x64 blocks that are scored: reference (full blocks only: at 112x112 the upper left one) or cover (the whole
+    face)"""
+
+
+class AnchorSettings(Section):
+    """The quality anchor."""
+
+    centres: Centres = Centres.MEAN
+    """class centres: mean (of the other images of each person) or head (the recogniser's last layer)"""
+    head: Path | None = None
+    """for centres = head: a .npy, .safetensors or .pt file with one column a person"""
+
+
+class LabelSettings(Section):
+    """Thresholds: they decide the labels stage alone, so changing one costs seconds."""
+
+    recipe: Recipe = Recipe.PAPER
+    """whose rules: paper (the printed equations) or released (the authors' code); settles what is left empty below"""
     blur_source: BlurSource
-    blur_hazy: float = Field(ge=0)
-    blur_clear: float = Field(ge=0)
-    yaw_frontal: float = Field(ge=0, le=180)
-    yaw_profile: float = Field(ge=0, le=180)
-    worse_probability: float = Field(ge=0, le=1)
+    """score of the blur classes: cpbd (paper) or sobel (released)"""
+    blur_hazy: Number = Field(0.35, ge=0)
+    """below: hazy (CLIB-FIQA section 4.1)"""
+    blur_clear: Number = Field(0.7, ge=0)
+    """above: clear"""
+    yaw_frontal: Number = Field(10.0, ge=0, le=180)
+    """absolute yaw in degrees; below: frontal"""
+    yaw_profile: Number = Field(25.0, ge=0, le=180)
+    """absolute yaw in degrees; above: profile"""
+    worse_probability: Number = Field(0.5, ge=0, le=1)
+    """from this probability on: obstructed, exaggerated expression, extreme lighting"""
     missing_pose: MissingPose
+    """pose class of an image in which no face was found: null (paper) or profile (released)"""
     anchor: Anchor
-    normalise: Normalise
+    """ratio that becomes the quality: certainty_ratio (CR-FIQA Eq. 4, paper) or plain_ratio (released)"""
+    normalise: Normalise = Normalise.MINMAX
+    """how the anchor is brought to [0, 1]: minmax, or quantile (0.1 % and 99.9 %, clipped)"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_recipe(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """What is left empty is as the recipe says."""
+        return _BY_RECIPE[Recipe(values.get("recipe", Recipe.PAPER))] | {n: v for n, v in values.items() if v != ""}
 
     @model_validator(mode="after")
     def _ordered(self) -> LabelSettings:
         """Thresholds of a factor stand in their order."""
         for low, high in (("blur_hazy", "blur_clear"), ("yaw_frontal", "yaw_profile")):
             below, above = getattr(self, low), getattr(self, high)
-            if not (math.isfinite(below) and math.isfinite(above) and below < above):
+            if not below < above:
                 raise ValueError(f"{low} = {below} must lie below {high} = {above}")
         return self
 
 
-class Settings(_Section):
-    """All settings of a run, checked."""
+_BY_RECIPE: dict[Recipe, dict[str, Any]] = {
+    Recipe.PAPER: {"blur_source": "cpbd", "missing_pose": "null", "anchor": "certainty_ratio"},
+    Recipe.RELEASED: {"blur_source": "sobel", "missing_pose": "profile", "anchor": "plain_ratio"},
+}
+"""What each recipe means for the settings that are left empty (docs/fidelity.md)."""
 
-    recognition_model: str
-    pose_model: str
-    factors_model: str
-    edges: str
-    blocks: str
-    centres: Centres
-    head: Path | None
+
+class ReportSettings(Section):
+    """The page of a label set; never part of a fingerprint."""
+
+    page: bool = True
+    """whether LabelAll ends with the page that LabelReport makes: true or false"""
+
+
+def _read_stages(given: Any) -> tuple[str, ...]:
+    """Stages that can use a GPU, and so can be kept from it; as a text they are joined by commas."""
+    names = tuple(filter(None, map(str.strip, given.split(",")))) if isinstance(given, str) else given
+    if unknown := [name for name in names if name not in GPU_STAGES]:
+        raise ValueError(f"{unknown[0]!r} is none of {', '.join(GPU_STAGES)}")
+    return names
+
+
+def _read_address(text: str) -> str:
+    """The address of a cluster, or nothing."""
+    return check_address(text.strip()) if text.strip() else ""
+
+
+class ExecutionSettings(Section):
+    """Where the work is done; never part of a fingerprint."""
+
+    device: Device = Device.CPU
+    """where networks run and class centres are compared: cpu or cuda"""
+    cpu_stages: Annotated[tuple[str, ...], BeforeValidator(_read_stages)] = ()
+    """stages that stay on the processor though the device is cuda, by commas, such as pose: where cores are idle beside
+    the GPU; of pose, factors, embeddings and anchors"""
+    gpus: Positive = 1
+    """GPUs over which a stage on cuda is spread; LabelAll --gpus N sets the device and this"""
+    dask: Annotated[str, AfterValidator(_read_address)] = ""
+    """a Dask cluster instead of --workers: tcp://host:8786, or local:N for N processes"""
+    dask_wait: Number = Field(30.0, gt=0)
+    """seconds that its scheduler may be silent, or have no fit worker, before the run stops"""
+
+
+class Settings(ModelSettings, BlurSettings, AnchorSettings, ExecutionSettings):
+    """The settings of a run, checked against each other."""
+
     labels: LabelSettings
-    device: Device
-    precision: Precision = Precision.FLOAT32
-    cpu_stages: tuple[str, ...] = ()
-    gpus: int = Field(default=1, ge=1)
-    dask: str = ""
-    dask_wait: float = Field(default=30.0, gt=0, allow_inf_nan=False)
 
     def device_of(self, stage: str) -> Device:
         """Where a stage computes."""
@@ -185,24 +213,10 @@ class Settings(_Section):
             return None
         return Cluster(address=self.dask, folder=folder, on_gpu=on_gpu, wait_seconds=self.dask_wait)
 
-    @field_validator("cpu_stages")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """Only a stage that can use a GPU can be kept from it."""
-        if unknown := [name for name in value if name not in GPU_STAGES]:
-            raise ValueError(f"{unknown[0]!r} is none of {', '.join(GPU_STAGES)}")
-        return value
-
-    @field_validator("dask")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        """A cluster is named by its address."""
-        return check_address(value) if value else value
-
     @field_validator("precision")
     @classmethod
     def _precision_fits(cls, value: Precision, info: ValidationInfo) -> Precision:
-        """A precision is for one kind of device."""
+        """A precision is for one kind of device, which is known: fields of the last base come first."""
         check_precision(value, info.data["device"])
         return value
 
@@ -214,11 +228,66 @@ class Settings(_Section):
         return self
 
 
-_BY_RECIPE = {
-    Recipe.PAPER: {"blur_source": "cpbd", "missing_pose": "null", "anchor": "certainty_ratio"},
-    Recipe.RELEASED: {"blur_source": "sobel", "missing_pose": "profile", "anchor": "plain_ratio"},
+SECTIONS: dict[str, type[Section]] = {
+    "dataset": DatasetSettings,
+    "models": ModelSettings,
+    "blur": BlurSettings,
+    "anchors": AnchorSettings,
+    "labels": LabelSettings,
+    "report": ReportSettings,
+    "execution": ExecutionSettings,
 }
-"""What each recipe means for the settings that are left empty (docs/fidelity.md)."""
+"""The factory's own sections of luigi.cfg."""
+
+
+class _LuigiSection(luigi.Config):
+    """A section as Luigi reads it, from files and the command line."""
+
+    @classmethod
+    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> Any:
+        """The values, once no name is misspelt: Luigi would warn, and take the default."""
+        with one_message():
+            check_names()
+        return super().get_param_values(params, args, kwargs)
+
+
+def check_names() -> None:
+    """See to it that the files of settings name nothing that there is not.
+
+    Raises:
+        SettingsError: names the section, the setting, and what may have been meant.
+    """
+    config, where = get_config(), "luigi.cfg, or the file that LUIGI_CONFIG_PATH names"
+    for name in set(config.sections()) - SECTIONS.keys() - set(Register.task_names()):
+        # Any other is Luigi's: not all of its sections are registered.
+        if near := difflib.get_close_matches(name, SECTIONS, n=1, cutoff=0.8):
+            raise SettingsError(f"{where}: there is no section [{name}] (did you mean {near[0]}?): correct it")
+    for name, section in SECTIONS.items():
+        for option in config.options(name) if config.has_section(name) else ():
+            if (field := option.replace("-", "_")) not in section.model_fields:
+                near_field = suggest(field, section.model_fields)
+                raise SettingsError(f"{where}: [{name}] has no setting {option}{near_field}: correct or remove it")
+
+
+def _make_section(name: str) -> type[luigi.Config]:
+    """A section for Luigi; what has no default may be left empty there."""
+    parameters = {
+        field: TypedParameter(
+            kind_of(about),
+            default="" if about.is_required() else about.default,
+            description=" ".join((about.description or "").split()),
+        )
+        for field, about in SECTIONS[name].model_fields.items()
+    }
+    return type(name, (_LuigiSection,), {"__doc__": SECTIONS[name].__doc__, "__module__": __name__, **parameters})
+
+
+dataset, models, blur, anchors, labels, report, execution = map(_make_section, SECTIONS)
+
+
+def list_sections() -> tuple[type[luigi.Config], ...]:
+    """The sections for Luigi, in the order in which they stand above."""
+    return dataset, models, blur, anchors, labels, report, execution
 
 
 _CHOICES: dict[str, tuple[type[luigi.Config], str]] = {
@@ -242,44 +311,25 @@ def read_settings(overrides: dict[str, str], gpus: int = 0) -> Settings:
     Raises:
         SettingsError: names the first setting that is wrong.
     """
-    overrides = {name: value for name, value in overrides.items() if given_text(*_CHOICES[name]) is None}
-    label_values = {name: getattr(labels(), name) for name in LabelSettings.model_fields}
-    if "anchor" in overrides:
-        label_values["anchor"] = overrides["anchor"]
+    values = {section: dict(section().param_kwargs) for section in (models, blur, anchors, execution, labels)}
+    for choice, value in overrides.items():
+        section, name = _CHOICES[choice]
+        if given_text(section, name) is None:
+            values[section][name] = value
+    if gpus:
+        values[execution] |= {"device": Device.CUDA, "gpus": gpus}
+    of_labels = _check(LabelSettings, values.pop(labels), "labels: ")
+    return _check(Settings, {"labels": of_labels, **{n: v for section in values.values() for n, v in section.items()}})
+
+
+_Model = TypeVar("_Model", bound=Section)
+
+
+def _check(model: type[_Model], values: dict[str, Any], where: str = "") -> _Model:
+    """Settings that fit together."""
     try:
-        by_recipe = _BY_RECIPE[_choose(Recipe, label_values["recipe"], "labels recipe")]
-        label_values |= {name: value for name, value in by_recipe.items() if not label_values[name]}
-        return Settings(
-            recognition_model=overrides.get("recognition_model", models().recognition),
-            pose_model=overrides.get("pose_model", models().pose),
-            factors_model=overrides.get("factors_model", models().factors),
-            edges=blur().edges,
-            blocks=blur().blocks,
-            centres=_choose(Centres, overrides.get("centres", anchors().centres), "anchors centres"),
-            head=Path(head) if (head := overrides.get("head", anchors().head)) else None,
-            labels=LabelSettings.model_validate(label_values),
-            device=Device.CUDA if gpus else _choose(Device, execution().device, "execution device"),
-            precision=_choose(Precision, models().precision, "models precision"),
-            cpu_stages=tuple(name for name in map(str.strip, execution().cpu_stages.split(",")) if name),
-            gpus=gpus or execution().gpus,
-            dask=execution().dask.strip(),
-            dask_wait=execution().dask_wait,
-        )
+        return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"]) or "labels"
-        text = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"luigi.cfg or the command line: {where}: {text}") from error
-    except ValueError as error:
-        raise SettingsError(f"luigi.cfg or the command line: {error}") from error
-
-
-_Choice = TypeVar("_Choice", bound=StrEnum)
-
-
-def _choose(kind: type[_Choice], text: str, setting: str) -> _Choice:
-    """The member of an enum that a setting names."""
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError(f"{setting} = {text!r} is none of {', '.join(kind)}") from None
+        first = error.errors(include_url=False)[0]
+        place = "".join(f"{part}: " for part in first["loc"])
+        raise SettingsError(f"luigi.cfg or the command line: {where}{place}{what_is_expected(first)}") from error

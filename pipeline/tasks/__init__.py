@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import luigi
 from luigi.task_register import TaskClassException
 
+from pipeline.config.parameters import bound_workers
 from pipeline.logs import set_up_logs, shorten_traces, wants_trace
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def _explain_command(kind: type[BaseException], error: BaseException, trace: Tra
 
 
 shorten_traces()
+bound_workers()
 luigi.Task.event_handler(luigi.Event.START)(_set_up_logs)
 if sys.excepthook is sys.__excepthook__:
     sys.excepthook = _explain_command

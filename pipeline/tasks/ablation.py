@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 
 from data_manifests.tables.stages import Factor
 from labelers.runtime.device import VISIBLE, choose_gpus
-from pipeline.config.parameters import ChoiceParameter, IntParameter
+from pipeline.config.parameters import TypedParameter
 from pipeline.logs import one_message
 from pipeline.tasks.evaluation import EvaluateQuality
-from pipeline.tasks.goals import DatasetParameter, WorkspaceParameter
 from pipeline.tasks.stage import luigi_processes
-from pipeline.tasks.training import Launch, TrainQuality
+from pipeline.tasks.training import Launch, QualityTask, TrainQuality
+from training.quality.config import Score
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,14 +26,14 @@ logger = logging.getLogger(__name__)
 _ADDED = (Factor.POSE, Factor.BLUR, Factor.LIGHTING, Factor.EXPRESSION, Factor.OCCLUSION)
 """The order in which Table 4 adds factors to naive quality fitting."""
 
-ROWS = {
-    "nqf": "--factors= --no-confidence",
-    "merged": "--no-quality --score merged --no-confidence",
+ROWS: dict[str, dict[str, Any]] = {
+    "nqf": {"factors": (), "confidence": False},
+    "merged": {"quality": False, "score": Score.MERGED, "confidence": False},
     **{
-        f"nqf-{len(added)}-{added[-1].value}": f"--factors {','.join(added)} --no-confidence"
+        f"nqf-{len(added)}-{added[-1].value}": {"factors": added, "confidence": False}
         for added in (_ADDED[: count + 1] for count in range(len(_ADDED)))
     },
-    "calibrated": "",
+    "calibrated": {},
 }
 """Row of Table 4, from its first to its last -> what is switched: naive quality fitting (NQF), the merged-factor
 quality (M-F), NQF with one factor more in every row, and all with confidence calibration (CC)."""
@@ -46,7 +46,9 @@ class AblationError(ValueError):
 class TrainRow(TrainQuality):
     """Trains one row; `current` stays with whoever trains by TrainQuality."""
 
-    seat = IntParameter(default=-1, significant=False, description="which of --gpus it has alone; -1: it has all")
+    seat = TypedParameter(
+        int, default=-1, significant=False, description="which of --gpus it has alone; -1: it has all"
+    )
 
     @property
     def resources(self) -> dict[str, int]:
@@ -68,7 +70,7 @@ class TrainRow(TrainQuality):
         """Leave `current` alone: every row has a run of its own."""
 
 
-class Ablation(luigi.Task):
+class Ablation(QualityTask):
     """Trains the rows of CLIB-FIQA's Table 4, and one model for every beta of Figure 4, and evaluates them together.
 
     `luigi --module pipeline Ablation --dataset casia_webface --benchmarks xqlfw --betas 8,16,25,32 --device cuda`
@@ -76,7 +78,6 @@ class Ablation(luigi.Task):
     On several GPUs, `--device cuda --gpus 8 --workers 8`, eight rows are trained at the same time, each on one.
     """
 
-    dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
     benchmarks = luigi.Parameter(
         description="benchmarks: names of manifests, or paths of TOML files, separated by commas"
     )
@@ -90,30 +91,26 @@ class Ablation(luigi.Task):
     recognition = luigi.Parameter(
         default="", description="recognition networks of models.toml, separated by commas; empty: that of luigi.cfg"
     )
-    limit = IntParameter(default=0, description="train on the labels of the first N images only")
-    workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
-    recipe = ChoiceParameter(choices=["paper", "released"], default="paper", description="whose rules")
-    tower = luigi.Parameter(default="RN50-quickgelu", description="image tower, by open_clip's name")
-    pretrained = luigi.Parameter(default="openai", description="open_clip's tag or a file; none: random weights")
-    seed = IntParameter(default=323, description="of random weights, order and mirroring")
-    device = ChoiceParameter(choices=["cpu", "cuda"], default="cpu", significant=False, description="where")
-    gpus = IntParameter(default=0, significant=False, description="train a row on each of so many GPUs at once; a "
-        "single row, or on cpu, by so many processes of torchrun; 0: one without it")  # fmt: skip
-    options = luigi.Parameter(default="", description="further words for training.train_quality, in every row")
+    gpus = TypedParameter(
+        int,
+        default=0,
+        significant=False,
+        description="train a row on each of so many GPUs at once; a single row, or on cpu, by so many processes of "
+        "torchrun; 0: one without it",
+    )
 
     def trainings(self) -> dict[str, TrainRow]:
         """The training of every row by its name."""
         with one_message():
-            words = choose_rows(self.rows, self.betas)
-        shared = ("dataset", "limit", "workspace", "recipe", "tower", "pretrained", "seed", "device")
-        settings = {name: getattr(self, name) for name in shared}
-        gpus, rows = int(self.gpus), len(words)
+            changes = choose_rows(self.rows, self.betas)
+        shared = {name: getattr(self, name) for name, _ in QualityTask.get_params() if name != "gpus"}
+        gpus, rows = int(self.gpus), len(changes)
         apart = self.device == "cuda" and gpus > 0 and rows > 1
         gpus = min(gpus, rows) if apart else gpus
         seats = [number % gpus if apart else -1 for number in range(rows)]
         return {
-            row: TrainRow(options=f"{text} {self.options}".strip(), gpus=gpus, seat=seat, **settings)
-            for (row, text), seat in zip(words.items(), seats, strict=True)
+            row: TrainRow(gpus=gpus, seat=seat, **shared | change)
+            for (row, change), seat in zip(changes.items(), seats, strict=True)
         }
 
     def requires(self) -> list[TrainRow]:
@@ -149,8 +146,8 @@ def _compare_workers(rows: int, workers: int) -> None:
         logger.warning("%d rows can train at once, but only %d do: give --workers %d", rows, workers, rows)
 
 
-def choose_rows(rows: str, betas: str) -> dict[str, str]:
-    """The words for training.train_quality by the name of the row.
+def choose_rows(rows: str, betas: str) -> dict[str, dict[str, Any]]:
+    """The settings that a row changes, by its name.
 
     Args:
         rows: names of ROWS, by commas; `none` or nothing for none.
@@ -170,7 +167,7 @@ def choose_rows(rows: str, betas: str) -> dict[str, str]:
             beta = 0.0
         if not 0.0 < beta < float("inf"):
             raise AblationError(f"--betas: {word!r} is not a number above 0")
-        chosen[f"beta-{beta:g}"] = f"--beta {beta:g}"
+        chosen[f"beta-{beta:g}"] = {"beta": beta}
     if not chosen:
         raise AblationError("nothing to train: name --rows or --betas")
     return chosen

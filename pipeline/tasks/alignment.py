@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import luigi
 
+from data_manifests.values import Number
 from pipeline.alignment.job import AlignJob, Wish, resolve_alignment
 from pipeline.alignment.run import make_crops
-from pipeline.config.parameters import ChoiceParameter, FloatParameter, IntParameter
+from pipeline.config.parameters import TypedParameter
 from pipeline.logs import one_message, set_up_logs
 from pipeline.tasks.goals import WorkspaceParameter
 from pipeline.tasks.stage import luigi_processes
@@ -33,14 +34,14 @@ class AlignFaces(luigi.Task):
     dataset = luigi.Parameter(default="", description="instead of --source: a manifest whose images are not aligned")
     output = luigi.Parameter(default="", description="folder of the crops; templates have theirs")
     detector = luigi.Parameter(default="yunet", description="face detector of models.toml")
-    face = ChoiceParameter(
-        choices=["largest", "central", "best"],
+    face = TypedParameter(
+        Literal["largest", "central", "best"],
         default="largest",
         description="of several faces: largest (area, less twice the squared distance from the centre), central, best",
     )
-    encoding = ChoiceParameter(choices=["jpeg", "png"], default="jpeg", description="of the crops")
-    min_score = FloatParameter(default=0.6, description="the least certain face that counts, 0 to 1")
-    longest_side = IntParameter(default=640, description="photos are reduced to it to look for faces; pixels")
+    encoding = TypedParameter(Literal["jpeg", "png"], default="jpeg", description="of the crops: jpeg or png")
+    min_score = TypedParameter(Number, default=0.6, description="the least certain face that counts, 0 to 1")
+    longest_side = TypedParameter(int, default=640, description="photos are reduced to it to look for faces; pixels")
     workspace = WorkspaceParameter(default="", description="for manifests that lie there (FIQA_WORKSPACE)")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

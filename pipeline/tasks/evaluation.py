@@ -12,7 +12,7 @@ import luigi
 from luigi.parameter import ParameterVisibility
 
 from pipeline.config import job as jobs
-from pipeline.config.parameters import BoolParameter, IntParameter
+from pipeline.config.parameters import TypedParameter
 from pipeline.execution.local import die_with_parent
 from pipeline.logs import one_message, set_up_logs
 from pipeline.tasks.derived import Anchors
@@ -87,9 +87,11 @@ class EvaluateQuality(luigi.Task):
     )
     protocols = luigi.Parameter(default="fixed", description="fixed, cr_fiqa, or both separated by a comma")
     fmrs = luigi.Parameter(default="0.01,0.001,0.0001", description="false match rates, separated by commas")
-    replicates = IntParameter(default=1000, description="bootstrap draws; 0: no intervals")
-    no_correlate = BoolParameter(description="do not compare qualities with blur, pose and factors")
-    limit = IntParameter(default=0, description="the first N images of every benchmark only")
+    replicates = TypedParameter(int, default=1000, description="bootstrap draws; 0: no intervals")
+    no_correlate = TypedParameter(
+        bool, default=False, description="do not compare qualities with blur, pose and factors"
+    )
+    limit = TypedParameter(int, default=0, description="the first N images of every benchmark only")
     workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
     fingerprint = luigi.Parameter(default="", description="left empty: computed from all that decides the output")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import luigi
 
 from pipeline.config import job as jobs
-from pipeline.config.parameters import BoolParameter, IntParameter
+from pipeline.config.parameters import TypedParameter
 from pipeline.config.settings import dataset as dataset_section
 from pipeline.config.settings import report
 from pipeline.execution.local import check_locks
@@ -61,9 +61,13 @@ class Goal(luigi.Task):
     last: ClassVar[type[Stage]]
 
     dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
-    limit = IntParameter(default=0, description="label the first N images only, in a folder of their own")
-    recheck = BoolParameter(significant=False, description="read all content and compare it with the record")
-    gpus = IntParameter(default=0, significant=False, description="compute on so many GPUs; 0: as [execution] says")
+    limit = TypedParameter(int, default=0, description="label the first N images only, in a folder of their own")
+    recheck = TypedParameter(
+        bool, default=False, significant=False, description="read all content and compare it with the record"
+    )
+    gpus = TypedParameter(
+        int, default=0, significant=False, description="compute on so many GPUs; 0: as [execution] says"
+    )
     workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
     fingerprint = luigi.Parameter(default="", description="left empty: computed from all that decides the output")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -17,14 +16,18 @@ import luigi
 from data_manifests.identity import read_identity
 from data_manifests.manifest import Format, load_manifest
 from data_manifests.storage.atomic import sync_folder
+from data_manifests.values import kind_of
+from labelers.runtime.device import Device
 from pipeline.config.job import JobError
-from pipeline.config.parameters import ChoiceParameter, IntParameter
+from pipeline.config.parameters import TypedParameter
 from pipeline.execution.local import die_with_parent
 from pipeline.logs import one_message, set_up_logs
 from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.receipts import write_receipt
 from pipeline.storage.store import Store
 from pipeline.tasks.goals import DatasetParameter, LabelAll, WorkspaceParameter
+from training.quality.config import FREE
+from training.quality.settings import SETTINGS, find_changes, read_recipe, to_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,9 +118,9 @@ class TrainFactorNet(luigi.Task):
 
     dataset = luigi.Parameter(default="wider_face", description="a manifest of format wider_face")
     name = luigi.Parameter(default="factors_own", description="the network's name in models.toml")
-    epochs = IntParameter(default=0, description="passes over the training faces; 0: the trainer's default")
-    seed = IntParameter(default=0, description="of weights, order and augmentation")
-    device = ChoiceParameter(choices=["cpu", "cuda"], default="cpu", significant=False, description="where")
+    epochs = TypedParameter(int, default=0, description="passes over the training faces; 0: the trainer's default")
+    seed = TypedParameter(int, default=0, description="of weights, order and augmentation")
+    device = TypedParameter(Device, default=Device.CPU, significant=False, description="where: cpu or cuda")
     workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -165,33 +168,60 @@ class TrainFactorNet(luigi.Task):
         self.store.point_current(self.spec)
 
 
-class TrainQuality(luigi.Task):
+class QualityTask(luigi.Task):
+    """What all trainings of the quality model are asked for: labels, settings, and where they compute."""
+
+    dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
+    limit = TypedParameter(int, default=0, description="train on the labels of the first N images only")
+    workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
+    device = TypedParameter(Device, default=Device.CPU, significant=False, description="where: cpu or cuda")
+    gpus = TypedParameter(int, default=0, significant=False, description="processes by torchrun; 0: one without it")
+    config = luigi.Parameter(
+        default="", description="file of settings, such as recipes/clib_paper.toml; its keys are options too, which win"
+    )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the training that the file and the options name; all others have their defaults."""
+        of_file = read_recipe(Path(self.config)) if self.config else {}
+        return of_file | {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
+
+
+_OPTIONS = {
+    name: TypedParameter(
+        kind_of(setting),
+        default=None,
+        shown=setting.default,
+        significant=name not in FREE,
+        description=setting.description,
+    )
+    for name, setting in SETTINGS.items()
+    if name != "rules"
+}
+"""The settings of a training as options of a task; single rules stand in a file."""
+
+for _name, _option in _OPTIONS.items():
+    setattr(QualityTask, _name, _option)
+    _option.__set_name__(QualityTask, _name)
+
+
+class TrainQuality(QualityTask):
     """Trains CLIB-FIQA's model from the labels of a data set, and goes on where it was stopped.
 
-    `luigi --module pipeline TrainQuality --dataset ms1mv2 --recipe paper --device cuda`
+    `luigi --module pipeline TrainQuality --dataset ms1mv2 --config recipes/clib_paper.toml --device cuda`
     """
 
     retry_count = _TRIES
-
-    dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
-    limit = IntParameter(default=0, description="train on the labels of the first N images only")
-    workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
-    recipe = ChoiceParameter(choices=["paper", "released"], default="paper", description="whose rules")
-    tower = luigi.Parameter(default="RN50-quickgelu", description="image tower, by open_clip's name")
-    pretrained = luigi.Parameter(default="openai", description="open_clip's tag or a file; none: random weights")
-    seed = IntParameter(default=323, description="of random weights, order and mirroring")
-    device = ChoiceParameter(choices=["cpu", "cuda"], default="cpu", significant=False, description="where")
-    gpus = IntParameter(default=0, significant=False, description="processes by torchrun; 0: one without it")
-    options = luigi.Parameter(default="", description="further words for training.train_quality, such as --beta 16")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         with one_message():
             if self.gpus < 0:
                 raise JobError(f"--gpus {self.gpus}: give a number of GPUs, or leave it out")
+            self.chosen = self.settings
+            parameters = describe_settings(self.chosen)
         self.labels = LabelAll(dataset=self.dataset, limit=self.limit, workspace=self.workspace)
         labels = self.labels.job.stages["labels"]
-        parameters = {name: getattr(self, name) for name in ("recipe", "tower", "pretrained", "seed", "options")}
         self.spec = StageSpec(
             name=QUALITY_MODEL, version=1, data=labels.data, parameters=parameters, upstream=(labels,)
         )
@@ -232,13 +262,22 @@ class TrainQuality(luigi.Task):
     def run(self) -> None:
         """Train in a child process, which goes on from its last checkpoint, and publish the run."""
         job = self.labels.job
-        pretrained = "" if self.pretrained == "none" else self.pretrained
         words = ["--labels", str(self.store.folder(job.stages["labels"])), "--images", str(job.manifest.data_path)]
-        words += ["--output", str(self.folder), "--recipe", self.recipe, "--tower", self.tower]
-        words += [f"--pretrained={pretrained}", "--seed", str(self.seed), "--device", self.device]
-        train(self.store, self.spec, "training.train_quality", [*words, *shlex.split(self.options)], self.launch)
+        words += ["--output", str(self.folder), "--device", self.device, *to_words(self.chosen)]
+        train(self.store, self.spec, "training.train_quality", words, self.launch)
         self.publish()
 
     def publish(self) -> None:
         """Point `current` at the run."""
         self.store.point_current(self.spec)
+
+
+def describe_settings(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training's fingerprint knows of its settings: the same for all ways to write the same settings.
+
+    Raises:
+        ValueError: if the settings do not fit together; says why.
+    """
+    named = {name: chosen.get(name, SETTINGS[name].default) for name in ("recipe", "tower", "pretrained", "seed")}
+    # Without other changes it is the empty text of runs before there were files, so that those are found.
+    return {**named, "pretrained": named["pretrained"] or "none", "options": find_changes(chosen, but=named) or ""}

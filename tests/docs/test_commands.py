@@ -15,6 +15,7 @@ from luigi.task_register import Register, TaskClassException
 import pipeline
 from benchmarks.documents import PAGES, ROOT, read_fences
 from pipeline.__main__ import app
+from training.quality.settings import make_config, read_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +57,7 @@ def check(command: str) -> None:
         return
     program, words = words[0].removeprefix(".venv/bin/"), words[1:]
     if program == "make":
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(words) <= set(targets), command
     elif program == "luigi":
         check_luigi(words)
@@ -81,10 +82,6 @@ def check_luigi(words: list[str]) -> None:
             given = getattr(parser.known_args, option, None)
             if isinstance(given, str):
                 parameter.parse(given)
-        if task == "TrainQuality":
-            options = getattr(parser.known_args, "options", None) or ""
-            needed = ["--labels", "x", "--images", "x", "--output", "x"]
-            importlib.import_module("training.train_quality").parser().parse_args([*needed, *shlex.split(options)])
 
 
 def check_module(module: str, words: list[str]) -> None:
@@ -102,6 +99,22 @@ def check_module(module: str, words: list[str]) -> None:
             importlib.import_module(name).parser().parse_args(words)
     else:
         assert importlib.util.find_spec(module), module
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "recipes").glob("*.sh")), ids=name)
+def test_the_commands_of_a_recipe_are_understood(script: Path) -> None:
+    lines = re.sub(r"\\\n\s*", "", script.read_text()).splitlines()
+    found = [line for line in lines if re.match(r"(luigi|python)\b", line)]
+    assert len(found) >= 4
+    for command in found:
+        check(command)
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.toml")), ids=name)
+def test_a_recipe_of_settings_can_be_trained(recipe: Path) -> None:
+    assert make_config(read_recipe(recipe)).batch
+    if recipe.stem == "clib_paper":
+        assert make_config(read_recipe(recipe)) == make_config({})
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name not in _CHECKED_ELSEWHERE], ids=name)
@@ -122,7 +135,8 @@ def test_the_commands_of_a_page_are_understood(page: Path, capsys: pytest.Captur
         "luigi --module pipeline LabelAll --limit many",
         "luigi --module pipeline LabelAll --labels-blur-hazi 0.3",
         "luigi --module pipeline AlignFaces --face biggest",
-        'luigi --module pipeline TrainQuality --options "--epoch 2"',
+        "luigi --module pipeline TrainQuality --epoch-two 2",
+        "luigi --module pipeline TrainQuality --batch-size many",
         "python -m pipeline statu",
         "python -m pipeline plan",
         "python -m pipeline clean --keep no",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.documents import ROOT
-from benchmarks.reference import INTERNAL, PAGE, VARIABLES, attributes, render
+from benchmarks.reference import CONFIG, INTERNAL, PAGE, VARIABLES, attributes, render, render_settings
 from benchmarks.stale_stages import stale_stages
 from benchmarks.tree import PAGE as ARCHITECTURE
 from benchmarks.tree import renew
@@ -49,6 +49,10 @@ def test_every_variable_of_the_environment_is_told() -> None:
     used = {name for path in code for name in re.findall(r"\bFIQA_[A-Z]+\b", path.read_text())}
     known = {*VARIABLES, *INTERNAL} - {"LUIGI_CONFIG_PATH"}
     assert used - {"FIQA_RATES"} == known
+
+
+def test_luigi_cfg_is_in_step() -> None:
+    assert CONFIG.read_text() == render_settings(CONFIG.read_text()), "run python -m benchmarks.reference"
 
 
 def test_every_section_stands_in_luigi_cfg() -> None:

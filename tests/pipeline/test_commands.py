@@ -43,12 +43,14 @@ LUIGI = str(Path(sys.executable).with_name("luigi"))
         (("LabelAl",), "error: No task LabelAl. Did you mean:\nLabelAll"),
         (("Ablation",), "requires the 'benchmarks' parameter to be set"),
         (("TrainQuality", "--recipe", "papr"), "error: --recipe papr: one of paper, released is expected"),
-        (("LabelAll", "--labels-recipe", "papr"), "labels recipe = 'papr' is none of paper, released"),
+        (("LabelAll", "--labels-recipe", "papr"), "error: --labels-recipe papr: one of paper, released is expected"),
         (("LabelAll", "--labels-blur-hazy", "0.9"), "labels: blur_hazy = 0.9 must lie below blur_clear = 0.7"),
         (("LabelAll", "--limit", "abc"), "error: --limit abc: a whole number is expected\n"),
         (("LabelAll", "--labels-blur-hazy", "x"), "error: --labels-blur-hazy x: a number is expected\n"),
         (("LabelAll", "--report-page", "maybe"), "error: --report-page maybe: true or false is expected\n"),
-        (("LabelAll", "--workers", "many"), "workers: invalid literal for int() with base 10: 'many'"),
+        (("LabelAll", "--workers", "many"), "error: --workers many: a whole number is expected\n"),
+        (("LabelAll", "--workers", "0"), "error: --workers 0: at least 1 is expected\n"),
+        (("LabelAll", "--workers", "-1"), "error: --workers -1: at least 1 is expected\n"),
         (("LabelAll", "--dataset", "nix"), "no data set is called 'nix'"),
     ],
 )
@@ -93,13 +95,26 @@ def test_settings_of_ones_own_lie_over_the_shipped_ones_in_any_folder(labelled_s
     assert done.stdout == "0.2 true\n"
 
 
-def test_a_number_in_a_file_of_settings_is_named_by_its_place(labelled_sample: Factory, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("[labels]\nblur_hazy = low", "luigi.cfg: [labels] blur_hazy = low: a number is expected"),
+        (
+            "[labels]\nblur_hazi = 0.2",
+            "[labels] has no setting blur_hazi (did you mean blur_hazy?): correct or remove it",
+        ),
+        ("[label]\nblur_hazy = 0.2", "there is no section [label] (did you mean labels?): correct it"),
+    ],
+)
+def test_what_is_wrong_in_a_file_of_settings_is_named(
+    labelled_sample: Factory, tmp_path: Path, lines: str, said: str
+) -> None:
     settings = tmp_path / "mine.cfg"
-    settings.write_text("[labels]\nblur_hazy = low\n")
-    said = "error: luigi.cfg: [labels] blur_hazy = low: a number is expected\n"
+    settings.write_text(lines)
     for run in (labelled_sample.luigi, functools.partial(labelled_sample.command, "plan")):
         done = run("LabelAll", check=False, LUIGI_CONFIG_PATH=str(settings))
-        assert (done.returncode, done.stderr) == (1, said)
+        assert done.returncode == 1
+        assert re.fullmatch(f"error: .*{re.escape(said)}\n", done.stderr)
 
 
 @pytest.mark.parametrize("section", list_sections(), ids=lambda section: section.__name__)
@@ -217,5 +232,5 @@ def test_tasks_lists_all_that_a_user_calls(labelled_sample: Factory) -> None:
     assert {*named} == {task for task in pipeline.__all__ if not issubclass(getattr(pipeline, task), Stage)}
     of_one = labelled_sample.command("tasks", "TrainQuality").stdout
     assert "luigi --module pipeline TrainQuality --dataset ms1mv2" in of_one
-    assert re.search(r"--seed +│ 323 +│ of random weights", of_one)
+    assert re.search(r"--seed +│ 323 +│ seed of random weights", of_one)
     assert "did you mean TrainQuality?" in labelled_sample.command("tasks", "TrainQualty", check=False).stderr

@@ -509,13 +509,13 @@ def test_another_recogniser_changes_what_rests_on_embeddings_alone(sample_weight
     job = resolve("sample", workspace=tmp_path)
     assert change_recogniser(job, "fr_feature") is job
     other = change_recogniser(job, "w600k_r50")
-    assert other.models["recognition"].name == other.settings.recognition_model == "w600k_r50"
+    assert other.models["recognition"].name == other.settings.recognition == "w600k_r50"
     changed = {name for name, spec in job.stages.items() if spec.fingerprint != other.stages[name].fingerprint}
     assert changed == {"embeddings", "centres", "anchors", "anchor_range", "labels"}
     by_manifest = tmp_path / "same.toml"
     by_manifest.write_text(
         f'name = "sample"\nformat = "recordio"\nroot = "{job.manifest.root}"\nrecognition_model = "w600k_r50"\n'
-        f'pose_model = "{job.settings.pose_model}"\n'
+        f'pose_model = "{job.settings.pose}"\n'
     )
     resolved = resolve(str(by_manifest), workspace=tmp_path)
     assert resolved.stages["labels"].fingerprint == other.stages["labels"].fingerprint

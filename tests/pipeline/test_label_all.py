@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,7 @@ def test_one_worker_and_two_give_the_same_bytes(
 
 def test_explain_names_the_origin_of_each_number(labelled_sample: Factory) -> None:
     said = labelled_sample.command("explain", "7").stdout
+    assert re.search(r"embeddings .* fr_feature \w+ +│ float32 ", said)
     assert "certainty_ratio" in said
     assert "fr_feature 87aacdfe5751" in said
     assert "CR-FIQA Eq. 4" in said
@@ -192,16 +194,17 @@ def test_doctor_status_describe_speak(labelled_sample: Factory) -> None:
         (("LabelAll", "--labels-blur-hazy", "0.9"), "blur_hazy = 0.9 must lie below blur_clear = 0.7"),
         (("LabelAll", "--labels-recipe", "papers"), "papers"),
         (("LabelAll", "--models-precision", "tf32"), "tf32 is for device = cuda, not cpu"),
-        (("LabelAll", "--models-precision", "half"), "is none of float32, bfloat16, tf32, float16"),
+        (("LabelAll", "--models-precision", "half"), "one of float32, bfloat16, tf32, float16 is expected"),
+        (("LabelAll", "--blur-edges", "sobel"), "--blur-edges sobel: one of matlab, python is expected"),
         (("LabelAll", "--models-factors", "fr_feature"), "fr_feature is a network for recognition, not factors"),
         (("LabelAll", "--dataset", "casia_webface"), "the data set casia_webface"),
         (("LabelAll", "--limit", "-3"), "--limit -3"),
         (("LabelAll", "--execution-device", "cuda", "--dataset", "sample", "--limit", "9"), "choose the device cpu"),
         (("LabelAll", "--gpus", "99", "--dataset", "sample", "--limit", "9"), "asked for 99 GPU(s)"),
         (("LabelAll", "--gpus", "-1"), "--gpus -1"),
-        (("LabelAll", "--execution-device", "gpu"), "execution device = 'gpu' is none of cpu, cuda"),
+        (("LabelAll", "--execution-device", "gpu"), "--execution-device gpu: one of cpu, cuda is expected"),
         (("LabelAll", "--execution-cpu-stages", "pose, blur"), "'blur' is none of pose, factors, embeddings, anchors"),
-        (("LabelAll", "--execution-gpus", "0"), "gpus: Input should be greater than or equal to 1"),
+        (("LabelAll", "--execution-gpus", "0"), "--execution-gpus 0: at least 1 is expected"),
     ],
 )
 def test_mistakes_give_one_clear_message(labelled_sample: Factory, words: tuple[str, ...], message: str) -> None:

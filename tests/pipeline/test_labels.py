@@ -152,3 +152,11 @@ def test_other_keys_are_refused() -> None:
     table = make_table(BLUR, KEYS, columns, ["ok"] * 4)
     with pytest.raises(TableError, match="not those of the index"):
         check_table(BLUR, table, pa.chunked_array([pa.array([1, 2, 3, 5], pa.int32())]))
+
+
+def test_what_is_left_empty_is_as_the_recipe_says_and_nought_is_not_empty() -> None:
+    found = LabelSettings.model_validate(
+        {"recipe": "released", "blur_source": "", "anchor": "certainty_ratio", "blur_hazy": 0.0}
+    )
+    assert (found.blur_source, found.missing_pose, found.anchor) == ("sobel", "profile", "certainty_ratio")
+    assert (found.blur_hazy, found.blur_clear) == (0.0, 0.7)

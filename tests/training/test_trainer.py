@@ -481,8 +481,9 @@ def test_without_its_confidences_phase_two_does_not_go_on(launcher: Launcher, tm
 
 def test_other_settings_in_the_same_folder_are_one_error(launcher: Launcher, undisturbed: dict[int, Path]) -> None:
     run = undisturbed[1]
-    text = launcher.run(run, 1, "--beta", "25", "--no-confidence", code=1)
+    text = launcher.run(run, 1, "--beta", "25", "--no-confidence", "--checkpoint-every", "9", code=1)
     error = text.strip().splitlines()[-1]
+    assert "checkpoint_every" not in error
     assert error.startswith("error: ")
     assert "config.beta: 32.0 there, 25.0 here" in error
     assert "config.terms.confidence: True there, False here" in error

@@ -18,6 +18,7 @@ from pathlib import Path
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 from data_manifests.storage.atomic import DiskFullError
+from data_manifests.values import reader_of
 from data_manifests.wider_face import Split, WiderFaceError
 from labelers.runtime.denormals import flush_denormals
 from training.factor_net.artefacts import Training, check_free, write_folder
@@ -66,7 +67,7 @@ def run(given: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line's options, with the defaults of `FactorNetConfig`."""
-    default = FactorNetConfig()
+    default, whole, number = FactorNetConfig(), reader_of(int), reader_of(float)
     result = argparse.ArgumentParser(prog="python -m training.factor_net", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     add = result.add_argument
@@ -74,16 +75,17 @@ def parser() -> argparse.ArgumentParser:
     add("--output", type=Path, required=True, help="folder to make; named in FIQA_MODELS, it makes the network known")
     add("--name", type=_plain_name, default="factors", help="the network's name and its file's (default: factors)")
     add("--licence", default=_LICENCE, help="of the weights, for the network's entry (default: %(default)s)")
-    add("--margin", type=float, default=default.margin,
+    add("--margin", type=number, default=default.margin,
         help="around a face's box, share of its longer side (default: %(default)s)")  # fmt: skip
-    add("--epochs", type=int, default=default.epochs, help="passes over the training faces (default: %(default)s)")
-    add("--batch", type=int, default=default.batch, help="faces in a step (default: %(default)s)")
-    add("--learning-rate", type=float, default=default.learning_rate, help="the highest (default: %(default)s)")
-    add("--imbalance", type=Imbalance, choices=list(Imbalance), default=default.imbalance,
-        help="how rare classes get their weight (default: %(default)s)")  # fmt: skip
-    add("--seed", type=int, default=default.seed, help="of weights, order and augmentation (default: %(default)s)")
-    add("--device", type=Device, choices=list(Device), default=default.device, help="where (default: %(default)s)")
-    add("--threads", type=int, default=default.threads, help="of the processor (default: %(default)s)")
+    add("--epochs", type=whole, default=default.epochs, help="passes over the training faces (default: %(default)s)")
+    add("--batch", type=whole, default=default.batch, help="faces in a step (default: %(default)s)")
+    add("--learning-rate", type=number, default=default.learning_rate, help="the highest (default: %(default)s)")
+    add("--imbalance", type=reader_of(Imbalance), default=default.imbalance,
+        help="how rare classes get their weight: class_weights or focal (default: %(default)s)")  # fmt: skip
+    add("--seed", type=whole, default=default.seed, help="of weights, order and augmentation (default: %(default)s)")
+    add("--device", type=reader_of(Device), default=default.device,
+        help="where: cpu or cuda (default: %(default)s)")  # fmt: skip
+    add("--threads", type=whole, default=default.threads, help="of the processor (default: %(default)s)")
     return result
 
 

@@ -6,15 +6,52 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
+from pydantic import BeforeValidator
+
+from data_manifests.folds import Fold
 from data_manifests.recipes import Recipe
 from data_manifests.tables.stages import Factor
-from training.quality.model import ModelConfig
 from training.trainer.cores import share_of_cores
 
 if TYPE_CHECKING:
-    from data_manifests.folds import Fold
+    from collections.abc import Iterable
+
+
+MERGED_HIDDEN = (72, 128, 64)
+"""Hidden layers of the merged-factor network (CLIB-FIQA section 4.1: FC(72)-PReLU-FC(128)-PReLU-FC(64)-PReLU-FC(5))."""
+
+
+class Prompts(StrEnum):
+    """What stands for the prompts."""
+
+    ENCODED = "encoded"
+    """The text tower's embeddings as they are: what the paper does."""
+    SPREAD = "spread"
+    """What the words contribute to them, spread out evenly. A text tower of random weights embeds all prompts in nearly
+    one direction, in which levels of quality cannot be told apart; it knows nothing of words that this could lose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """What decides the model before training.
+
+    Attributes:
+        tower: image tower, by open_clip's name or one of training/clip.
+        pretrained: open_clip's tag of its weights, or a file; none: random weights from the seed.
+        prompts: embeddings of the prompts: encoded by the text tower, or spread apart, for random weights.
+        merged_hidden: widths of the hidden layers of the merged-factor network.
+    """
+
+    tower: str = "RN50-quickgelu"
+    pretrained: Annotated[str, BeforeValidator(lambda name: "" if name == "none" else name)] = "openai"
+    prompts: Prompts = Prompts.ENCODED
+    merged_hidden: tuple[int, ...] = MERGED_HIDDEN
+
+    def __post_init__(self) -> None:
+        if not self.merged_hidden or min(self.merged_hidden) < 1:
+            raise ValueError(f"merged_hidden needs one positive width or more, not {self.merged_hidden}")
 
 
 class Score(StrEnum):
@@ -68,19 +105,28 @@ class Rules:
         return cls(**dict.fromkeys((rule.name for rule in fields(cls)), recipe))
 
 
+def _read_factors(given: str | Iterable[str]) -> tuple[Factor, ...]:
+    """Factors in the order of the table; as a text they are joined by commas."""
+    words = [word.strip() for word in given.split(",")] if isinstance(given, str) else list(given)
+    named = [word for word in words if word not in {"", "none"}]
+    if unknown := sorted(set(named) - set(Factor)):
+        raise ValueError(f"no such factor: {', '.join(unknown)}; there are {', '.join(Factor)}")
+    return tuple(factor for factor in Factor if factor in named)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What is learned; every row of CLIB-FIQA's Table 4 is one setting.
 
     Attributes:
-        quality: whether quality is fitted (NQF).
-        factors: the factors that are learned.
-        score: what the score is taken from.
-        confidence: whether the second phase's targets are calibrated by the confidence of the first (CC).
+        quality: fit the quality (NQF).
+        factors: factors to learn, by commas, or none.
+        score: distribution that the score is taken from: quality, or merged (M-F).
+        confidence: calibrate the targets of the second phase by the confidence of the first (CC).
     """
 
     quality: bool = True
-    factors: tuple[Factor, ...] = tuple(Factor)
+    factors: Annotated[tuple[Factor, ...], BeforeValidator(_read_factors)] = tuple(Factor)
     score: Score = Score.QUALITY
     confidence: bool = True
 
@@ -102,6 +148,15 @@ class Terms:
         return self.confidence or self.score is Score.MERGED
 
 
+def _read_fold(given: object) -> object:
+    """The people held out, who may be written as K/N."""
+    return Fold.parse(given) if isinstance(given, str) else given
+
+
+FREE = frozenset({"device", "threads", "channels_last", "compiled", "checkpoint_every", "keep", "log_every"})
+"""Settings that leave the weights as they are, but for their last bits: a run may go on with others."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
     """Settings of one training; the defaults are CLIB-FIQA's section 4.1, or its released code's where that is silent.
@@ -110,26 +165,27 @@ class TrainingConfig:
         model: the tower and the weights that it starts from.
         rules: paper or released code.
         terms: what is learned.
-        held_out: the people who are not learned from, on whom the model is measured; None: all are learned from.
-        epochs_one: passes over the images in the first phase.
-        epochs_two: passes in the second, after the confidence is known.
+        held_out: leave out all images of one in N people, and measure the model on them: K/N, with K from 0 to N - 1.
+        epochs_one: passes over the images in the first phase, before the confidence is known.
+        epochs_two: passes in the second phase; 0: no second phase.
         batch: images in a step, over all processes.
-        accumulation: parts in which a process takes its share of a step, where memory is short.
-        learning_rate: of image tower and temperature (released code).
-        merged_learning_rate: of the merged-factor network (released code).
-        warm_up: share of all steps in which the learning rate first rises to its highest; for random weights.
-        weight_decay: of AdamW.
+        accumulation: parts into which a process divides its images of a step, where memory is short.
+        learning_rate: learning rate of image tower and temperature (released code).
+        merged_learning_rate: learning rate of the merged-factor network (released code).
+        warm_up: fraction of all steps in which the learning rate first rises to its highest; for random weights.
+        weight_decay: weight decay of AdamW.
         clip: largest norm of the gradient, of tower and merged-factor network each (released code).
-        balance: weight of quality fitting, lambda in Eq. 7.
-        gamma: focusing parameter, Eq. 5.
-        beta: shape of the soft mapping and of the confidence, Eq. 1 and 8.
-        seed: of random weights, order and mirroring.
+        balance: weight of quality fitting (lambda, Eq. 7).
+        gamma: focusing parameter (Eq. 5).
+        beta: shape of the soft mapping and of the confidence (Eq. 1 and 8).
+        seed: seed of random weights, order and mirroring.
         device: where it is trained.
-        bf16: whether the tower computes in bfloat16; the weights stay float32.
-        channels_last: whether the tower's weights lie so that convolutions read them fastest.
-        compiled: whether and how torch.compile compiles the model.
-        sync_batchnorm: whether batch statistics are taken over all GPUs.
-        threads: that decode images, in every process; as many as it has cores, but not more than 8.
+        bf16: compute the tower in bfloat16, with weights in float32; left out: on a GPU.
+        channels_last: keep the tower's weights in the layout that convolutions read fastest.
+        compiled: mode of torch.compile: no, default, or reduce-overhead (small batches on a GPU); several GPUs need
+            sync_batchnorm off to gain from it.
+        sync_batchnorm: take batch statistics over all GPUs.
+        threads: threads that decode images, in every process; left out: one for every core, at most 8.
         checkpoint_every: steps between two checkpoints.
         keep: checkpoints that are kept.
         log_every: steps between two points of every curve.
@@ -138,7 +194,7 @@ class TrainingConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     rules: Rules = field(default_factory=Rules)
     terms: Terms = field(default_factory=Terms)
-    held_out: Fold | None = None
+    held_out: Annotated[Fold | None, BeforeValidator(_read_fold)] = None
     epochs_one: int = 5
     epochs_two: int = 20
     batch: int = 256
@@ -204,7 +260,6 @@ class TrainingConfig:
             content: of the labels, `Labels.content`.
             images: how many are learned from.
         """
-        free = {"device", "threads", "channels_last", "compiled", "checkpoint_every", "keep", "log_every"}
-        settings = {name: value for name, value in self.describe().items() if name not in free}
+        settings = {name: value for name, value in self.describe().items() if name not in FREE}
         text = json.dumps({"settings": settings, "labels": content, "images": images}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

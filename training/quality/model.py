@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +16,7 @@ from labelers.faces import SIDE
 from training.clip.backbone import Tower, build_clip, encode_prompts, find_tower, load_pretrained
 from training.losses import ANCHORS
 from training.prompts import FACTOR_SIZES, JOINT_SIZES, PROMPTS
+from training.quality.config import MERGED_HIDDEN, ModelConfig, Prompts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,40 +26,6 @@ JOINT = len(PROMPTS)
 
 COMBINATIONS = math.prod(FACTOR_SIZES)
 """Combinations of the five factors: 72."""
-
-MERGED_HIDDEN = (72, 128, 64)
-"""Hidden layers of the merged-factor network (CLIB-FIQA section 4.1: FC(72)-PReLU-FC(128)-PReLU-FC(64)-PReLU-FC(5))."""
-
-
-class Prompts(StrEnum):
-    """What stands for the prompts."""
-
-    ENCODED = "encoded"
-    """The text tower's embeddings as they are: what the paper does."""
-    SPREAD = "spread"
-    """What the words contribute to them, spread out evenly. A text tower of random weights embeds all prompts in nearly
-    one direction, in which levels of quality cannot be told apart; it knows nothing of words that this could lose."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """What decides the model before training.
-
-    Attributes:
-        tower: one of open_clip's towers by name, or one of ours (the files in training/clip).
-        pretrained: one of open_clip's tags for it, a file, or nothing for random weights from the seed.
-        prompts: what stands for the prompts.
-        merged_hidden: widths of the hidden layers of the merged-factor network.
-    """
-
-    tower: str = "RN50-quickgelu"
-    pretrained: str = "openai"
-    prompts: Prompts = Prompts.ENCODED
-    merged_hidden: tuple[int, ...] = MERGED_HIDDEN
-
-    def __post_init__(self) -> None:
-        if not self.merged_hidden or min(self.merged_hidden) < 1:
-            raise ValueError(f"merged_hidden needs one positive width or more, not {self.merged_hidden}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, Self
 from data_manifests.storage.atomic import remove_leftovers, write_atomically
 from data_manifests.storage.environment import version_of
 from training.quality.card import write_card
+from training.quality.config import FREE
 from training.quality.model_file import save_model
+from training.quality.settings import flatten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -135,19 +137,12 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def describe_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The settings in which two runs differ, each with both values."""
-    before, after = _flat(old), _flat(new)
+    """The settings that decide the weights and in which two runs differ, each with both values."""
+    before, after = flatten(old), flatten(new)
     names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     told = [n for n in names if n.startswith("config.") or n == "data.labels_content"]
+    told = [n for n in told if n.removeprefix("config.") not in FREE]
     return ", ".join(f"{name}: {before.get(name)} there, {after.get(name)} here" for name in told) or "unknown"
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found
 
 
 class Curves:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -15,7 +14,7 @@ from pipeline.config.job import JobError
 from pipeline.tasks.ablation import ROWS, Ablation, AblationError, choose_rows
 from pipeline.tasks.training import run_training
 from training.quality.config import Score
-from training.train_quality import make_config, parser
+from training.quality.settings import make_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,15 +36,14 @@ TABLE_4 = [
 
 def test_rows_are_those_of_the_paper() -> None:
     found = []
-    for words in ROWS.values():
-        start = ["--labels", "l", "--images", "i", "--output", "o", "--pretrained="]
-        terms = make_config(parser().parse_args([*start, *shlex.split(words)])).terms
+    for changes in ROWS.values():
+        terms = make_config(changes).terms
         found.append((terms.quality, set(terms.factors), terms.score is Score.MERGED, terms.confidence))
     assert found == [(q, {Factor(name) for name in factors}, mf, cc) for q, factors, mf, cc in TABLE_4]
 
 
 def test_betas_become_rows_of_their_own() -> None:
-    assert choose_rows("none", "8, 25.0") == {"beta-8": "--beta 8", "beta-25": "--beta 25"}
+    assert choose_rows("none", "8, 25.0") == {"beta-8": {"beta": 8.0}, "beta-25": {"beta": 25.0}}
     assert list(choose_rows("calibrated,nqf", "16")) == ["calibrated", "nqf", "beta-16"]
 
 
@@ -119,7 +117,7 @@ def test_gpus_that_stay_idle_or_are_not_there_are_told(sample_copy: Factory) -> 
 @pytest.mark.slow
 def test_two_rows_are_trained_and_judged(sample_copy: Factory) -> None:
     words = ["Ablation", "--benchmarks", "sample", "--rows", "nqf,calibrated", "--tower", "test-vit"]
-    words += ["--pretrained", "none", "--options", "--epochs-one 1 --epochs-two 1 --batch 64 --threads 1"]
+    words += ["--pretrained", "none", "--epochs-one", "1", "--epochs-two", "1", "--batch-size", "64", "--threads", "1"]
     sample_copy.luigi(*words)
     metrics = pl.read_parquet(sample_copy.workspace / "evaluation" / "current" / "metrics.parquet")
     assert {"nqf", "calibrated", "norm", "random", "floor"} == set(metrics["method"].cast(pl.String))

@@ -13,7 +13,7 @@ import pytest
 from data_manifests.folds import fold_of
 from data_manifests.sample import draw_images
 from labelers.faces import decode
-from pipeline.tasks.training import TrainFactorNet
+from pipeline.tasks.training import TrainFactorNet, TrainQuality
 from tests.pipeline.conftest import Factory
 
 if TYPE_CHECKING:
@@ -89,10 +89,67 @@ def test_a_training_that_cannot_begin_is_tried_once(sample_copy: Factory) -> Non
     assert "quality_model  not finished" in sample_copy.command("status").stdout
 
 
+RECIPE = """
+beta = 16   # of the soft mapping
+held_out = "0/20"
+factors = ["blur", "pose"]
+[rules]
+schedule = "released"
+"""
+SAME_RECIPE = """
+factors = "pose, blur"
+rules = { mapping = "paper", schedule = "released" }
+held_out = "0/20"
+beta = 16.0
+epochs_one = 5
+threads = 1
+"""
+
+
+def test_a_training_is_known_by_its_settings_however_they_are_written(tmp_path: Path) -> None:
+    one, same = tmp_path / "one.toml", tmp_path / "same.toml"
+    one.write_text(RECIPE)
+    same.write_text(SAME_RECIPE)
+
+    def name(**settings: object) -> str:
+        return TrainQuality(dataset="sample", workspace=str(tmp_path), **settings).spec.fingerprint
+
+    assert name() == name(config="recipes/clib_paper.toml") == name(recipe="paper", beta=32.0, checkpoint_every=7)
+    assert name(recipe="released") == name(config="recipes/clib_released.toml") != name()
+    assert name(config=str(one)) == name(config=str(same)) == name(config=str(one), compiled="default") != name()
+    assert name(config=str(one), beta=32.0) == name(config=str(same), beta=32.0) != name(config=str(one))
+    assert TrainQuality(dataset="sample", workspace=str(tmp_path)).spec.parameters["options"] == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--config", "one.toml"), "one.toml is wrong: there is no field `epoch_one` (did you mean epochs_one?)"),
+        (("--config", "nix.toml"), "nix.toml cannot be read"),
+        (("--batch-size", "many"), "--batch-size many: a whole number is expected"),
+        (("--batch-size", "0"), "batch must be at least 1"),
+        (("--held-out", "5/5"), "there is no fold 5/5"),
+        (("--factors", "none"), "the confidence compares quality with factors"),
+        (("--compiled", "fast"), "--compiled fast: one of no, default, reduce-overhead is expected"),
+    ],
+)
+def test_a_wrong_setting_of_a_training_is_told_before_anything_is_labelled(
+    tmp_path: Path, words: tuple[str, str], said: str
+) -> None:
+    (tmp_path / "one.toml").write_text("epoch_one = 3\n")
+    words = (words[0], words[1].replace("one.toml", str(tmp_path / "one.toml")))
+    done = Factory(workspace=tmp_path / "workspace").luigi("TrainQuality", *words, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_the_quality_model_is_trained_from_the_labels(sample_copy: Factory) -> None:
     words = ["TrainQuality", "--tower", "test-vit", "--pretrained", "none"]
-    words += ["--options", "--epochs-one 1 --epochs-two 1 --batch 64 --threads 1 --held-out 0/2 --warm-up 0.2"]
+    words += ["--epochs-one", "1", "--epochs-two", "1", "--batch-size", "64", "--threads", "1", "--held-out", "0/2"]
+    words += ["--warm-up", "0.2"]
     sample_copy.luigi(*words)
     run = sample_copy.workspace / "sample" / "quality_model" / "current"
     assert (run / "model.safetensors").is_file()
