@@ -1,4 +1,4 @@
-"""Whether the time an image takes stays the same in a data set ten times as large, for every stage that is dear.
+"""Whether the time an image takes stays the same in a data set ten times as large, for every expensive stage.
 
     python -m benchmarks.growth --workspace DIR [--pool TRAIN.REC] [--stages blur pose factors embeddings anchors]
 

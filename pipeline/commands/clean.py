@@ -1,4 +1,4 @@
-"""`clean`: removes outputs of settings that nobody asks for any more."""
+"""`clean`: removes outputs of earlier settings."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Whether a quality foretells recognition errors: curves, areas and statistics over arrays and tables."""
+"""Whether a quality predicts recognition errors: curves, areas and statistics over arrays and tables."""

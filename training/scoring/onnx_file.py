@@ -1,4 +1,4 @@
-"""A module as an ONNX file that tells nothing of the machine it was made on."""
+"""A module as an ONNX file that holds nothing about the machine it was made on."""
 
 from __future__ import annotations
 
