@@ -35,11 +35,11 @@ from training.clip.backbone import find_tower
 from training.quality.config import Compilation
 from training.quality.data import TrainingSet, load_training_set
 from training.quality.model import JOINT
+from training.quality.run_folder import QualityRunFolder
 from training.quality.settings import make_config
 from training.quality.training import QualityTraining
 from training.train_quality import parser as training_parser
 from training.trainer.ranks import Ranks, join_ranks
-from training.trainer.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -182,8 +182,8 @@ def measure_ours(report: Report, bench: Bench, root: Path) -> None:
     measure_ceiling(report, device)
     rows = Rows(images=len(data), batch=config.batch, seed=config.seed)
     report.add(measure(LOADER, device, lambda: time_loader(data, rows, config.threads, seconds, device)))
-    folder = RunFolder(root=root, fingerprint=config.fingerprint(data.labels.content, len(data)))
-    folder.open(config, data)
+    folder = QualityRunFolder.of(root, config, data)
+    folder.begin(config, data)
     training = QualityTraining(config, data, bench.ranks, folder)
     learner = training.trainer.learner
     report.gflop_per_image = count_flops(learner.networks.model) / 1e9

@@ -31,11 +31,12 @@ from training.clip.backbone import TowerError
 from training.quality.calibration import ConfidenceError
 from training.quality.config import Compilation, Device
 from training.quality.data import TrainingDataError, load_training_set
+from training.quality.run_folder import QualityRunFolder
 from training.quality.settings import SETTINGS, make_config, read_recipe
 from training.quality.training import QualityTraining
 from training.trainer.checkpoint import CheckpointError
 from training.trainer.ranks import DeviceError, Ranks, join_ranks
-from training.trainer.run_folder import RunFolder, RunFolderError
+from training.trainer.run_folder import RunFolderError
 from training.trainer.stopping import EXIT_CODE
 from training.trainer.trainer import LossError, Outcome
 from training.trainer.weights import WeightsError
@@ -80,11 +81,11 @@ def train(config: TrainingConfig, given: argparse.Namespace, ranks: Ranks) -> Ou
     data = load_training_set(
         given.labels, given.images, quality=terms.quality, factors=terms.factors, held_out=config.held_out
     )
-    folder = RunFolder(root=given.output, fingerprint=config.fingerprint(data.labels.content, len(data)))
+    folder = QualityRunFolder.of(given.output, config, data)
     lock = RunLock(given.output) if ranks.is_main else None
     if lock is not None:
         lock.acquire(" ".join(sys.argv))
-        folder.open(config, data)
+        folder.begin(config, data)
         left_out = ", ".join(f"{count:,} {cause}" for cause, count in data.left_out.items() if count)
         log.info(
             "run %s: %d images to learn from%s", folder.fingerprint, len(data), left_out and f", left out {left_out}"

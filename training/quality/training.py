@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from training.quality.config import TrainingConfig
     from training.quality.data import TrainingSet
+    from training.quality.run_folder import QualityRunFolder
     from training.trainer.ranks import Ranks
-    from training.trainer.run_folder import RunFolder
     from training.trainer.sampler import Work
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class QualityTraining:
         CheckpointError: if there are checkpoints, and none can be used.
     """
 
-    def __init__(self, config: TrainingConfig, data: TrainingSet, ranks: Ranks, folder: RunFolder) -> None:
+    def __init__(self, config: TrainingConfig, data: TrainingSet, ranks: Ranks, folder: QualityRunFolder) -> None:
         self._config, self._data, self._ranks, self._folder = config, data, ranks, folder
         self.trainer = Trainer(config, data, ranks, folder, lambda start: QualityLearner(config, ranks, start))
         self._end_one, self._end = (n * self.trainer.epoch_steps for n in (config.epochs_one, config.epochs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -18,10 +18,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from training.quality.data import LabelledImages
-
 _PIECE = 32
 """Images that one thread decodes in one go: small enough to share a batch out, large enough to be worth a hand-over."""
+
+
+class Images(Protocol):
+    """M images that can be decoded, in any order and by several threads at once."""
+
+    def __len__(self) -> int: ...
+
+    def decode_into(self, target: NDArray[np.uint8], row: int) -> None:
+        """Decode one image into uint8 [112, 112, 3], RGB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +57,7 @@ class Loader:
         pinned: whether to use page-locked memory, from which a GPU copies while it computes.
     """
 
-    def __init__(self, data: LabelledImages, *, threads: int, ahead: int = 4, pinned: bool = False) -> None:
+    def __init__(self, data: Images, *, threads: int, ahead: int = 4, pinned: bool = False) -> None:
         if threads < 1 or ahead < 1:
             raise ValueError(f"a loader needs at least one thread and one batch ahead, not {threads} and {ahead}")
         self._data = data

@@ -17,7 +17,7 @@ import torch
 
 from training.trainer.checkpoint import Checkpoint, CheckpointError, CheckpointFolder, random_state, set_random_state
 from training.trainer.feeding import send_ahead
-from training.trainer.loader import Loader
+from training.trainer.loader import Images, Loader
 from training.trainer.progress import Meter
 from training.trainer.run_folder import Curves
 from training.trainer.sampler import Sampler
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from training.quality.config import TrainingConfig
-    from training.quality.data import LabelledImages
     from training.trainer.feeding import MicroBatch
     from training.trainer.ranks import Ranks
     from training.trainer.run_folder import RunFolder
@@ -101,6 +99,42 @@ class Learner(Protocol):
         """What else a checkpoint has to hold: plain values and tensors."""
 
 
+class LoopSettings(Protocol):
+    """What the loop has to know of a training's settings; see `training.quality.config.TrainingConfig`."""
+
+    @property
+    def batch(self) -> int:
+        """Images in a step, over all processes."""
+
+    @property
+    def accumulation(self) -> int:
+        """Parts into which a process divides its images of a step."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the images."""
+
+    @property
+    def seed(self) -> int:
+        """Of order and mirroring."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that decode images."""
+
+    @property
+    def keep(self) -> int:
+        """Checkpoints that are kept."""
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Steps between two checkpoints."""
+
+    @property
+    def log_every(self) -> int:
+        """Steps between two points of every curve."""
+
+
 AnyLearner = TypeVar("AnyLearner", bound=Learner)
 
 
@@ -108,7 +142,7 @@ class Trainer(Generic[AnyLearner]):
     """One training, new or taken up again from the last checkpoint of its folder.
 
     Args:
-        config: all settings; those of the loop are read here.
+        config: settings of the loop.
         data: what is learned from.
         ranks: the processes.
         folder: where it writes.
@@ -133,8 +167,8 @@ class Trainer(Generic[AnyLearner]):
 
     def __init__(
         self,
-        config: TrainingConfig,
-        data: LabelledImages,
+        config: LoopSettings,
+        data: Images,
         ranks: Ranks,
         folder: RunFolder,
         build: Callable[[Checkpoint | None], AnyLearner],
@@ -214,7 +248,7 @@ class Trainer(Generic[AnyLearner]):
                     self._meter.advance(len(item.whole))
                     self._end_step(until, phase)
 
-    def predict(self, data: LabelledImages, compute: Callable[[Tensor], Tensor], name: str) -> NDArray[np.float32]:
+    def predict(self, data: Images, compute: Callable[[Tensor], Tensor], name: str) -> NDArray[np.float32]:
         """A few numbers for every image of a set, computed by all processes together.
 
         Args:
@@ -249,7 +283,7 @@ class Trainer(Generic[AnyLearner]):
         """Add a point to curves at this step, in the process that writes."""
         self._curves.add(self.step, values)
 
-    def _load(self, data: LabelledImages) -> Loader:
+    def _load(self, data: Images) -> Loader:
         """What decodes the images of a set."""
         return Loader(data, threads=self._config.threads, pinned=self._ranks.device.type == "cuda")
 
