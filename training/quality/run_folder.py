@@ -1,6 +1,5 @@
 """The run folder of a quality model: the table of confidences and what was measured on people held out.
 
-
 <run>/confidence/          the table `confidence`, Parquet and nothing else
 <run>/metrics.json         how the model does on people held out, where there are any
 """
