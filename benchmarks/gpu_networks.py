@@ -33,12 +33,12 @@ from labelers.runtime.precision import Precision
 from pipeline.config.job import resolve
 from pipeline.execution.contract import quieten_process
 from pipeline.stages.index import index_images
-from pipeline.stages.openers import for_model, input_spec, read_models
+from pipeline.stages.labeler_factories import for_model, input_spec, read_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from data_manifests.weights.entry import Entry
+    from data_manifests.weights.entry import ModelEntry
     from labelers.faces import FaceBatch
     from labelers.labeler import Labeler, Measures
 
@@ -97,7 +97,7 @@ def product_rate(device: Device, precision: Precision) -> float:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def find_networks(names: Sequence[str]) -> Iterator[Entry]:
+def find_networks(names: Sequence[str]) -> Iterator[ModelEntry]:
     """Those of the networks whose weights are here."""
     registry = load_registry()
     for name in names:
@@ -111,7 +111,7 @@ def find_networks(names: Sequence[str]) -> Iterator[Entry]:
 
 
 def measure_network(
-    entry: Entry, faces: list[FaceBatch], given: argparse.Namespace, products: dict[Precision, float]
+    entry: ModelEntry, faces: list[FaceBatch], given: argparse.Namespace, products: dict[Precision, float]
 ) -> Iterator[dict[str, Any]]:
     """A network in every precision: its agreement with the processor, its rate, and the rate that arithmetic allows."""
     expected = [for_model(entry, Device.CPU).open()(batch) for batch in faces]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from data_manifests.weights.entry import Entry
+    from data_manifests.weights.entry import ModelEntry
 
 CALIBRATION_FACES = 128
 OPSET = 13
@@ -39,7 +39,7 @@ class Faces(CalibrationDataReader):
         return next(self._batches, None)
 
 
-def quantise(entry: Entry, faces: NDArray[np.uint8], folder: Path) -> Entry:
+def quantise(entry: ModelEntry, faces: NDArray[np.uint8], folder: Path) -> ModelEntry:
     """Write an entry's network in int8 (QDQ, weights by channel, least and largest value), and describe it.
 
     Args:
@@ -68,7 +68,7 @@ def quantise(entry: Entry, faces: NDArray[np.uint8], folder: Path) -> Entry:
     return entry.model_copy(update={"name": f"{entry.name}_int8", "files": (file,)})
 
 
-def prepare(entry: Entry, faces: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
+def prepare(entry: ModelEntry, faces: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
     """Batches of faces as the network sees them."""
     assert entry.input is not None
     mean, std = np.array(entry.input.mean, np.float32), np.array(entry.input.std, np.float32)

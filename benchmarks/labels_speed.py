@@ -34,8 +34,8 @@ from pipeline.config.job import Job, resolve, workspace_root
 from pipeline.config.pixel_stages import PIXEL_STAGES
 from pipeline.execution.contract import quieten_process
 from pipeline.stages.index import index_images
+from pipeline.stages.labeler_factories import for_stage, input_spec, read_models
 from pipeline.stages.measure import SLICE_ROWS
-from pipeline.stages.openers import for_stage, input_spec, read_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,10 +79,10 @@ def measure_kernels(job: Job, device: str = "cpu") -> list[Rate]:
     faces, _ = decode_batch(keys, identities, stored)
     rates = [rate_of("read and decode", len(faces), lambda: decode_batch(keys, identities, job.source.read(table)))]
     settings = job.settings.model_copy(update={"device": device})
-    openers = {stage.name: for_stage(stage, settings, job.models) for stage in PIXEL_STAGES}
+    factories = {stage.name: for_stage(stage, settings, job.models) for stage in PIXEL_STAGES}
     embeddings = np.zeros((0, 0), np.float32)
-    for stage, opener in openers.items():
-        labeler = opener.open()
+    for stage, factory in factories.items():
+        labeler = factory.open()
         pieces = [decode_batch(keys[s], identities[s], stored[s])[0] for s in slices(len(keys))]
         rates.append(rate_of(stage, len(faces), lambda labeler=labeler, pieces=pieces: [labeler(p) for p in pieces]))
         if stage == "embeddings":

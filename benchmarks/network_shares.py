@@ -19,7 +19,7 @@ from data_manifests.weights.registry import load_registry
 from labelers.runtime.arithmetic import core_rate, count_arithmetic, time_network
 from labelers.runtime.onnx import Colour, Device, InputSpec, open_model
 from pipeline.execution.contract import quieten_process
-from pipeline.stages.openers import input_spec, read_models
+from pipeline.stages.labeler_factories import input_spec, read_models
 
 BATCH = 4
 

@@ -30,8 +30,8 @@ from labelers.pose.labeler import Angle
 from pipeline.config.job import resolve, workspace_root
 from pipeline.execution.contract import quieten_process
 from pipeline.stages.index import index_images
+from pipeline.stages.labeler_factories import for_model
 from pipeline.stages.measure import SLICE_ROWS
-from pipeline.stages.openers import for_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -34,7 +34,7 @@ from labelers.runtime.precision import Precision
 from pipeline.config.job import resolve
 from pipeline.execution.contract import quieten_process
 from pipeline.stages.index import index_images
-from pipeline.stages.openers import for_model
+from pipeline.stages.labeler_factories import for_model
 from training.evaluation.comparison import compare_identities
 from training.evaluation.evaluate import Options, evaluate_methods
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from data_manifests.weights.entry import Entry
+    from data_manifests.weights.entry import ModelEntry
     from labelers.labeler import Labeler
 
     Columns = Mapping[str, NDArray[np.floating]]
@@ -122,7 +122,7 @@ def open_all(precisions: Sequence[str], folder: Path) -> dict[tuple[str, str], L
     }
 
 
-def open_one(entry: Entry, precision: str, folder: Path) -> Labeler:
+def open_one(entry: ModelEntry, precision: str, folder: Path) -> Labeler:
     """The labeler of a network."""
     if precision != INT8:
         return for_model(entry, "cpu", Precision(precision)).open()

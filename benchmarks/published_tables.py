@@ -23,7 +23,7 @@ from data_manifests.verification import read_bin
 from data_manifests.weights.registry import load_registry
 from labelers.blur.scores import sobel
 from labelers.faces import decode_batch
-from pipeline.stages.openers import for_model
+from pipeline.stages.labeler_factories import for_model
 from training.evaluation.error_reject import area, fixed_curves, fnmr_at, threshold
 from training.evaluation.pairs.all_pairs import AllPairs
 from training.evaluation.pairs.similarity import pair_similarities, unit_embeddings

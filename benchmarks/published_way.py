@@ -33,7 +33,7 @@ from labelers.blur.scores import sobel
 from labelers.faces import FaceBatch, decode
 from pipeline.config.job import resolve
 from pipeline.stages.index import index_images
-from pipeline.stages.openers import for_model
+from pipeline.stages.labeler_factories import for_model
 
 if TYPE_CHECKING:
     from pipeline.config.job import Job

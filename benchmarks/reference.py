@@ -26,13 +26,13 @@ from data_manifests.tables.evaluation import EVALUATION_TABLES
 from data_manifests.tables.scores import MODEL_TABLES
 from data_manifests.tables.stages import TABLES
 from data_manifests.values import attributes
-from data_manifests.weights.entry import Entry
+from data_manifests.weights.entry import ModelEntry
 from data_manifests.weights.registry import SHIPPED, read_entries
 from pipeline.__main__ import app
 from pipeline.commands.settings import PANEL
 from pipeline.commands.tasks import document, list_options, show_default, user_tasks
 from pipeline.config.settings import list_sections
-from pipeline.tasks.goals import LabelAll
+from pipeline.tasks.publish import LabelAll
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -264,7 +264,7 @@ def _networks() -> str:
         for name, entry in read_entries(SHIPPED).items()
     ]
     shipped = _grid(("name", "for", "size", "licence"), rows)
-    return "\n\n".join([text, _fields(Entry, leave_out=("name",)), "### Shipped networks", shipped])
+    return "\n\n".join([text, _fields(ModelEntry, leave_out=("name",)), "### Shipped networks", shipped])
 
 
 def _fields(model: type[BaseModel], leave_out: tuple[str, ...]) -> str:

@@ -31,7 +31,7 @@ from torchvision import transforms
 
 from benchmarks.speed_probe import UntilStopped
 from data_manifests.recipes import Recipe
-from training.clip.backbone import Tower, find_tower, import_open_clip
+from training.clip.backbone import ClipConfig, find_clip_config, import_open_clip
 from training.prompts import tokenize_prompts
 from training.quality.config import Rules, Terms, TrainingConfig
 from training.quality.model import JOINT, build_merged, log_factors
@@ -54,7 +54,7 @@ _ENDLESS = 1 << 40
 class ReleasedFaces(Dataset[tuple[Tensor, float, Tensor]]):
     """The images of a training set, prepared as the released code does."""
 
-    def __init__(self, data: TrainingSet, tower: Tower) -> None:
+    def __init__(self, data: TrainingSet, tower: ClipConfig) -> None:
         self._data = data
         self._transform = transforms.Compose(
             [
@@ -75,7 +75,7 @@ class ReleasedFaces(Dataset[tuple[Tensor, float, Tensor]]):
         return self._transform(image), float(self._data.quality[row]), classes
 
 
-def count_workers(tower: Tower, batch: int) -> int:
+def count_workers(tower: ClipConfig, batch: int) -> int:
     """Processes that decode: as many as released, as there are cores, and as shared memory has room for batches of."""
     stored = 4 * 3 * tower.image_size**2 * batch
     shared = Path("/dev/shm")
@@ -86,7 +86,7 @@ def count_workers(tower: Tower, batch: int) -> int:
 class ReleasedLoader:
     """The released code's DataLoader over a training set, without an end; a context manager."""
 
-    def __init__(self, data: TrainingSet, tower: Tower, batch: int, *, pinned: bool) -> None:
+    def __init__(self, data: TrainingSet, tower: ClipConfig, batch: int, *, pinned: bool) -> None:
         faces, workers = ReleasedFaces(data, tower), count_workers(tower, batch)
         self._ahead = workers * _WAITING
         self._rows = UntilStopped(RandomSampler(faces, replacement=True, num_samples=_ENDLESS))
@@ -134,7 +134,7 @@ class ReleasedLearner:
         self._config = TrainingConfig(
             model=config.model, rules=Rules.of(Recipe.RELEASED), terms=Terms(), seed=config.seed, device=config.device
         )
-        tower = find_tower(config.model.tower)
+        tower = find_clip_config(config.model.tower)
         self._device, self._half, self._objective = device, half, Objective(self._config)
         self._clip = _build_clip(tower, half=half).to(device).train()
         self._merged = build_merged(config.model, config.seed).to(device)
@@ -195,7 +195,7 @@ class ReleasedLearner:
                     parameter.grad.data = parameter.grad.data.float()
 
 
-def _build_clip(tower: Tower, *, half: bool) -> Any:
+def _build_clip(tower: ClipConfig, *, half: bool) -> Any:
     """Both towers with random weights; frozen is what the released code freezes."""
     open_clip = import_open_clip()
     build = open_clip.CustomTextCLIP if tower.custom_text else open_clip.CLIP

@@ -21,7 +21,7 @@ from pipeline.stages.anchors import centres_table
 from pipeline.stages.columns import check_table, make_table
 from pipeline.storage.shards import plan_shards
 from pipeline.tasks.derived import AnchorRange
-from pipeline.tasks.measures import Index
+from pipeline.tasks.pixels import Index
 
 if TYPE_CHECKING:
     import pyarrow as pa

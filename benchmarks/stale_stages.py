@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import luigi
 
-    from data_manifests.weights.entry import Entry
+    from data_manifests.weights.entry import ModelEntry
 
 
 def stale_stages(section: type[luigi.Config], name: str) -> list[str] | None:
@@ -38,7 +38,7 @@ def stale_stages(section: type[luigi.Config], name: str) -> list[str] | None:
     return [stage for stage in old if old[stage] != new[stage]]
 
 
-def _models() -> dict[str, Entry]:
+def _models() -> dict[str, ModelEntry]:
     """The network of every role."""
     entries = read_entries(SHIPPED)
     return {
@@ -48,12 +48,12 @@ def _models() -> dict[str, Entry]:
     }
 
 
-def _other(entry: Entry) -> Entry:
+def _other(entry: ModelEntry) -> ModelEntry:
     """Another network."""
     return entry.model_copy(update={"name": f"another_{entry.name}"})
 
 
-def _fingerprints(chosen: Settings, models: Mapping[str, Entry]) -> dict[str, str]:
+def _fingerprints(chosen: Settings, models: Mapping[str, ModelEntry]) -> dict[str, str]:
     """The fingerprint of every stage of some data set."""
     hashes = {entry.name: tuple(file.sha256 or "" for file in entry.files) for entry in models.values()}
     inputs = Inputs(

@@ -31,7 +31,7 @@ from benchmarks.speed_probe import count_flops, count_waits, matrix_rate, measur
 from benchmarks.speed_report import Aim, Report, print_report
 from data_manifests.storage.atomic import write_atomically
 from pipeline.storage.receipts import machine
-from training.clip.backbone import find_tower
+from training.clip.backbone import find_clip_config
 from training.quality.config import Compilation
 from training.quality.data import TrainingSet, load_training_set
 from training.quality.model import JOINT
@@ -210,7 +210,7 @@ def measure_released(report: Report, bench: Bench) -> None:
     from benchmarks.released_loop import ReleasedLearner, ReleasedLoader, count_workers  # noqa: PLC0415
 
     config, data, device, seconds = bench.config, bench.data, bench.ranks.device, bench.seconds
-    tower, cuda = find_tower(config.model.tower), device.type == "cuda"
+    tower, cuda = find_clip_config(config.model.tower), device.type == "cuda"
     report.machine["released_workers"] = count_workers(tower, config.batch)
 
     def train(loader: ReleasedLoader, *, half: bool, prompts: int) -> Timing:

@@ -21,7 +21,7 @@ from data_manifests.weights.registry import load_registry
 from labelers.faces import decode_batch
 from pipeline.config.job import Job, resolve, workspace_root
 from pipeline.label_report.command import label_command
-from pipeline.stages.openers import for_model
+from pipeline.stages.labeler_factories import for_model
 from pipeline.storage.store import read_columns
 
 OCCLUDING = ("box", "mask", "glasses")

@@ -171,10 +171,10 @@ class FaceDetector:
 
     def _look(self, photo: NDArray[np.uint8]) -> tuple[Faces, View]:
         """All faces, and the view in which they were found."""
-        view = see_whole(photo, self._longest_side)
+        view = view_whole(photo, self._longest_side)
         found = self._detect(view)
         if not len(found):
-            view = see_with_border(photo, CLOSE_UP_SIDE, CLOSE_UP_BORDER)
+            view = view_with_border(photo, CLOSE_UP_SIDE, CLOSE_UP_BORDER)
             found = self._detect(view)
         return found, view
 
@@ -182,7 +182,7 @@ class FaceDetector:
         self, photo: NDArray[np.uint8], box: NDArray[np.float64], landmarks: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """The landmarks of a face from its surroundings alone; as they were if it is not found there."""
-        found = self._detect(see_around(photo, box, SECOND_LOOK))
+        found = self._detect(view_around(photo, box, SECOND_LOOK))
         if not len(found):
             return landmarks
         overlaps = measure_overlap(found.boxes, box)
@@ -224,21 +224,21 @@ def choose(found: Faces, choice: FaceChoice, width: int, height: int) -> int:
     return int(np.argmax(worth))
 
 
-def see_whole(photo: NDArray[np.uint8], longest_side: int) -> View:
+def view_whole(photo: NDArray[np.uint8], longest_side: int) -> View:
     """The whole photo, reduced where it is larger."""
     return _see(photo, (0, 0), longest_side / max(photo.shape[:2]), enlarge=False)
 
 
-def see_with_border(photo: NDArray[np.uint8], longest_side: int, border: float) -> View:
+def view_with_border(photo: NDArray[np.uint8], longest_side: int, border: float) -> View:
     """The whole photo with a black border, a share of its longer side; reduced together to `longest_side`."""
-    inner = see_whole(photo, max(1, round(longest_side / (1 + 2 * border))))
+    inner = view_whole(photo, max(1, round(longest_side / (1 + 2 * border))))
     margin = max(1, round(border * max(inner.picture.shape[:2])))
     picture = cv2.copyMakeBorder(inner.picture, margin, margin, margin, margin, cv2.BORDER_CONSTANT)
     origin = (-margin / inner.scale[0], -margin / inner.scale[1])
     return View(picture=np.asarray(picture, np.uint8), scale=inner.scale, origin=origin)
 
 
-def see_around(photo: NDArray[np.uint8], box: NDArray[np.float64], longest_side: int) -> View:
+def view_around(photo: NDArray[np.uint8], box: NDArray[np.float64], longest_side: int) -> View:
     """A box with as much again around it, as far as the photo reaches, brought to `longest_side`.
 
     Args:

@@ -59,7 +59,7 @@ VERSIONS: dict[str, Version] = {
             "pose/face_mesh.py",
             "pose/head_geometry.py",
         ),
-        code="e64d8fb57fd0dd456100df1b795c0dd226417f54343f00c0a7d6968994df5b7f",
+        code="adaa3171c316ba2d41ebcf9dea014114d5397da8378ab596a518989fea64348a",
     ),
     "factors": Version(
         number=1,

@@ -34,9 +34,9 @@ if WORKER_VARIABLE not in os.environ:
     from pipeline.tasks.alignment import AlignFaces
     from pipeline.tasks.derived import AnchorRange, Anchors, Centres, Labels
     from pipeline.tasks.evaluation import EvaluateQuality
-    from pipeline.tasks.goals import PIXEL_GOALS, AnchorsAll, LabelAll
     from pipeline.tasks.label_report import LabelReport
-    from pipeline.tasks.measures import PIXEL_TASKS, Index
+    from pipeline.tasks.pixels import PIXEL_TASKS, Index
+    from pipeline.tasks.publish import PIXEL_PUBLISH_TASKS, AnchorsAll, LabelAll
     from pipeline.tasks.training import TrainFactorNet, TrainQuality
 
     __all__ = [
@@ -54,6 +54,6 @@ if WORKER_VARIABLE not in os.environ:
         "TrainFactorNet",
         "TrainQuality",
     ]
-    _named = {task.__name__: task for task in (*PIXEL_TASKS.values(), *PIXEL_GOALS.values())}
+    _named = {task.__name__: task for task in (*PIXEL_TASKS.values(), *PIXEL_PUBLISH_TASKS.values())}
     globals().update(_named)
     __all__ += list(_named)

@@ -22,7 +22,7 @@ import torch
 from data_manifests.storage.atomic import sha256_of, write_atomically
 from labelers.faces import SIDE
 from labelers.runtime.denormals import flush_denormals
-from training.clip.backbone import TowerError
+from training.clip.backbone import ClipConfigError
 from training.quality.scorer import OUTPUT_SIZES, OUTPUTS, Scorer
 from training.scoring.models import find_model, load_scorer
 from training.scoring.onnx_file import INPUT, TOLERANCE, ExportError, Note, encode_onnx
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     try:
         export(given.checkpoint, given.output)
-    except (ExportError, OSError, TowerError, WeightsError) as error:
+    except (ExportError, OSError, ClipConfigError, WeightsError) as error:
         if os.environ.get("FIQA_TRACE"):
             raise
         sys.stderr.write(f"error: {error}\n")

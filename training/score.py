@@ -28,13 +28,13 @@ from data_manifests.values import Positive, reader_of
 from data_manifests.verification import VerificationError
 from labelers.faces import SIDE
 from labelers.runtime.denormals import flush_denormals
-from training.clip.backbone import TowerError
-from training.quality.config import Device
+from labelers.runtime.device import Device
+from training.clip.backbone import ClipConfigError
 from training.scoring.inputs import InputError, open_images
 from training.scoring.models import average_flips, open_model
 from training.scoring.table import EXPORTED, ScoreError, score_images, write_scores
 from training.trainer.cores import MOST_READERS, share_of_cores
-from training.trainer.progress import Meter
+from training.trainer.progress import TrainingProgress
 from training.trainer.ranks import DeviceError
 from training.trainer.weights import WeightsError
 
@@ -51,7 +51,7 @@ BATCH = {Device.CPU: 64, Device.CUDA: 256}
 """Images in a run of the model, where the command line does not say."""
 
 _MISTAKES = (
-    DeviceError, DiskFullError, ImageFolderError, InputError, OSError, RecordError, ScoreError, TowerError,
+    DeviceError, DiskFullError, ImageFolderError, InputError, OSError, RecordError, ScoreError, ClipConfigError,
     VerificationError, WeightsError,
 )  # fmt: skip
 _INTERRUPTED = 130
@@ -108,7 +108,7 @@ def check_output(path: Path) -> None:
 def _score(images: StoredImages, model: ScoringModel, *, batch: int, threads: int) -> Scores:
     """Score, and show how far it is."""
     done = 0
-    with Meter(total=-(-len(images) // batch)) as meter:
+    with TrainingProgress(total=-(-len(images) // batch)) as meter:
 
         def advance(count: int) -> None:
             nonlocal done

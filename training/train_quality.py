@@ -27,9 +27,10 @@ from data_manifests.recordio.record_file import RecordError
 from data_manifests.storage.atomic import DiskFullError, LockedError, RunLock
 from data_manifests.values import Positive, kind_of, reader_of
 from labelers.runtime.denormals import flush_denormals
-from training.clip.backbone import TowerError
+from labelers.runtime.device import Device
+from training.clip.backbone import ClipConfigError
 from training.quality.calibration import ConfidenceError
-from training.quality.config import Compilation, Device
+from training.quality.config import Compilation
 from training.quality.data import TrainingDataError, load_training_set
 from training.quality.run_folder import QualityRunFolder
 from training.quality.settings import SETTINGS, make_config, read_recipe
@@ -53,7 +54,7 @@ log = logging.getLogger("training.train_quality")
 
 _MISTAKES = (
     CheckpointError, ConfidenceError, DeviceError, DiskFullError, FileNotFoundError, ImageFolderError, LockedError,
-    LossError, NotADirectoryError, PermissionError, RecordError, RunFolderError, TowerError, TrainingDataError,
+    LossError, NotADirectoryError, PermissionError, RecordError, RunFolderError, ClipConfigError, TrainingDataError,
     WeightsError, ValueError,
 )  # fmt: skip
 

@@ -22,7 +22,7 @@ from data_manifests.storage.atomic import sha256_of, write_atomically
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from data_manifests.weights.entry import Entry, WeightFile
+    from data_manifests.weights.entry import ModelEntry, WeightFile
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def cache_folder() -> Path:
     return Path(chosen).expanduser().absolute() if chosen else Path(pooch.os_cache("fiqa-factory")) / "weights"
 
 
-def cached_path(entry: Entry, file: WeightFile) -> Path:
+def cached_path(entry: ModelEntry, file: WeightFile) -> Path:
     """Where a fetched file lies."""
     return cache_folder() / entry.name / file.name
 
@@ -80,7 +80,7 @@ def remembered_sha256(path: Path) -> str:
     return digest
 
 
-def trusted_sha256(entry: Entry, file: WeightFile) -> str | None:
+def trusted_sha256(entry: ModelEntry, file: WeightFile) -> str | None:
     """The hash that a file must have: the registry's, or that of its first use; None before that.
 
     Raises:
@@ -97,13 +97,13 @@ def trusted_sha256(entry: Entry, file: WeightFile) -> str | None:
         ) from error
 
 
-def trust(entry: Entry, file: WeightFile, digest: str) -> None:
+def trust(entry: ModelEntry, file: WeightFile, digest: str) -> None:
     """Record the hash of a file at its first use; one that is recorded already stays."""
     if not _update(_FIRST_USE, lambda record: record.setdefault(_key(entry, file), digest)):
         log.warning("%s has sha256 %s, which %s cannot record", _key(entry, file), digest, cache_folder())
 
 
-def _key(entry: Entry, file: WeightFile) -> str:
+def _key(entry: ModelEntry, file: WeightFile) -> str:
     """A file's name in the record of first uses."""
     return f"{entry.name}/{file.name}"
 

@@ -28,7 +28,7 @@ from data_manifests.weights.registry import load_registry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from data_manifests.weights.entry import Entry, WeightFile
+    from data_manifests.weights.entry import ModelEntry, WeightFile
 
 log = logging.getLogger(__name__)
 pooch.get_logger().setLevel(logging.WARNING)
@@ -86,7 +86,7 @@ def hold_downloads() -> Iterator[Path]:
         lock.release()
 
 
-def bring(entry: Entry, file: WeightFile, source: RemoteSource, folder: Path) -> None:
+def fetch_file(entry: ModelEntry, file: WeightFile, source: RemoteSource, folder: Path) -> None:
     """Download one file into the cache, and with it the files of other networks that lie in the same archive.
 
     Args:
@@ -199,7 +199,7 @@ def _verify(path: Path, name: str, source: RemoteSource, sha256: str | None, siz
         raise WeightsMismatchError(f"{gave} sha256 {found}, expected {sha256}: it is not used")
 
 
-def _lay_down(path: Path, source: RemoteSource, entry: Entry, file: WeightFile) -> None:
+def _lay_down(path: Path, source: RemoteSource, entry: ModelEntry, file: WeightFile) -> None:
     """Move a file from a download into the cache, verified before it is seen there."""
     content = path if source.member is None else _unpack(path, source.member)
     _verify(content, file.name, source, trusted_sha256(entry, file), file.bytes)
@@ -222,7 +222,7 @@ def _unpack(archive: Path, member: str) -> Path:
     return path
 
 
-def _others_inside(source: RemoteSource) -> Iterator[tuple[Entry, WeightFile, RemoteSource]]:
+def _others_inside(source: RemoteSource) -> Iterator[tuple[ModelEntry, WeightFile, RemoteSource]]:
     """The files of the registry that lie in the same archive, are known by their hash, and are not in the cache."""
     for entry in load_registry().entries.values():
         for file in entry.files:

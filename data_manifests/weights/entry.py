@@ -236,7 +236,7 @@ OUTPUTS: Mapping[Kind, tuple[str, ...]] = MappingProxyType({
 """The outputs that a network of each kind can have."""
 
 
-class Entry(_Frozen):
+class ModelEntry(_Frozen):
     """One network of the registry.
 
     Attributes:
@@ -273,7 +273,7 @@ class Entry(_Frozen):
             raise ValueError(f"a {self.kind} network needs a table `input`")
         return self
 
-    def same_network(self, other: Entry) -> bool:
+    def same_network(self, other: ModelEntry) -> bool:
         """Whether both give the same output; sources, licence and notes may differ."""
         return self._essence() == other._essence()
 

@@ -18,13 +18,13 @@ from data_manifests.weights.cache import (
     trust,
     trusted_sha256,
 )
-from data_manifests.weights.downloads import SourceError, bring, hold_downloads, open_clip_url
+from data_manifests.weights.downloads import SourceError, fetch_file, hold_downloads, open_clip_url
 from data_manifests.weights.entry import OpenClipSource, RepositorySource
 from data_manifests.weights.registry import load_registry, model_folders
 
 if TYPE_CHECKING:
     from data_manifests.weights.downloads import RemoteSource
-    from data_manifests.weights.entry import Entry, Source, WeightFile
+    from data_manifests.weights.entry import ModelEntry, Source, WeightFile
 
 __all__ = [
     "WeightsError",
@@ -43,7 +43,7 @@ ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds this project's packages: paths of a repository source start here."""
 
 
-def find(entry: Entry) -> tuple[Path, ...]:
+def find(entry: ModelEntry) -> tuple[Path, ...]:
     """The verified files of a network, in the entry's order.
 
     Looked for in the folders of FIQA_MODELS, then in the cache, where networks share a file that they have in common,
@@ -56,7 +56,7 @@ def find(entry: Entry) -> tuple[Path, ...]:
     return tuple(_find_file(entry, file) for file in entry.files)
 
 
-def sha256_of_entry(entry: Entry) -> tuple[str, ...]:
+def sha256_of_entry(entry: ModelEntry) -> tuple[str, ...]:
     """The hashes of a network's files, for fingerprints; a file is needed only where the entry names no hash.
 
     Raises:
@@ -65,8 +65,8 @@ def sha256_of_entry(entry: Entry) -> tuple[str, ...]:
     return tuple(file.sha256 or remembered_sha256(_find_file(entry, file)) for file in entry.files)
 
 
-def fetch(entry: Entry) -> tuple[Path, ...]:
-    """Find a network's files, and bring into the cache those that are missing or spoilt there.
+def fetch(entry: ModelEntry) -> tuple[Path, ...]:
+    """Find a network's files, and fetch_file into the cache those that are missing or spoilt there.
 
     One process downloads at a time; another one waits, and finds what the first has brought.
 
@@ -82,7 +82,7 @@ def fetch(entry: Entry) -> tuple[Path, ...]:
     return tuple(_fetch_file(entry, file) for file in entry.files)
 
 
-def _find_file(entry: Entry, file: WeightFile) -> Path:
+def _find_file(entry: ModelEntry, file: WeightFile) -> Path:
     """One file of a network, verified."""
     places = _places(entry, file)
     for path in places:
@@ -96,7 +96,7 @@ def _find_file(entry: Entry, file: WeightFile) -> Path:
     )
 
 
-def _places(entry: Entry, file: WeightFile) -> list[Path]:
+def _places(entry: ModelEntry, file: WeightFile) -> list[Path]:
     """Where a file may lie, in order."""
     places = [path for folder in model_folders() for path in (folder / entry.name / file.name, folder / file.name)]
     places += _cached_paths(entry, file)
@@ -104,7 +104,7 @@ def _places(entry: Entry, file: WeightFile) -> list[Path]:
     return places
 
 
-def _cached_paths(entry: Entry, file: WeightFile) -> list[Path]:
+def _cached_paths(entry: ModelEntry, file: WeightFile) -> list[Path]:
     """Where a file may lie in the cache: in its network's folder, or in that of another network with the same file."""
     content = (file.name, file.sha256)
     others = load_registry().entries.values() if file.sha256 else ()
@@ -112,7 +112,7 @@ def _cached_paths(entry: Entry, file: WeightFile) -> list[Path]:
     return list(dict.fromkeys(cached_path(one, file) for one in (entry, *sharing)))
 
 
-def _verify(path: Path, entry: Entry, file: WeightFile) -> None:
+def _verify(path: Path, entry: ModelEntry, file: WeightFile) -> None:
     """Compare a file with what the entry says, or with its first use."""
     size = path.stat().st_size
     if file.bytes is not None and size != file.bytes:
@@ -125,7 +125,7 @@ def _verify(path: Path, entry: Entry, file: WeightFile) -> None:
         raise _mismatch(path, entry, file, f"expected sha256 {expected}{since}, found {found}")
 
 
-def _mismatch(path: Path, entry: Entry, file: WeightFile, difference: str) -> WeightsMismatchError:
+def _mismatch(path: Path, entry: ModelEntry, file: WeightFile, difference: str) -> WeightsMismatchError:
     """The error for a file that is there but wrong, with the remedy that fits its place."""
     if path in _cached_paths(entry, file):
         remedy = f"`python -m pipeline weights fetch {entry.name}` replaces it"
@@ -138,8 +138,8 @@ def _mismatch(path: Path, entry: Entry, file: WeightFile, difference: str) -> We
     return WeightsMismatchError(f"{path} is not {file.name} of the network {entry.name}: {difference}; {remedy}", path)
 
 
-def _fetch_file(entry: Entry, file: WeightFile) -> Path:
-    """Find one file, or bring it from the first source that gives it."""
+def _fetch_file(entry: ModelEntry, file: WeightFile) -> Path:
+    """Find one file, or fetch_file it from the first source that gives it."""
     with contextlib.suppress(WeightsMissingError):
         return _find_or_discard(entry, file)
     with hold_downloads() as folder:
@@ -149,12 +149,12 @@ def _fetch_file(entry: Entry, file: WeightFile) -> Path:
     return _find_file(entry, file)
 
 
-def _bring_from_any(entry: Entry, file: WeightFile, folder: Path) -> None:
+def _bring_from_any(entry: ModelEntry, file: WeightFile, folder: Path) -> None:
     """Bring a file from the first source that gives it."""
     errors: list[SourceError | WeightsMismatchError] = []
     for source in file.sources:
         try:
-            return bring(entry, file, _remote(source), folder)
+            return fetch_file(entry, file, _remote(source), folder)
         except (SourceError, WeightsMismatchError) as error:
             log.warning("%s of %s: %s", file.name, entry.name, error)
             errors.append(error)
@@ -178,7 +178,7 @@ def _remote(source: Source) -> RemoteSource:
     return source
 
 
-def _find_or_discard(entry: Entry, file: WeightFile) -> Path:
+def _find_or_discard(entry: ModelEntry, file: WeightFile) -> Path:
     """Find a file; one that is spoilt in the cache counts as missing, and is replaced by what comes."""
     try:
         return _find_file(entry, file)

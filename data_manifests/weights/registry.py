@@ -1,7 +1,7 @@
 """The registry of networks: every network by its name.
 
 The shipped registry is models.toml beside this file. Every folder named in FIQA_MODELS may hold a models.toml with
-further entries of the same form (data_manifests.network.Entry).
+further entries of the same form (data_manifests.network.ModelEntry).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from data_manifests.storage.toml_file import TomlFileError, check, read_toml, suggest
-from data_manifests.weights.entry import Entry
+from data_manifests.weights.entry import ModelEntry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,10 +37,10 @@ class Registry:
         origins: name -> the file that holds it.
     """
 
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, ModelEntry]
     origins: Mapping[str, Path]
 
-    def get(self, name: str, *kinds: Kind) -> Entry:
+    def get(self, name: str, *kinds: Kind) -> ModelEntry:
         """The entry of that name.
 
         Args:
@@ -106,7 +106,7 @@ def load_registry() -> Registry:
     return Registry(entries=MappingProxyType(entries), origins=MappingProxyType(origins))
 
 
-def read_entries(path: Path) -> dict[str, Entry]:
+def read_entries(path: Path) -> dict[str, ModelEntry]:
     """Read the entries of one models.toml.
 
     Raises:
@@ -120,11 +120,11 @@ def read_entries(path: Path) -> dict[str, Entry]:
             raise TomlFileError(
                 f"{path} is wrong: `{name}.name`: the table's own name is the network's name: remove it"
             )
-        entries[name] = check(Entry, {"name": name, **table}, path, name)
+        entries[name] = check(ModelEntry, {"name": name, **table}, path, name)
     return entries
 
 
 @functools.cache
-def _shipped() -> Mapping[str, Entry]:
+def _shipped() -> Mapping[str, ModelEntry]:
     """The entries of the shipped registry, read once."""
     return MappingProxyType(read_entries(SHIPPED))

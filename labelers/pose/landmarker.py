@@ -69,7 +69,7 @@ class Landmarker:
             output_facial_transformation_matrixes=True,
         )
         with contextlib.ExitStack() as blocked, quiet_stderr() as said:
-            blocked.enter_context(no_way_out())
+            blocked.enter_context(block_network())
             try:
                 self._landmarker: Any = vision.FaceLandmarker.create_from_options(options)
             except Exception as error:  # MediaPipe raises by the C status code: RuntimeError, ValueError and others
@@ -126,7 +126,7 @@ _BLOCKED = {"https_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
 
 
 @contextlib.contextmanager
-def no_way_out() -> Iterator[None]:
+def block_network() -> Iterator[None]:
     """Let HTTPS requests of native code fail at once; blocks may overlap, and the last one to end lets them out again.
 
     While a task is open, and when it is closed, MediaPipe sends statistics of its use to its makers and offers no

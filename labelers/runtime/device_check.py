@@ -28,7 +28,7 @@ def try_torch(device: Device) -> str:
     """
     import torch  # noqa: PLC0415 - it takes seconds to load, and may not load
 
-    say_cuda(torch.version.cuda)
+    print_cuda_version(torch.version.cuda)
     if device is Device.CUDA:
         torch.cuda.init()  # type: ignore[no-untyped-call]  # it says best why there is no GPU
     ones = torch.ones((_SIDE, _SIDE), device=device.value)
@@ -58,7 +58,7 @@ def try_onnxruntime(device: Device) -> str:
 
     # CPU-only builds have no such name.
     cuda = getattr(onnxruntime, "cuda_version", "")
-    say_cuda(cuda)
+    print_cuda_version(cuda)
     from labelers.runtime.onnx import Colour, InputSpec, NetworkError, open_model  # noqa: PLC0415 - as above
 
     weight = numpy_helper.from_array(np.ones((1, 3, _SIDE, _SIDE), np.float32), "weight")
@@ -79,7 +79,7 @@ def try_onnxruntime(device: Device) -> str:
     return f"ONNX Runtime {onnxruntime.__version__}{built}, runs a network on {device}"
 
 
-def say_cuda(version: str | None) -> None:
+def print_cuda_version(version: str | None) -> None:
     """Say what a library is built for before it is used, for it may not come back."""
     if version:
         sys.stdout.write(f"built for CUDA {version}\n")

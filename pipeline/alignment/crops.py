@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from data_manifests.weights.entry import Entry
+    from data_manifests.weights.entry import ModelEntry
     from labelers.detection import FaceDetector
     from pipeline.storage.shards import Part
 
@@ -146,7 +146,7 @@ class AlignPhotos:
     folder: AlignFolder
     digest: str
     settings: AlignSettings
-    entry: Entry | None
+    entry: ModelEntry | None
     made_from: str
 
     def __call__(self, part: Part, advance: Callable[[int], None]) -> dict[str, float]:
@@ -240,7 +240,7 @@ def recall_plan(plan: Path) -> pa.Table:
 
 
 @lru_cache(maxsize=1)
-def _detector(entry: Entry, settings: AlignSettings) -> FaceDetector:
+def _detector(entry: ModelEntry, settings: AlignSettings) -> FaceDetector:
     """The detector that this process holds."""
     from labelers.detection import FaceDetector  # noqa: PLC0415
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from data_manifests.manifest import TEMPLATE_LISTS, Format, Manifest, load_manifest
 from data_manifests.storage.atomic import sha256_of
 from data_manifests.storage.toml_file import TomlFileError
-from data_manifests.weights.entry import Entry, Kind
+from data_manifests.weights.entry import Kind, ModelEntry
 from data_manifests.weights.files import sha256_of_entry
 from data_manifests.weights.registry import load_registry
 from pipeline.alignment.crops import AlignError, AlignFolder, AlignSettings, Encoding
@@ -27,7 +27,7 @@ LOOSE_FOLDER = "loose_crop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class AlignRequest:
     """An alignment as the command line asks for it; see AlignFaces."""
 
     source: str
@@ -56,7 +56,7 @@ class AlignJob:
     photos: Path
     folder: AlignFolder
     settings: AlignSettings
-    entry: Entry | None
+    entry: ModelEntry | None
     weights: tuple[str, ...]
     manifest: Manifest | None
 
@@ -90,7 +90,7 @@ class AlignJob:
         return named and self.folder.table.is_file() and self.survey().finished
 
 
-def resolve_alignment(wish: Wish, workspace: Path) -> AlignJob:
+def resolve_alignment(wish: AlignRequest, workspace: Path) -> AlignJob:
     """Resolve what was asked for.
 
     Raises:
@@ -132,7 +132,7 @@ def _find_photos(manifest: Manifest) -> Path:
     return manifest.image_root
 
 
-def _find_output(wish: Wish, templates: Manifest | None) -> Path:
+def _find_output(wish: AlignRequest, templates: Manifest | None) -> Path:
     """The folder of the crops."""
     if not wish.output and not (templates and templates.image_root):
         raise AlignError("name the folder of the crops: --output FOLDER")

@@ -20,7 +20,7 @@ from data_manifests.storage.parquet import write_table
 from data_manifests.tables.stages import Status
 from pipeline.alignment.crops import PART_PHOTOS, AlignError, AlignPhotos
 from pipeline.execution.local import run_parts
-from pipeline.execution.progress import Meter
+from pipeline.execution.progress import StageProgress
 from pipeline.storage.shards import Part, cut
 from pipeline.terminal import make_console
 
@@ -86,7 +86,7 @@ def _align(job: AlignJob, survey: Survey, processes: int, report: Callable[[floa
         made_from=job.made_from,
     )
     failed, done = [], len(survey.done)
-    with Meter("alignment", len(survey.listing), done, report) as meter:
+    with StageProgress("alignment", len(survey.listing), done, report) as meter:
         for outcome in run_parts(work, parts, processes, lambda count: meter.show(done + count)):
             if outcome.error:
                 failed.append(outcome)
@@ -150,10 +150,10 @@ def _name_first(table: pa.Table, cause: str) -> str:
 
 def _next_command(job: AlignJob, processes: int) -> str:
     """What makes labels of the crops; of templates, which have no persons to compare, the embeddings."""
-    goal, dataset = ("LabelAll", str(job.folder.manifest))
+    task, dataset = ("LabelAll", str(job.folder.manifest))
     if job.manifest and job.has_landmarks:
-        goal, dataset = ("EmbeddingsAll", _name_of(job.manifest))
-    words = ["luigi", "--module", "pipeline", goal, "--dataset", dataset, "--workers", str(processes)]
+        task, dataset = ("EmbeddingsAll", _name_of(job.manifest))
+    words = ["luigi", "--module", "pipeline", task, "--dataset", dataset, "--workers", str(processes)]
     return shlex.join(words)
 
 

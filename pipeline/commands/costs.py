@@ -37,7 +37,7 @@ def cost_table(forecasts: Iterable[Forecast]) -> Table:
     return table
 
 
-def sum_costs(job: Job, forecasts: list[Forecast], goal: str) -> list[str]:
+def sum_costs(job: Job, forecasts: list[Forecast], task: str) -> list[str]:
     """The whole in a line, what is not known with the command that would tell, and what does not fit into memory."""
     known = [found for found in forecasts if found.run]
     held = max((found.memory_bytes for found in known), default=0)
@@ -60,5 +60,5 @@ def sum_costs(job: Job, forecasts: list[Forecast], goal: str) -> list[str]:
         unknown = [found for found in unknown if found.stage != BY_CENTRE]
     if any(found.images > trial_images() for found in unknown):
         names = ", ".join(found.stage for found in unknown)
-        lines.append(f"what {names} would cost is not known; this would tell: {trial_command(job, goal)}")
+        lines.append(f"what {names} would cost is not known; this would tell: {trial_command(job, task)}")
     return lines + ([slow] if forecasts and (slow := reads_slowly(job, held)) else [])

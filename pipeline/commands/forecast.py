@@ -97,10 +97,10 @@ def forecast(job: Job, specs: Iterable[StageSpec]) -> list[Forecast]:
     ]
 
 
-def trial_command(job: Job, goal: str) -> str:
-    """The command whose receipts would tell what a goal costs: enough images that every core has a part."""
+def trial_command(job: Job, task: str) -> str:
+    """The command whose receipts would tell what a task costs: enough images that every core has a part."""
     cores = os.cpu_count() or 1
-    text = find_command(replace(job, limit=0)).text.replace(" LabelAll ", f" {goal} ")
+    text = find_command(replace(job, limit=0)).text.replace(" LabelAll ", f" {task} ")
     return f"{text} --limit {trial_images()} --workers {cores}"
 
 
@@ -191,10 +191,10 @@ def reads_slowly(job: Job, held: int) -> str:
     """
     if job.source.record_file is None:
         return ""
-    return judge_memory(job.source.record_file.name, job.source.record_file.stat().st_size, memory_bytes(), held)
+    return describe_memory(job.source.record_file.name, job.source.record_file.stat().st_size, memory_bytes(), held)
 
 
-def judge_memory(name: str, size: int, memory: int, held: int) -> str:
+def describe_memory(name: str, size: int, memory: int, held: int) -> str:
     """What a file means for reading that jumps, by its size, the machine's memory and what of it is taken, in bytes."""
     if size <= memory - held:
         return ""

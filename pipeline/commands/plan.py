@@ -1,4 +1,4 @@
-"""`plan`: what a goal would run, and which changed field makes it run."""
+"""`plan`: what a task would run, and which changed field makes it run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from pipeline.config.settings import report
 from pipeline.label_report.output import page_file, report_spec
 from pipeline.storage.fingerprint import StageSpec, changes
 from pipeline.storage.store import Store
-from pipeline.tasks.goals import Goal, LabelAll
 from pipeline.tasks.label_report import LabelReport
+from pipeline.tasks.publish import LabelAll, PublishStage
 
-GOALS: dict[str, type[Goal]] = {cls.__name__: cls for cls in sorted(Goal.__subclasses__(), key=lambda c: c.__name__)}
+PUBLISH_TASKS: dict[str, type[PublishStage]] = {
+    cls.__name__: cls for cls in sorted(PublishStage.__subclasses__(), key=lambda c: c.__name__)
+}
 
 _ELSEWHERE = {
     "EvaluateQuality": "the stages of a benchmark are those of EmbeddingsAll with --dataset BENCHMARK, and of PoseAll, "
@@ -38,20 +40,22 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(
-    goal: Annotated[str, typer.Argument(help=f"One of: {', '.join(GOALS)}.")], dataset: Dataset = "", limit: Limit = 0
+    task: Annotated[str, typer.Argument(help=f"One of: {', '.join(PUBLISH_TASKS)}.")],
+    dataset: Dataset = "",
+    limit: Limit = 0,
 ) -> None:
-    """Show what a goal would run and why, and what it would cost.
+    """Show what a task would run and why, and what it would cost.
 
     Example: python -m pipeline plan LabelAll --labels-blur-hazy 0.3
 
     It computes nothing. What a run costs is judged by the receipts of runs under the same settings on this machine, of
     this data set or of its first images (--limit).
     """
-    wanted = goal_class(goal)
+    wanted = publish_task(task)
     job = job_of(dataset, limit, wanted.last.stage)
-    table = Table("stage", "fingerprint", "state", "why", title=f"{goal} of {job.name}")
+    table = Table("stage", "fingerprint", "state", "why", title=f"{task} of {job.name}")
     stages = job.stages[wanted.last.stage].closure()
-    lines = [judge(job.store, spec, is_whole=job.store.is_complete(spec)) for spec in stages]
+    lines = [explain_state(job.store, spec, is_whole=job.store.is_complete(spec)) for spec in stages]
     for spec, (state, why) in zip(stages, lines, strict=True):
         table.add_row(spec.name, spec.fingerprint, state, why)
     is_drawn = False
@@ -65,7 +69,7 @@ def plan(
     forecasts = forecast(job, stages)
     if any(found.run for found in forecasts):
         console.print(cost_table(forecasts))
-    for line in sum_costs(job, forecasts, goal):
+    for line in sum_costs(job, forecasts, task):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(_sum_up(sum(state != _DONE for state, _ in lines), len(lines), is_drawn=is_drawn))
 
@@ -80,21 +84,21 @@ def _sum_up(runs: int, stages: int, *, is_drawn: bool) -> str:
 def plan_page(job: Job, *, draws: bool) -> tuple[StageSpec, str, str]:
     """The page of a job's labels, its state, and why it would be drawn, or would not although it is not there."""
     spec = report_spec(job)
-    state, why = judge(job.store, spec, is_whole=page_file(job.store, spec).is_file())
+    state, why = explain_state(job.store, spec, is_whole=page_file(job.store, spec).is_file())
     if state != _DONE and not draws:
         return spec, "not drawn", f"{LabelAll.__name__} has nothing to do; {LabelReport.__name__} draws it"
     return spec, state, why
 
 
-def goal_class(name: str) -> type[Goal]:
-    """The goal of that name."""
-    if name in GOALS:
-        return GOALS[name]
-    remedy = _ELSEWHERE.get(name) or choose_from(name, GOALS)
-    raise typer.BadParameter(f"{name} is not a goal of one data set: {remedy}")
+def publish_task(name: str) -> type[PublishStage]:
+    """The task of that name."""
+    if name in PUBLISH_TASKS:
+        return PUBLISH_TASKS[name]
+    remedy = _ELSEWHERE.get(name) or choose_from(name, PUBLISH_TASKS)
+    raise typer.BadParameter(f"{name} is not a task of one data set: {remedy}")
 
 
-def judge(store: Store, spec: StageSpec, *, is_whole: bool) -> tuple[str, str]:
+def explain_state(store: Store, spec: StageSpec, *, is_whole: bool) -> tuple[str, str]:
     """The state of a stage, whose output is there or not, and why it would run."""
     current = store.current(spec.name)
     if is_whole:

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 import pipeline
 from pipeline.commands.common import choose_from, console
-from pipeline.tasks.goals import LabelAll
+from pipeline.tasks.publish import LabelAll
 from pipeline.tasks.stage import Stage
 
 _COMMAND = re.compile(r":? `luigi [^`]*`")

@@ -8,7 +8,7 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from data_manifests.weights.entry import Entry
+from data_manifests.weights.entry import ModelEntry
 from data_manifests.weights.files import WeightsError, WeightsMissingError, fetch, find
 from data_manifests.weights.registry import load_registry
 from pipeline.commands.common import console, human_bytes
@@ -37,7 +37,7 @@ def listing(context: typer.Context) -> None:
     console.print("fetch one: python -m pipeline weights fetch NAME")
 
 
-def _state(entry: Entry) -> str | Text:
+def _state(entry: ModelEntry) -> str | Text:
     """Whether a model's files are at hand."""
     try:
         paths = find(entry)

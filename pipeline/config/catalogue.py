@@ -15,7 +15,7 @@ from pipeline.storage.fingerprint import StageSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from data_manifests.weights.entry import Entry
+    from data_manifests.weights.entry import ModelEntry
     from pipeline.config.pixel_stages import PixelStage
     from pipeline.config.settings import Settings
 
@@ -38,7 +38,7 @@ class Inputs:
     layout: str
     limit: int
     settings: Settings
-    models: Mapping[str, Entry]
+    models: Mapping[str, ModelEntry]
     hashes: Mapping[str, tuple[str, ...]]
     head: str = ""
 

@@ -32,7 +32,7 @@ from pipeline.storage.store import RECEIPTS, Store
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from data_manifests.weights.entry import Entry
+    from data_manifests.weights.entry import ModelEntry
     from pipeline.storage.fingerprint import StageSpec
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Job:
     manifest: Manifest
     limit: int
     settings: Settings
-    models: Mapping[str, Entry]
+    models: Mapping[str, ModelEntry]
     stages: Mapping[str, StageSpec]
     store: Store
 
@@ -178,7 +178,7 @@ def change_recogniser(job: Job, name: str) -> Job:
     return replace(job, settings=settings, models=models, stages=build_stages(inputs))
 
 
-def _gather(manifest: Manifest, data: str, limit: int, settings: Settings, models: Mapping[str, Entry]) -> Inputs:
+def _gather(manifest: Manifest, data: str, limit: int, settings: Settings, models: Mapping[str, ModelEntry]) -> Inputs:
     """What the stages are made from; `data` stands for the data set."""
     return Inputs(
         data=data,
@@ -191,7 +191,7 @@ def _gather(manifest: Manifest, data: str, limit: int, settings: Settings, model
     )
 
 
-def _hash_weights(entry: Entry) -> tuple[str, ...]:
+def _hash_weights(entry: ModelEntry) -> tuple[str, ...]:
     """SHA-256 of a network's files; one whose hash nobody published is fetched first, and its hash recorded."""
     try:
         return sha256_of_entry(entry)

@@ -86,11 +86,11 @@ def _describe(plan: Plan, outcome: Outcome) -> dict[str, dict[str, str]]:
 def _describe_method(plan: Plan, name: str) -> str:
     """What a method is, without a path of this machine."""
     method = next(method for method in plan.methods if method.name == name)
-    if name in plan.openers:
-        opener = plan.openers[name]
-        files = zip(opener.network.files, opener.hashes, strict=True)
+    if name in plan.factories:
+        factory = plan.factories[name]
+        files = zip(factory.network.files, factory.hashes, strict=True)
         listed = ", ".join(f"{file.name} (SHA-256 {sha256[:_SHOWN]})" for file, sha256 in files)
-        return f"{opener.network.kind} network {listed}"
+        return f"{factory.network.kind} network {listed}"
     if name in plan.tables and method.path is not None:
         return f"list {method.path.name} (SHA-256 {plan.tables[name][:_SHOWN]})"
     return method.kind.value

@@ -14,7 +14,7 @@ from labelers.runtime.device import Device
 from pipeline.config.job import Job, change_recogniser, resolve
 from pipeline.config.settings import read_settings
 from pipeline.evaluation.methods import NETWORKS, Method, parse_methods
-from pipeline.evaluation.opener import QualityOpener
+from pipeline.evaluation.quality_factory import QualityLabelerFactory
 from pipeline.evaluation.request import EvaluationError, EvaluationRequest, require_once
 from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.store import EVALUATION, Store
@@ -93,7 +93,7 @@ class Plan:
     Attributes:
         request: what the command asks for.
         methods: what is evaluated.
-        openers: name of a network's method -> what opens it.
+        factories: name of a network's method -> what opens it.
         tables: name of a list's method -> SHA-256 of its file.
         benchmarks: those at hand.
         missing: name of a benchmark that is not at hand -> what to do.
@@ -101,7 +101,7 @@ class Plan:
 
     request: EvaluationRequest
     methods: tuple[Method, ...]
-    openers: Mapping[str, QualityOpener]
+    factories: Mapping[str, QualityLabelerFactory]
     tables: Mapping[str, str]
     benchmarks: tuple[PlannedBenchmark, ...]
     missing: Mapping[str, str]
@@ -144,7 +144,7 @@ def make_plan(request: EvaluationRequest) -> Plan:
     """
     methods = parse_methods(request.methods)
     settings = read_settings({})
-    openers = {m.name: _plan_network(m, settings.device) for m in methods if m.kind in NETWORKS}
+    factories = {m.name: _plan_network(m, settings.device) for m in methods if m.kind in NETWORKS}
     tables = {m.name: _hash_table(m) for m in methods if m.kind is MethodKind.TABLE}
     benchmarks = []
     missing: dict[str, str] = {}
@@ -157,28 +157,28 @@ def make_plan(request: EvaluationRequest) -> Plan:
         except ManifestError as error:
             missing[manifest.name] = str(error)
         else:
-            benchmarks.append(_plan_benchmark(name, request, methods, openers))
+            benchmarks.append(_plan_benchmark(name, request, methods, factories))
     require_once("benchmarks", [*(b.name for b in benchmarks), *missing])
     if not benchmarks:
         raise EvaluationError("none of the benchmarks is at hand:\n" + "\n".join(missing.values()))
     return Plan(
         request=request,
         methods=methods,
-        openers=openers,
+        factories=factories,
         tables=tables,
         benchmarks=tuple(benchmarks),
         missing=missing,
     )
 
 
-def _plan_network(method: Method, device: str) -> QualityOpener:
+def _plan_network(method: Method, device: str) -> QualityLabelerFactory:
     """What opens a network's method."""
     assert method.path is not None
     network = find_network(method.path)
     if network.kind is NetworkKind.EXPORTED and device != Device.CPU:
         logger.info("%s: what training.export wrote computes on the processor; name its run for the GPU", method.path)
         device = Device.CPU
-    return QualityOpener(network=network, hashes=tuple(map(sha256_of, network.files)), device=device)
+    return QualityLabelerFactory(network=network, hashes=tuple(map(sha256_of, network.files)), device=device)
 
 
 def _hash_table(method: Method) -> str:
@@ -190,7 +190,7 @@ def _hash_table(method: Method) -> str:
 
 
 def _plan_benchmark(
-    name: str, request: EvaluationRequest, methods: tuple[Method, ...], openers: Mapping[str, QualityOpener]
+    name: str, request: EvaluationRequest, methods: tuple[Method, ...], factories: Mapping[str, QualityLabelerFactory]
 ) -> PlannedBenchmark:
     """Resolve a benchmark that is at hand."""
     own = resolve(name, workspace=request.workspace, limit=request.limit)
@@ -201,21 +201,21 @@ def _plan_benchmark(
     return PlannedBenchmark(
         name=job.name,
         jobs=jobs,
-        scorings={method: _add_quality(job, opener) for method, opener in openers.items()},
+        scorings={method: _add_quality(job, factory) for method, factory in factories.items()},
         stages=("index", *(CORRELATED if request.correlate else CORRELATED[:sharp])),
         with_anchors=MethodKind.CERTAINTY_RATIO in kinds and job.manifest.format in LABELLED_FORMATS,
     )
 
 
-def _add_quality(job: Job, opener: QualityOpener) -> Job:
+def _add_quality(job: Job, factory: QualityLabelerFactory) -> Job:
     """The job with the stage that a network makes."""
     index = job.stages["index"]
     spec = StageSpec(
         name=QUALITY,
         version=QUALITY_VERSION,
         data=index.data,
-        parameters={"network": opener.network.kind.value},
-        weights={"network": opener.hashes},
+        parameters={"network": factory.network.kind.value},
+        weights={"network": factory.hashes},
         upstream=(index,),
     )
     return replace(job, stages={**job.stages, QUALITY: spec})

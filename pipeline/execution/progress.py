@@ -22,7 +22,7 @@ PLAIN_SECONDS = 10.0
 """Seconds between two plain lines."""
 
 
-class Meter:
+class StageProgress:
     """Shows the progress of one stage.
 
     Args:

@@ -57,7 +57,7 @@ def centres_table(centres: Centres) -> pa.Table:
     return pa.table(columns, schema=CENTRES.schema())
 
 
-def lay_out_centres(centres: Path, vectors: Path) -> None:
+def write_centre_vectors(centres: Path, vectors: Path) -> None:
     """Write the vectors of a file of the `centres` table as a plain array, which all processes of a machine share.
 
     For MS1MV2 they take 175 MB, which would else be there once a process.

@@ -32,7 +32,7 @@ SLICE_ROWS = 256
 the same place of the same batch however the work is divided."""
 
 
-class Opener(Hashable, Protocol):
+class LabelerFactory(Hashable, Protocol):
     """Opens a labeler in the process that will use it; hashable, so that each is opened once."""
 
     def open(self) -> Labeler:
@@ -41,9 +41,9 @@ class Opener(Hashable, Protocol):
 
 
 @lru_cache(maxsize=1)
-def _labeler(opener: Opener) -> Labeler:
+def _labeler(factory: LabelerFactory) -> Labeler:
     """The labeler that this process holds."""
-    return opener.open()
+    return factory.open()
 
 
 def forget_labeler() -> None:
@@ -60,20 +60,20 @@ class MeasureImages:
         spec: the stage that is made.
         index: the stage that says where the images lie.
         source: where they are read from.
-        opener: opens the labeler.
+        factory: opens the labeler.
     """
 
     store: Store
     spec: StageSpec
     index: StageSpec
     source: ImageSource
-    opener: Opener
+    factory: LabelerFactory
 
     def __call__(self, part: Part, advance: Callable[[int], None]) -> dict[str, float]:
         """Measure, stage, and return the seconds spent on each step and the labeler's notes."""
         figures: Counter[str] = Counter()
         with Stopwatch(figures, "open_seconds"):
-            labeler = _labeler(self.opener)
+            labeler = _labeler(self.factory)
         rows = recall_columns(self.store.folder(self.index), part.shard, INDEX.names).slice(part.start, part.rows)
         pieces = []
         for start in range(0, part.rows, SLICE_ROWS):

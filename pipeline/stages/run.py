@@ -15,7 +15,7 @@ from data_manifests.tables.scores import STAGE_TABLES
 from pipeline.execution.journal import NAME as JOURNAL
 from pipeline.execution.journal import Journalled
 from pipeline.execution.local import run_parts
-from pipeline.execution.progress import Meter
+from pipeline.execution.progress import StageProgress
 from pipeline.stages.columns import check_table
 from pipeline.storage.receipts import write_receipt
 from pipeline.storage.shards import Part, plan_parts
@@ -108,7 +108,7 @@ class StageRun:
         total = sum(_row_count(self.store, self.index, s) for s in self.store.present_shards(self.index))
         before = total - sum(part.rows for part in todo)
         work = Journalled(work=self.work, path=self.store.receipts(self.spec) / JOURNAL)
-        with Meter(self.spec.name, total, before, self.report) as meter:
+        with StageProgress(self.spec.name, total, before, self.report) as meter:
             outcomes = run_parts(
                 work, todo, self.processes, lambda rows: meter.show(before + rows), self.cluster, gpus=self.gpus
             )

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import luigi
 
 from data_manifests.values import Number
-from pipeline.alignment.job import AlignJob, Wish, resolve_alignment
+from pipeline.alignment.job import AlignJob, AlignRequest, resolve_alignment
 from pipeline.alignment.run import make_crops
 from pipeline.config.parameters import TypedParameter
 from pipeline.logs import one_message, set_up_logs
-from pipeline.tasks.goals import WorkspaceParameter
+from pipeline.tasks.publish import WorkspaceParameter
 from pipeline.tasks.stage import luigi_processes
 from pipeline.tasks.weights import Weights
 
@@ -49,7 +49,7 @@ class AlignFaces(luigi.Task):
         set_up_logs()
         with one_message():
             self.job: AlignJob = resolve_alignment(
-                Wish(
+                AlignRequest(
                     source=self.source,
                     dataset=self.dataset,
                     output=self.output,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from data_manifests.manifest import Centres as CentresKind
 from data_manifests.tables.stages import TABLES
 from pipeline.config.pixel_stages import CARRIED
-from pipeline.stages.anchors import CompareCentres, head_table, lay_out_centres, sum_centres, summarise_anchors
+from pipeline.stages.anchors import CompareCentres, head_table, sum_centres, summarise_anchors, write_centre_vectors
 from pipeline.stages.columns import check_table
 from pipeline.stages.labels import anchor_limits, make_labels
 from pipeline.storage.receipts import write_receipt
 from pipeline.storage.store import read_columns
-from pipeline.tasks.measures import PIXEL_TASKS, Index
+from pipeline.tasks.pixels import PIXEL_TASKS, Index
 from pipeline.tasks.stage import Stage, progress_callback
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Anchors(Stage):
         """Compare every embedding with all centres."""
         stages = self.job.stages
         vectors = self.store.staging(self.spec) / "centres.npy"
-        lay_out_centres(self.store.shard(stages["centres"], 0), vectors)
+        write_centre_vectors(self.store.shard(stages["centres"], 0), vectors)
         work = CompareCentres(
             store=self.store,
             spec=self.spec,

@@ -16,13 +16,13 @@ from pipeline.config.parameters import TypedParameter
 from pipeline.execution.local import die_with_parent
 from pipeline.logs import one_message, set_up_logs
 from pipeline.tasks.derived import Anchors
-from pipeline.tasks.goals import WorkspaceParameter
-from pipeline.tasks.measures import PIXEL_TASKS, Index, Measure
+from pipeline.tasks.pixels import PIXEL_TASKS, Index, Measure
+from pipeline.tasks.publish import WorkspaceParameter
 from pipeline.tasks.stage import Stage, luigi_processes
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.opener import QualityOpener
     from pipeline.evaluation.plan import Plan, PlannedBenchmark
+    from pipeline.evaluation.quality_factory import QualityLabelerFactory
     from pipeline.evaluation.request import EvaluationRequest
 
 logger = logging.getLogger(__name__)
@@ -32,10 +32,10 @@ _STAGES = {task.stage: task for task in _TASKS}
 """The task of every stage that an evaluation reads."""
 
 
-class OpenerParameter(luigi.Parameter):
+class FactoryParameter(luigi.Parameter):
     """Carries what opens a network; Luigi's pages show its file."""
 
-    def serialize(self, x: QualityOpener) -> str:
+    def serialize(self, x: QualityLabelerFactory) -> str:
         """The text that stands for the network."""
         return x.network.files[0].name
 
@@ -44,10 +44,10 @@ class Quality(Measure):
     """The quality of every image of a benchmark by one network."""
 
     stage = "quality"
-    network: QualityOpener = OpenerParameter(significant=False, visibility=ParameterVisibility.PRIVATE)
+    network: QualityLabelerFactory = FactoryParameter(significant=False, visibility=ParameterVisibility.PRIVATE)
 
     @classmethod
-    def by(cls, network: QualityOpener, job: jobs.Job, processes: int) -> Quality:
+    def by(cls, network: QualityLabelerFactory, job: jobs.Job, processes: int) -> Quality:
         """The task that scores a benchmark, whose job has the stage, with a network."""
         return cls(
             data_set=job.name,
@@ -63,7 +63,7 @@ class Quality(Measure):
         """The device on which this network computes."""
         return {"gpu": 1} if self.network.device == "cuda" else {"cpu": 1}
 
-    def opener(self) -> QualityOpener:
+    def factory(self) -> QualityLabelerFactory:
         """What opens the network in a worker."""
         return self.network
 
@@ -164,7 +164,7 @@ class EvaluateQuality(luigi.Task):
         made = [_STAGES[stage].of(benchmark.job, processes) for stage in benchmark.stages]
         for job in benchmark.jobs.values():
             made += [_STAGES[stage].of(job, processes) for stage in benchmark.recogniser_stages]
-        networks = self.plan.openers
+        networks = self.plan.factories
         return made + [Quality.by(networks[name], job, processes) for name, job in benchmark.scorings.items()]
 
     def run(self) -> None:

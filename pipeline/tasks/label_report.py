@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from pipeline.execution.local import die_with_parent
 from pipeline.label_report.output import make_page, page_file, print_place, report_spec
 from pipeline.tasks.derived import Labels
-from pipeline.tasks.goals import Goal
+from pipeline.tasks.publish import PublishStage
 
 if TYPE_CHECKING:
     from pipeline.storage.fingerprint import StageSpec
 
 
-class LabelReport(Goal):
+class LabelReport(PublishStage):
     """One HTML page of the labels: `luigi --module pipeline LabelReport --dataset NAME`. It labels what is missing."""
 
     last = Labels
@@ -23,7 +23,7 @@ class LabelReport(Goal):
         """Find out which page belongs to the labels."""
         self.page = report_spec(self.job)
 
-    def asked(self) -> StageSpec:
+    def requested_stage(self) -> StageSpec:
         """The page."""
         return self.page
 

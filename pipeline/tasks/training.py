@@ -25,7 +25,7 @@ from pipeline.logs import one_message, set_up_logs
 from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.receipts import write_receipt
 from pipeline.storage.store import Store
-from pipeline.tasks.goals import DatasetParameter, LabelAll, WorkspaceParameter
+from pipeline.tasks.publish import DatasetParameter, LabelAll, WorkspaceParameter
 from training.quality.config import FREE
 from training.quality.settings import SETTINGS, find_changes, read_recipe, to_words
 

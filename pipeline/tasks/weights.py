@@ -10,13 +10,13 @@ from luigi.parameter import ParameterVisibility
 from data_manifests.weights.files import WeightsError, fetch, find
 
 if TYPE_CHECKING:
-    from data_manifests.weights.entry import Entry
+    from data_manifests.weights.entry import ModelEntry
 
 
 class ModelParameter(luigi.Parameter):
     """Carries an entry of models.toml; Luigi's pages show its name."""
 
-    def serialize(self, x: Entry) -> str:
+    def serialize(self, x: ModelEntry) -> str:
         """The text that stands for the entry."""
         return x.name
 
@@ -28,10 +28,10 @@ class Weights(luigi.Task):
 
     model = luigi.Parameter()
     hashes = luigi.Parameter()
-    entry: Entry = ModelParameter(significant=False, visibility=ParameterVisibility.PRIVATE)
+    entry: ModelEntry = ModelParameter(significant=False, visibility=ParameterVisibility.PRIVATE)
 
     @classmethod
-    def of(cls, entry: Entry, hashes: tuple[str, ...]) -> Weights:
+    def of(cls, entry: ModelEntry, hashes: tuple[str, ...]) -> Weights:
         """The task for one entry."""
         return cls(model=entry.name, hashes=",".join(h[:12] for h in hashes), entry=entry)
 

@@ -21,8 +21,8 @@ from data_manifests.weights.entry import (
     BinsOutput,
     Colour,
     EmbeddingOutput,
-    Entry,
     Kind,
+    ModelEntry,
     NetworkInput,
     NpmSource,
     ProbabilitiesOutput,
@@ -272,9 +272,9 @@ tables = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from([*Entry.model_fields, "unknown"]), tables))
+@given(st.dictionaries(st.sampled_from([*ModelEntry.model_fields, "unknown"]), tables))
 @settings(max_examples=80, deadline=None)
 def test_any_entry_is_taken_or_explained(values: dict[str, object]) -> None:
     base = load_registry().get("fr_pose").model_dump()
     with contextlib.suppress(TomlFileError):
-        assert check(Entry, base | values, Path("m.toml"), "t").files
+        assert check(ModelEntry, base | values, Path("m.toml"), "t").files

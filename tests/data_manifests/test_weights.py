@@ -29,8 +29,8 @@ from data_manifests.storage.atomic import DiskFullError
 from data_manifests.weights import cache as weight_cache
 from data_manifests.weights import downloads as weight_downloads
 from data_manifests.weights import files as weights
-from data_manifests.weights.downloads import SourceError, bring, download_url, open_clip_url
-from data_manifests.weights.entry import Entry, OpenClipSource, UrlSource
+from data_manifests.weights.downloads import SourceError, download_url, fetch_file, open_clip_url
+from data_manifests.weights.entry import ModelEntry, OpenClipSource, UrlSource
 from data_manifests.weights.files import (
     WeightsError,
     WeightsMismatchError,
@@ -154,9 +154,9 @@ def weight_file(content: bytes | None = CONTENT, *sources: dict[str, Any], name:
     return {"name": name, "sources": list(sources), **known}
 
 
-def network(*files: dict[str, Any], name: str = "net") -> Entry:
+def network(*files: dict[str, Any], name: str = "net") -> ModelEntry:
     scale = {"width": 112, "height": 112, "colour": "rgb", "mean": [0, 0, 0], "std": [1, 1, 1]}
-    return Entry.model_validate({
+    return ModelEntry.model_validate({
         "name": name, "kind": "recognition", "version": 1, "licence": "none", "batch": 1, "files": files,
         "input": scale, "output": {"kind": "embedding", "dimension": 4},
     })  # fmt: skip
@@ -642,7 +642,7 @@ def test_a_full_device_is_said(tmp_path: Path, server: Server) -> None:
     source = at(server.url("/net.onnx"))
     entry = network(weight_file(CONTENT, source))
     with pytest.raises(DiskFullError, match=r"no space is left in .*: free some, then run the same command again"):
-        bring(entry, entry.files[0], UrlSource.model_validate(source), tmp_path)
+        fetch_file(entry, entry.files[0], UrlSource.model_validate(source), tmp_path)
 
 
 FETCH = """
@@ -658,7 +658,7 @@ except Exception as error:
 """
 
 
-def registry_file(folder: Path, entry: Entry) -> Path:
+def registry_file(folder: Path, entry: ModelEntry) -> Path:
     """An entry written as a registry of its own, for another process."""
     (file,) = entry.files
     sources = ", ".join(f'{{ type = "url", url = "{s.url}" }}' for s in file.sources if isinstance(s, UrlSource))

@@ -25,9 +25,9 @@ from labelers.detection import (
     Faces,
     choose,
     measure_overlap,
-    see_around,
-    see_whole,
-    see_with_border,
+    view_around,
+    view_whole,
+    view_with_border,
 )
 
 ANNOTATION = Path(sample.__file__).parent / "annotations" / "sample_faces.toml"
@@ -86,14 +86,14 @@ def test_points_of_any_view_are_mapped_back_to_the_photo(width, height, across, 
     photo = spot(x, y, width, height, blur=6.0)
     box = np.array([x - 41, y - 47, x + 44, y + 40])
     for view in (
-        see_whole(photo, longest),
-        see_with_border(photo, longest, across),
-        see_around(photo, box, longest),
+        view_whole(photo, longest),
+        view_with_border(photo, longest, across),
+        view_around(photo, box, longest),
     ):
         seen = centroid(view.picture)
         assert view.to_photo(seen) == pytest.approx([x, y], abs=0.25)
         assert view.picture.dtype == np.uint8
-    assert max(see_whole(photo, longest).picture.shape) == min(longest, max(width, height))
+    assert max(view_whole(photo, longest).picture.shape) == min(longest, max(width, height))
 
 
 @settings(max_examples=100, deadline=None)
@@ -104,13 +104,13 @@ def test_points_of_any_view_are_mapped_back_to_the_photo(width, height, across, 
 def test_views_of_any_size_are_pictures_that_map_back_into_the_photo(width, height, longest, corners, sides):
     photo = np.zeros((height, width, 3), np.uint8)
     box = np.array([*corners, corners[0] + sides[0], corners[1] + sides[1]])
-    for view in (see_whole(photo, longest), see_around(photo, box, longest)):
+    for view in (view_whole(photo, longest), view_around(photo, box, longest)):
         h, w, _ = view.picture.shape
         assert 1 <= min(h, w) <= max(h, w) <= max(longest, 1)
         edges = view.to_photo(np.array([[-0.5, -0.5], [w - 0.5, h - 0.5]]))
         assert (edges[0] >= -0.501).all()
         assert (edges[1] <= np.array([width, height]) - 0.499).all()
-    bordered = see_with_border(photo, longest, CLOSE_UP_BORDER)
+    bordered = view_with_border(photo, longest, CLOSE_UP_BORDER)
     h, w, _ = bordered.picture.shape
     assert max(h, w) <= longest + 2
     middle = bordered.to_photo(np.array([(w - 1) / 2, (h - 1) / 2]))
@@ -159,7 +159,7 @@ def test_faces_that_fill_the_photo_are_found_with_a_border(detector, sample_phot
             cut = photo[top:bottom, left:right]
             factor = 1000 / max(cut.shape[:2])
             closeup = cv2.resize(cut, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-            missed += not len(detector._detect(see_whole(closeup, 640)))
+            missed += not len(detector._detect(view_whole(closeup, 640)))
             face = detector.locate(closeup)
             assert distance((face.landmarks + 0.5) / factor - 0.5 + (left, top), truth) < 8.0
     assert missed >= 4
@@ -180,7 +180,7 @@ def test_a_second_look_brings_small_faces_nearer_to_the_truth(detector, sample_p
     assert np.mean(second) < 0.9 * np.mean(first)
     elsewhere = np.array([0.0, 0.0, 30.0, 30.0])  # no face there: what was known stays
     assert detector._look_again(half, elsewhere, landmarks) is landmarks
-    assert max(see_around(half, found.boxes[0], SECOND_LOOK).picture.shape) == SECOND_LOOK
+    assert max(view_around(half, found.boxes[0], SECOND_LOOK).picture.shape) == SECOND_LOOK
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_faces_that_are_not_aligned_are_counted(mesh: FaceMeshPose, faces: np.nd
 
 
 def test_the_shipped_entry_opens_it(faces: np.ndarray, measured) -> None:
-    from pipeline.stages.openers import for_model  # noqa: PLC0415 - loads nothing but names
+    from pipeline.stages.labeler_factories import for_model  # noqa: PLC0415 - loads nothing but names
 
     labeler = for_model(load_registry().get("face_mesh"), "cpu").open()
     assert isinstance(labeler, FaceMeshPose)

@@ -19,7 +19,7 @@ from labelers.runtime import precision as module
 from labelers.runtime.batch_axis import free_batch
 from labelers.runtime.onnx import Colour, Device, InputSpec, NetworkError, ProviderError, _cuda_provider, open_network
 from labelers.runtime.precision import Precision, check_precision, check_processor, to_float16
-from pipeline.stages.openers import for_model
+from pipeline.stages.labeler_factories import for_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -32,7 +32,7 @@ from data_manifests.weights.registry import RegistryError, load_registry
 from labelers.faces import decode, decode_batch
 from labelers.photos import decode_photo
 from pipeline.alignment.crops import PART_PHOTOS, AlignError, AlignFolder, Encoding
-from pipeline.alignment.job import AlignJob, Wish, resolve_alignment
+from pipeline.alignment.job import AlignJob, AlignRequest, resolve_alignment
 from pipeline.alignment.plan import name_crops
 from pipeline.alignment.run import make_crops
 from pipeline.stages.index import index_images
@@ -67,12 +67,12 @@ def models(yunet: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIQA_MODELS", yunet)
 
 
-def wish(source: Path | str = "", output: Path | str = "", **more: object) -> Wish:
+def wish(source: Path | str = "", output: Path | str = "", **more: object) -> AlignRequest:
     values = {
         "source": str(source), "dataset": "", "output": str(output), "detector": "yunet", "face": "largest",
         "encoding": "jpeg", "min_score": 0.6, "longest_side": 640,
     }  # fmt: skip
-    return Wish(**{**values, **more})
+    return AlignRequest(**{**values, **more})
 
 
 def resolve(source: Path | str = "", output: Path | str = "", **more: object) -> AlignJob:

@@ -21,8 +21,8 @@ from pipeline.config.pixel_stages import PIXEL_STAGES
 from pipeline.execution.dask_cluster import survey
 from pipeline.execution.local import run_parts
 from pipeline.execution.workers import Cluster, ClusterError, check_address, examine, find_faults, show_token
+from pipeline.stages.labeler_factories import for_stage
 from pipeline.stages.measure import MeasureImages
-from pipeline.stages.openers import for_stage
 from pipeline.stages.run import StageRun
 from pipeline.storage import shards
 from pipeline.storage.shards import Part
@@ -165,7 +165,7 @@ class BlurOfSample:
             spec=self.job.stages["blur"],
             index=self.job.stages["index"],
             source=self.job.source,
-            opener=for_stage(PIXEL_STAGES[0], self.job.settings, self.job.models),
+            factory=for_stage(PIXEL_STAGES[0], self.job.settings, self.job.models),
         )
         StageRun(
             store=self.job.store,

@@ -15,8 +15,8 @@ from labelers.runtime.device import Device
 from pipeline.commands.doctor import gpu as gpus
 from pipeline.commands.doctor.command import needs_gpu
 from pipeline.commands.doctor.finding import Verdict
-from pipeline.commands.doctor.gpu import Gpu, ask, judge_driver, judge_memory, read_answer, read_driver, read_gpus
-from pipeline.commands.doctor.network_speed import judge_core, judge_speed
+from pipeline.commands.doctor.gpu import Gpu, ask, check_driver, judge_memory, read_answer, read_driver, read_gpus
+from pipeline.commands.doctor.network_speed import check_core, check_network_speed
 from tests.pipeline.conftest import ROOT, Factory
 from tests.pipeline.shown import job_of
 
@@ -94,7 +94,7 @@ def test_reads_the_gpus_of_real_texts() -> None:
 def test_a_driver_is_held_against_what_the_libraries_need(
     version: str | None, built: dict[str, str], verdict: Verdict, said: str
 ) -> None:
-    found = judge_driver(version, built, Verdict.BAD)
+    found = check_driver(version, built, Verdict.BAD)
     assert found.verdict is verdict
     assert said in found.text
 
@@ -201,15 +201,15 @@ def test_a_sound_machine_has_no_warning_of_speed(labelled_sample: Factory) -> No
 
 
 def test_a_slow_network_is_warned_of_with_its_cause() -> None:
-    sound = judge_speed("net", "net.onnx", Seconds(wall=0.010, core=0.010), 0.005)
+    sound = check_network_speed("net", "net.onnx", Seconds(wall=0.010, core=0.010), 0.005)
     assert (sound.verdict, sound.text) == (
         Verdict.OK,
         "100 images/s on one core, 0.50 of what its arithmetic allows",
     )
-    crowded = judge_speed("net", "net.onnx", Seconds(wall=0.040, core=0.010), 0.005)
+    crowded = check_network_speed("net", "net.onnx", Seconds(wall=0.040, core=0.010), 0.005)
     assert crowded.verdict is Verdict.NOTE
     assert "0.12 of what its arithmetic allows; other processes had the core 75% of the time: end them" in crowded.text
-    slow = judge_speed("net", "net.onnx", Seconds(wall=0.100, core=0.099), 0.005)
+    slow = check_network_speed("net", "net.onnx", Seconds(wall=0.100, core=0.099), 0.005)
     assert slow.verdict is Verdict.NOTE
     assert "0.05 of what its arithmetic allows" in slow.text
     assert "net.onnx" in slow.text
@@ -217,10 +217,10 @@ def test_a_slow_network_is_warned_of_with_its_cause() -> None:
 
 
 def test_a_processor_without_wide_arithmetic_is_noted() -> None:
-    assert judge_core(2e11, "flags\t\t: fpu sse sse2 avx avx2 fma\n").verdict is Verdict.OK
-    assert judge_core(2e11, "Features\t: fp asimd evtstrm\n").verdict is Verdict.OK
-    narrow = judge_core(2e10, "model name\t: avx2\nflags\t\t: fpu sse sse2 avx\n")
+    assert check_core(2e11, "flags\t\t: fpu sse sse2 avx avx2 fma\n").verdict is Verdict.OK
+    assert check_core(2e11, "Features\t: fp asimd evtstrm\n").verdict is Verdict.OK
+    narrow = check_core(2e10, "model name\t: avx2\nflags\t\t: fpu sse sse2 avx\n")
     assert narrow.verdict is Verdict.NOTE
     assert "20 GFLOP/s" in narrow.text
     assert "AVX2" in narrow.text
-    assert judge_core(2e11, Path("/proc/cpuinfo").read_text()).verdict is Verdict.OK
+    assert check_core(2e11, Path("/proc/cpuinfo").read_text()).verdict is Verdict.OK

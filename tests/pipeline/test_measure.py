@@ -10,7 +10,7 @@ import pytest
 from data_manifests.weights.registry import load_registry
 from labelers.runtime.device import Device
 from pipeline.config.job import resolve
-from pipeline.tasks.measures import PIXEL_TASKS
+from pipeline.tasks.pixels import PIXEL_TASKS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.execution import progress
-from pipeline.execution.progress import Meter
+from pipeline.execution.progress import StageProgress
 from pipeline.logs import set_up_logs
 from tests.pipeline.conftest import ROOT
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def test_speed_counts_this_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 110.0, 110.0, 110.0, 110.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    meter = Meter("pose", total=1000, done=500)
+    meter = StageProgress("pose", total=1000, done=500)
     meter._rows = 600
     assert meter.speed == pytest.approx(10.0)
     assert meter.text() == "600 of 1,000 images, 10 images/s, 40 s left"
@@ -31,7 +31,7 @@ def test_speed_counts_this_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_reports_share_and_line() -> None:
     heard: list[tuple[float, str]] = []
-    with Meter("pose", total=10, report=lambda share, text: heard.append((share, text))) as meter:
+    with StageProgress("pose", total=10, report=lambda share, text: heard.append((share, text))) as meter:
         meter.show(5)
         meter.show(10)
     assert [share for share, _ in heard] == [0.5, 1.0]
@@ -43,7 +43,7 @@ def test_plain_lines_where_there_is_no_terminal(
 ) -> None:
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
     logging.getLogger("pipeline").propagate = True
-    with caplog.at_level(logging.INFO, logger="pipeline"), Meter("pose", total=10) as meter:
+    with caplog.at_level(logging.INFO, logger="pipeline"), StageProgress("pose", total=10) as meter:
         meter.show(5)
     assert "pose: 5 of 10 images" in caplog.text
 

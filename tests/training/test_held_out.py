@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from data_manifests.tables.stages import Factor
 from training.quality.data import LabelledImages, Labels
-from training.quality.held_out import Agreement, Moment, balanced_accuracy, compare, spearman
+from training.quality.held_out import Agreement, EvaluationPoint, balanced_accuracy, compare, spearman
 
 LEVELS = st.sampled_from([np.float32(value) for value in (0.1, 0.25, 0.5, 0.75, 0.9, 0.9000001)])
 
@@ -110,4 +110,4 @@ def test_what_is_not_known_is_said_so_and_has_no_curve() -> None:
 
 
 def test_every_moment_has_words() -> None:
-    assert len({moment.words for moment in Moment}) == len(Moment)
+    assert len({moment.words for moment in EvaluationPoint}) == len(EvaluationPoint)

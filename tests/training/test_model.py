@@ -20,9 +20,9 @@ from data_manifests.tables.stages import CLASSES, QUALITY_CLASSES, Factor
 from training.clip.backbone import (
     CLIP_MEAN,
     CLIP_STD,
-    TowerError,
+    ClipConfigError,
     build_clip,
-    find_tower,
+    find_clip_config,
     import_open_clip,
     load_pretrained,
 )
@@ -132,7 +132,7 @@ class TestJoint:
     def test_is_that_of_both_towers_side_by_side(
         self, small_model: SmallModel, noisy_faces: Tensor, tower: str
     ) -> None:
-        clip = build_clip(find_tower(tower), seed=1)
+        clip = build_clip(find_clip_config(tower), seed=1)
         model = small_model(tower)
         with torch.no_grad():
             logits, _ = clip.get_logits(model.prepare(noisy_faces), tokenize_prompts())
@@ -179,7 +179,7 @@ class TestJoint:
 class TestPrepare:
     @pytest.mark.parametrize("size", [64, 112, 224])
     def test_resizes_as_pil_does(self, noisy_faces: Tensor, size: int) -> None:
-        tower = find_tower("test-resnet")
+        tower = find_clip_config("test-resnet")
         tower = replace(tower, vision={**tower.vision, "image_size": size})
         model = QualityModel(tower, nn.Identity(), torch.zeros(360, 64), torch.zeros(()))
         seen = model.prepare(noisy_faces)
@@ -229,7 +229,7 @@ class TestBuild:
 
     def test_takes_weights_of_a_file(self, tmp_path: Path, noisy_faces: Tensor, small_model: SmallModel) -> None:
         file = tmp_path / "weights.pt"
-        tower = find_tower("test-vit")
+        tower = find_clip_config("test-vit")
         torch.save({"state_dict": build_clip(tower, seed=1).state_dict()}, file)
         model = build_model(ModelConfig(tower="test-vit", pretrained=str(file)), seed=99).eval()
         with torch.no_grad():
@@ -237,7 +237,7 @@ class TestBuild:
 
     def test_names_what_does_not_fit(self, tmp_path: Path) -> None:
         file = tmp_path / "weights.pt"
-        state = build_clip(find_tower("test-vit"), seed=1).state_dict()
+        state = build_clip(find_clip_config("test-vit"), seed=1).state_dict()
         state["surplus"] = state.pop("visual.proj")
         state["ln_final.bias"] = state["ln_final.bias"][:3]
         torch.save(state, file)
@@ -250,21 +250,21 @@ class TestBuild:
         [("RN50", "openai", "'RN50-quickgelu'"), ("ViT-B-32", "openai", "'ViT-B-32-quickgelu'")],
     )
     def test_refuses_another_gelu_than_the_weights_were_trained_with(self, name: str, tag: str, remedy: str) -> None:
-        with pytest.raises(TowerError, match=f"trained with QuickGELU.*computes GELU: name the tower {remedy}"):
-            load_pretrained(nn.Module(), find_tower(name), tag)
+        with pytest.raises(ClipConfigError, match=f"trained with QuickGELU.*computes GELU: name the tower {remedy}"):
+            load_pretrained(nn.Module(), find_clip_config(name), tag)
 
     def test_refuses_openais_own_file_for_another_gelu(self, tmp_path: Path) -> None:
-        tower = find_tower("test-resnet")
+        tower = find_clip_config("test-resnet")
         clip = build_clip(tower, seed=1)
         file = tmp_path / "rn.pt"
         extras = {"input_resolution": torch.tensor(64), "context_length": torch.tensor(77)}
         torch.save({**clip.state_dict(), **extras}, file)
         load_pretrained(build_clip(tower, seed=2), tower, str(file))
-        with pytest.raises(TowerError, match="trained with QuickGELU"):
+        with pytest.raises(ClipConfigError, match="trained with QuickGELU"):
             load_pretrained(clip, replace(tower, name="plain", quick_gelu=False), str(file))
 
     def test_takes_a_tags_file_from_the_registry(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        tower = find_tower("test-vit")
+        tower = find_clip_config("test-vit")
         state = build_clip(tower, seed=5).state_dict()
         file = tmp_path / "mine.pt"
         torch.save(state, file)
@@ -286,26 +286,26 @@ class TestBuild:
     def test_the_default_tower_fits_openais_weights(self) -> None:
         config = ModelConfig()
         source = import_open_clip().get_pretrained_cfg(config.tower, config.pretrained)
-        tower = find_tower(config.tower)
+        tower = find_clip_config(config.tower)
         assert (tower.quick_gelu, tower.image_size, tower.embed_dim) == (True, 224, 1024)
         assert source["quick_gelu"]
         assert (tower.mean, tower.std) == (tuple(source["mean"]), tuple(source["std"])) == (CLIP_MEAN, CLIP_STD)
 
     def test_refuses_unknown_towers_and_weights(self) -> None:
         with pytest.raises(
-            TowerError, match="there is no tower 'RN51': choose one of resnet10t, small-resnet, test-resnet"
+            ClipConfigError, match="there is no tower 'RN51': choose one of resnet10t, small-resnet, test-resnet"
         ):
-            find_tower("RN51")
-        with pytest.raises(TowerError, match=r"neither a file nor weights.*openai.*leave it empty"):
-            load_pretrained(nn.Module(), find_tower("RN50-quickgelu"), "openia")
+            find_clip_config("RN51")
+        with pytest.raises(ClipConfigError, match=r"neither a file nor weights.*openai.*leave it empty"):
+            load_pretrained(nn.Module(), find_clip_config("RN50-quickgelu"), "openia")
 
     @pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "coca_ViT-B-32", "roberta-ViT-B-32"])
     def test_refuses_towers_with_another_text(self, name: str) -> None:
-        with pytest.raises(TowerError, match="CLIP's tokenizer"):
-            find_tower(name)
+        with pytest.raises(ClipConfigError, match="CLIP's tokenizer"):
+            find_clip_config(name)
 
     def test_leaves_open_clips_towers_as_they_are(self) -> None:
-        found = [find_tower("RN50-quickgelu").vision for _ in range(2)]
+        found = [find_clip_config("RN50-quickgelu").vision for _ in range(2)]
         assert found[0] == found[1] == import_open_clip().get_model_config("RN50-quickgelu")["vision_cfg"]
 
 
@@ -333,7 +333,7 @@ def test_weights_of_a_host_that_does_not_answer_are_asked_for_once(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     import_open_clip()
     started = time.monotonic()
-    with pytest.raises(TowerError, match="are not cached and cannot be fetched"):
-        load_pretrained(nn.Identity(), find_tower("RN50-quickgelu"), "cc12m")
+    with pytest.raises(ClipConfigError, match="are not cached and cannot be fetched"):
+        load_pretrained(nn.Identity(), find_clip_config("RN50-quickgelu"), "cc12m")
     assert time.monotonic() - started < 5
     assert not constants.HF_HUB_OFFLINE

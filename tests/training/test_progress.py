@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from training.trainer.progress import Meter
+from training.trainer.progress import TrainingProgress
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 
 def test_speed_and_time_left_do_not_count_pauses_and_what_was_done_before() -> None:
     clock = Clock()
-    with Meter(total=110, done=10, clock=clock) as meter:
+    with TrainingProgress(total=110, done=10, clock=clock) as meter:
         for _ in range(4):
             clock.now += 2.0
             meter.advance(64)
@@ -36,7 +36,7 @@ def test_speed_and_time_left_do_not_count_pauses_and_what_was_done_before() -> N
 
 def test_plain_lines_come_every_ten_seconds_and_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    with caplog.at_level(logging.INFO), Meter(total=24, clock=clock) as meter:
+    with caplog.at_level(logging.INFO), TrainingProgress(total=24, clock=clock) as meter:
         for _ in range(24):
             clock.now += 1.0
             meter.advance(8)
@@ -47,7 +47,7 @@ def test_plain_lines_come_every_ten_seconds_and_at_the_end(caplog: pytest.LogCap
 
 def test_one_process_of_several_speaks(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    with caplog.at_level(logging.INFO), Meter(total=2, shown=False, clock=clock) as meter:
+    with caplog.at_level(logging.INFO), TrainingProgress(total=2, shown=False, clock=clock) as meter:
         for _ in range(2):
             clock.now += 60.0
             meter.advance(8)

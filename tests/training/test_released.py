@@ -19,10 +19,10 @@ from safetensors.torch import save, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - as PyTorch's own documentation names it
 
-from training.clip.backbone import find_tower, import_open_clip
+from training.clip.backbone import find_clip_config, import_open_clip
 from training.prompts import PROMPTS
 from training.quality.model import log_marginals, quality_score
-from training.quality.released import infer_tower, load_released
+from training.quality.released import infer_clip_config, load_released
 from training.trainer.weights import WeightsError, read_state_dict
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def test_sizes_of_openais_towers_are_told_from_their_weights(name: str) -> None:
     config = import_open_clip().get_model_config(name)
     with torch.device("meta"):
         clip = import_open_clip().CLIP(**config)
-    found, wanted = infer_tower(clip.state_dict(), "weights"), find_tower(name)
+    found, wanted = infer_clip_config(clip.state_dict(), "weights"), find_clip_config(name)
     assert {**wanted.vision, "patch_size": wanted.vision["patch_size"]} == dict(found.vision)
     assert wanted.text == found.text
     assert (found.embed_dim, found.image_size) == (wanted.embed_dim, wanted.image_size)

@@ -509,7 +509,7 @@ class TestMistakes:
             if len(calls) == 3:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr("training.trainer.progress.Meter.advance", interrupt)
+        monkeypatch.setattr("training.trainer.progress.TrainingProgress.advance", interrupt)
         words = ["--checkpoint", str(checkpoint), "--input", str(faces.rec), "--output", str(output)]
         assert score.main([*words, "--batch", "16"]) == 130
         assert calls == [16, 16, 16]

@@ -31,7 +31,7 @@ from benchmarks.train_speed import (
 )
 from data_manifests.tables.stages import Factor
 from labelers.faces import decode
-from training.clip.backbone import build_clip, find_tower
+from training.clip.backbone import build_clip, find_clip_config
 from training.quality.config import TrainingConfig
 from training.quality.data import TrainingSet, load_training_set
 from training.quality.model import ModelConfig
@@ -126,7 +126,7 @@ def test_released_faces_are_what_our_tower_sees(
 
 
 def test_released_loader_goes_on_until_it_is_left(repeated_faces: TrainingSet) -> None:
-    tower = find_tower(TOWER)
+    tower = find_clip_config(TOWER)
     with ReleasedLoader(repeated_faces, tower, 16, pinned=False) as loader:
         loader.drain()
         shapes = [tuple(part.shape for part in loader.next()) for _ in range(2 * IMAGES // 16)]
@@ -138,7 +138,7 @@ def test_released_loader_goes_on_until_it_is_left(repeated_faces: TrainingSet) -
 def test_released_step_moves_what_the_released_code_trains(half: bool) -> None:
     torch.set_num_threads(1)
     learner = ReleasedLearner(tiny_config(), PROCESSOR, half=half, prompts=12)
-    size = find_tower(TOWER).image_size
+    size = find_clip_config(TOWER).image_size
     batch = [torch.randn(4, 3, size, size), torch.rand(4).double(), torch.randint(0, 2, (4, len(Factor)))]
     before = {name: value.clone() for name, value in learner._clip.named_parameters()}
     assert learner.learn(batch) == 4
@@ -152,7 +152,7 @@ def test_released_step_moves_what_the_released_code_trains(half: bool) -> None:
 
 
 def test_flops_of_the_papers_tower() -> None:
-    tower = find_tower("RN50-quickgelu")
+    tower = find_clip_config("RN50-quickgelu")
     with torch.device("meta"):
         visual = build_clip(tower, seed=0).get_submodule("visual")
     model: QualityModel = SimpleNamespace(visual=visual, tower=tower)  # type: ignore[assignment]  # all that is read

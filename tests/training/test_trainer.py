@@ -337,10 +337,10 @@ from labelers.faces import decode
 from data_manifests.recordio.record_file import RecordFile
 from training.quality.scorer import TrainedNetworks
 from training.quality.model import MergedFactors, QualityModel, log_marginals
-from training.clip.backbone import build_image_tower, find_tower
+from training.clip.backbone import build_image_encoder, find_clip_config
 weights = load_file({weights!r})
-tower = find_tower("test-resnet")
-model = QualityModel(tower, build_image_tower(tower), weights["model.text_features"], torch.zeros(()))
+tower = find_clip_config("test-resnet")
+model = QualityModel(tower, build_image_encoder(tower), weights["model.text_features"], torch.zeros(()))
 heads = TrainedNetworks(model, MergedFactors())
 heads.load_state_dict(weights)
 heads.eval()

@@ -44,12 +44,12 @@ _TEXT_BATCH = 60
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 
 
-class TowerError(ValueError):
+class ClipConfigError(ValueError):
     """A tower that does not exist, that does not fit its weights, or that this method cannot use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tower:
+class ClipConfig:
     """What a CLIP model looks like, without its weights.
 
     Attributes:
@@ -83,7 +83,7 @@ class Tower:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Tower:
+    def from_json(cls, values: Mapping[str, Any]) -> ClipConfig:
         """The tower of `to_json`."""
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
@@ -93,26 +93,26 @@ def import_open_clip() -> ModuleType:
     return importlib.import_module("open_clip")
 
 
-def find_tower(name: str) -> Tower:
+def find_clip_config(name: str) -> ClipConfig:
     """The tower of that name: one of ours in training/clip, or one of open_clip's.
 
     Raises:
-        TowerError: if there is none, or if its text is not read by CLIP's own tokenizer.
+        ClipConfigError: if there is none, or if its text is not read by CLIP's own tokenizer.
     """
     own = FOLDER / f"{name}.json"
     known = sorted(path.stem for path in FOLDER.glob("*.json"))
     config = json.loads(own.read_text()) if name in known else import_open_clip().get_model_config(name)
     if config is None:
-        raise TowerError(
+        raise ClipConfigError(
             f"there is no tower {name!r}: choose one of {', '.join(known)} or of open_clip.list_models(), "
             "such as RN50-quickgelu or ViT-B-32-quickgelu"
         )
     vision, text = config["vision_cfg"], config["text_cfg"]
     if "multimodal_cfg" in config or {"hf_model_name", "hf_tokenizer_name"} & set(text):
-        raise TowerError(
+        raise ClipConfigError(
             f"the tower {name!r} does not read text by CLIP's tokenizer: choose one that does, such as RN50-quickgelu"
         )
-    return Tower(
+    return ClipConfig(
         name=name,
         embed_dim=config["embed_dim"],
         quick_gelu=bool(config.get("quick_gelu", False)),
@@ -122,7 +122,7 @@ def find_tower(name: str) -> Tower:
     )
 
 
-def build_clip(tower: Tower, seed: int) -> nn.Module:
+def build_clip(tower: ClipConfig, seed: int) -> nn.Module:
     """Both towers with random weights, on the CPU, in evaluation mode; the global random state stays as it was."""
     open_clip = import_open_clip()
     build = open_clip.CustomTextCLIP if tower.custom_text else open_clip.CLIP
@@ -137,12 +137,12 @@ def build_clip(tower: Tower, seed: int) -> nn.Module:
     return clip.eval()
 
 
-def build_image_tower(tower: Tower) -> nn.Module:
+def build_image_encoder(tower: ClipConfig) -> nn.Module:
     """The image tower alone, to be filled with weights that were saved."""
     return build_clip(replace(tower, text=_NO_TEXT, custom_text=False), seed=0).get_submodule("visual")
 
 
-def load_pretrained(clip: nn.Module, tower: Tower, pretrained: str) -> Tower:
+def load_pretrained(clip: nn.Module, tower: ClipConfig, pretrained: str) -> ClipConfig:
     """Fill a model with weights that were trained before.
 
     Args:
@@ -156,7 +156,7 @@ def load_pretrained(clip: nn.Module, tower: Tower, pretrained: str) -> Tower:
         The tower with the colour statistics of these weights.
 
     Raises:
-        TowerError: if there are no such weights, if they cannot be downloaded, or if they were trained with the
+        ClipConfigError: if there are no such weights, if they cannot be downloaded, or if they were trained with the
             other kind of GELU.
         WeightsError: if a file cannot be read, or if a weight is missing, left over, or of another shape.
     """
@@ -172,7 +172,7 @@ def load_pretrained(clip: nn.Module, tower: Tower, pretrained: str) -> Tower:
     path = at_hand or Path(pretrained)
     if not path.is_file():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(tower.name)) or "none"
-        raise TowerError(
+        raise ClipConfigError(
             f"{pretrained!r} is neither a file nor weights of the tower {tower.name!r} (which has: {tags}); "
             "leave it empty to start from random weights"
         )
@@ -194,13 +194,13 @@ def find_published(name: str, tag: str) -> Path | None:
     return None
 
 
-def _download(source: Mapping[str, Any], tower: Tower, tag: str) -> str:
+def _download(source: Mapping[str, Any], tower: ClipConfig, tag: str) -> str:
     """The file of published weights, from open_clip's cache or from where they are published."""
     try:
         with _ask_cache_where_unreachable():
             path: str = import_open_clip().download_pretrained(source)
     except (OSError, RuntimeError) as error:
-        raise TowerError(
+        raise ClipConfigError(
             f"the weights {tag!r} of {tower.name!r} are not cached and cannot be fetched ({error}): fetch them on "
             "a machine with a connection and name the file instead of the tag"
         ) from error
@@ -223,23 +223,24 @@ def _ask_cache_where_unreachable() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def _check_activation(tower: Tower, *, quick_gelu: bool, whose: str) -> None:
+def _check_activation(tower: ClipConfig, *, quick_gelu: bool, whose: str) -> None:
     """Refuse what open_clip only warns of: the text features would be those of another model."""
     if quick_gelu != tower.quick_gelu:
         kinds = ("GELU", "QuickGELU")
         base = tower.name.removesuffix("-quickgelu")
-        raise TowerError(
+        raise ClipConfigError(
             f"{whose} were trained with {kinds[quick_gelu]}, but the tower {tower.name!r} computes "
             f"{kinds[tower.quick_gelu]}: name the tower {base + '-quickgelu' if quick_gelu else base!r}"
         )
 
 
 @torch.no_grad()
-def encode_prompts(clip: nn.Module, tower: Tower) -> Tensor:
+def encode_prompts(clip: nn.Module, tower: ClipConfig) -> Tensor:
     """The text tower's embeddings of the 360 prompts, of unit length: float32 [360, K]."""
     tokens = tokenize_prompts(int(tower.text.get("context_length", 77)))  # [360, 77]
     encode = cast("Callable[[Tensor], Tensor]", clip.encode_text)
     features = torch.cat([encode(part).float() for part in torch.split(tokens, _TEXT_BATCH)])  # [360, K]
     if features.shape != (len(PROMPTS), tower.embed_dim):
-        raise TowerError(f"the text tower of {tower.name!r} gives {list(features.shape)} instead of one row a prompt")
+        given = list(features.shape)
+        raise ClipConfigError(f"the text tower of {tower.name!r} gives {given} instead of one row a prompt")
     return functional.normalize(features, dim=-1)

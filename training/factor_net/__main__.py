@@ -21,8 +21,9 @@ from data_manifests.storage.atomic import DiskFullError
 from data_manifests.values import reader_of
 from data_manifests.wider_face import Split, WiderFaceError
 from labelers.runtime.denormals import flush_denormals
+from labelers.runtime.device import Device
 from training.factor_net.artefacts import Training, check_free, write_folder
-from training.factor_net.config import Device, FactorNetConfig, Imbalance
+from training.factor_net.config import FactorNetConfig, Imbalance
 from training.factor_net.crops import read_crops
 from training.factor_net.export import to_onnx
 from training.factor_net.trainer import check_device, train

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from labelers.runtime.device import Device
+
 LEVEL = 127.5
 """Mean and deviation of the network's input, in levels of 0 to 255: it sees values from -1 to 1."""
 
@@ -25,13 +27,6 @@ class Imbalance(StrEnum):
 
     FOCAL = "focal"
     """What is already told well weighs less (Lin et al. 2017, Eq. 4); probabilities follow the data's own shares."""
-
-
-class Device(StrEnum):
-    """Where the network is trained."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,7 +66,7 @@ class HeadMetrics:
     reliability: tuple[ReliabilityBin, ...]
 
 
-def judge(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> HeadMetrics:
+def measure_head(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> HeadMetrics:
     """All metrics of one head.
 
     Args:

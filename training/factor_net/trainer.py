@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labelers.runtime.device import Device
 from training.factor_net.augmentation import Augmentation
 from training.factor_net.calibration import fit_temperature
-from training.factor_net.config import Device, Head, Imbalance
+from training.factor_net.config import Head, Imbalance
 from training.factor_net.loss import class_weights, head_loss
-from training.factor_net.metrics import balancing_weights, judge
+from training.factor_net.metrics import balancing_weights, measure_head
 from training.factor_net.network import CalibratedNet, FactorNet, normalise
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class TrainedNet:
 
 
 def train(training: Crops, validation: Crops, config: FactorNetConfig) -> TrainedNet:
-    """Train on one part and judge on the other.
+    """Train on one part and measure_head on the other.
 
     The weights of the last step are taken: the validation faces choose nothing but the temperatures, which leave
     balanced accuracy and AUC as they are.
@@ -70,7 +71,7 @@ def train(training: Crops, validation: Crops, config: FactorNetConfig) -> Traine
         )
         model = CalibratedNet(network, temperatures).to(config.device).eval()
     probabilities = 1.0 / (1.0 + np.exp(-logits / temperatures))
-    metrics = {head: judge(probabilities[:, i], validation.truth[:, i]) for i, head in enumerate(Head)}
+    metrics = {head: measure_head(probabilities[:, i], validation.truth[:, i]) for i, head in enumerate(Head)}
     for head, found in metrics.items():
         log.info("%s: balanced accuracy %.4f, AUC %.4f", head, found.balanced_accuracy, found.auc)
     return TrainedNet(model=model, temperatures=temperatures, validation=metrics, seconds=seconds)

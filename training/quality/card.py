@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from training.quality.held_out import Moment, show
+from training.quality.held_out import EvaluationPoint, show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +84,7 @@ def _describe_held_out(fold: Mapping[str, int], metrics: Mapping[str, Any]) -> l
         f"The model has not learned from fold {fold['number']}/{fold['folds']} of the people (`data_manifests.folds`). "
         f"People: {last['people']:,}, images: {last['images']:,}.",
         "",
-        f"| | {' | '.join(Moment(moment).words for moment in metrics)} |",
+        f"| | {' | '.join(EvaluationPoint(moment).words for moment in metrics)} |",
         "| --- |" + " --- |" * len(metrics),
         *lines,
         "",

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator
 from data_manifests.folds import Fold
 from data_manifests.recipes import Recipe
 from data_manifests.tables.stages import Factor
+from labelers.runtime.device import Device
 from training.trainer.cores import share_of_cores
 
 if TYPE_CHECKING:
@@ -61,13 +62,6 @@ class Score(StrEnum):
     """P(h_q | x), the marginal of the joint distribution."""
     MERGED = "merged"
     """What the merged-factor network makes of the factors: M-F in CLIB-FIQA's Table 4 and Figure 5."""
-
-
-class Device(StrEnum):
-    """Where the model is trained."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 class Compilation(StrEnum):

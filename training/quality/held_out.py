@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from training.quality.data import LabelledImages
 
 
-class Moment(StrEnum):
+class EvaluationPoint(StrEnum):
     """When a training is measured."""
 
     PHASE_ONE = "phase_one"
@@ -31,7 +31,7 @@ class Moment(StrEnum):
     @property
     def words(self) -> str:
         """As a person says it."""
-        return {Moment.PHASE_ONE: "after phase one", Moment.END: "at the end"}[self]
+        return {EvaluationPoint.PHASE_ONE: "after phase one", EvaluationPoint.END: "at the end"}[self]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.clip.backbone import Tower, build_image_tower
+from training.clip.backbone import ClipConfig, build_image_encoder
 from training.quality.calibration import calibrate
 from training.quality.config import Compilation
 from training.quality.model import QualityModel, build_merged, build_model
@@ -212,8 +212,9 @@ def _build(config: TrainingConfig, start: Checkpoint | None) -> TrainedNetworks:
     if start is None:
         return TrainedNetworks(build_model(config.model, config.seed), merged)
     tower: Mapping[str, Any] = start.state["tower"]
-    found = Tower.from_json(tower)
+    found = ClipConfig.from_json(tower)
     features = start.weights["model.text_features"]
-    networks = TrainedNetworks(QualityModel(found, build_image_tower(found), features, torch.zeros(())).train(), merged)
+    model = QualityModel(found, build_image_encoder(found), features, torch.zeros(())).train()
+    networks = TrainedNetworks(model, merged)
     load_strictly(networks, start.weights, f"the checkpoint of step {start.step}")
     return networks

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from data_manifests.tables.stages import QUALITY_CLASSES, Factor
 from labelers.faces import SIDE
-from training.clip.backbone import Tower, build_clip, encode_prompts, find_tower, load_pretrained
+from training.clip.backbone import ClipConfig, build_clip, encode_prompts, find_clip_config, load_pretrained
 from training.losses import ANCHORS
 from training.prompts import FACTOR_SIZES, JOINT_SIZES, PROMPTS
 from training.quality.config import MERGED_HIDDEN, ModelConfig, Prompts
@@ -68,7 +68,7 @@ class QualityModel(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, tower: Tower, visual: nn.Module, text_features: Tensor, logit_scale: Tensor) -> None:
+    def __init__(self, tower: ClipConfig, visual: nn.Module, text_features: Tensor, logit_scale: Tensor) -> None:
         super().__init__()
         if text_features.shape != (JOINT, tower.embed_dim):
             raise ValueError(f"text features must be {[JOINT, tower.embed_dim]}, not {list(text_features.shape)}")
@@ -185,17 +185,17 @@ def build_model(config: ModelConfig, seed: int) -> QualityModel:
         seed: of random weights; the same seed gives the same weights, and global random state stays as it was.
 
     Raises:
-        TowerError: if there is no such tower, or if it does not fit its weights.
+        ClipConfigError: if there is no such tower, or if it does not fit its weights.
         WeightsError: if a file of weights cannot be read or does not fit.
     """
-    tower = find_tower(config.tower)
+    tower = find_clip_config(config.tower)
     clip = build_clip(tower, seed)
     if config.pretrained:
         tower = load_pretrained(clip, tower, config.pretrained)
     return from_clip(clip, tower, config.prompts)
 
 
-def from_clip(clip: nn.Module, tower: Tower, prompts: Prompts = Prompts.ENCODED) -> QualityModel:
+def from_clip(clip: nn.Module, tower: ClipConfig, prompts: Prompts = Prompts.ENCODED) -> QualityModel:
     """The model of a CLIP whose weights are in place; in training mode."""
     features = encode_prompts(clip, tower)
     if prompts is Prompts.SPREAD:

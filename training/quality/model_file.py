@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from data_manifests.storage.atomic import write_atomically
-from training.clip.backbone import Tower, build_image_tower
+from training.clip.backbone import ClipConfig, build_image_encoder
 from training.prompts import PROMPTS
 from training.quality.model import JOINT, MergedFactors, QualityModel
 from training.trainer.weights import WeightsError, load_strictly, read_state_dict
@@ -85,11 +85,11 @@ def load_model(path: Path) -> SavedModel:
     unknown = [name for name in state if not name.startswith((_MODEL, _MERGED))]
     if unknown:
         raise WeightsError(f"{path} holds what is not of this model: {', '.join(unknown[:8])}")
-    tower = Tower.from_json(config["tower"])
+    tower = ClipConfig.from_json(config["tower"])
     own = _below(state, _MODEL)
     if own.get("text_features") is None or own["text_features"].shape != (JOINT, tower.embed_dim):
         raise WeightsError(f"{path} lacks the embeddings of the prompts, [{JOINT}, {tower.embed_dim}]")
-    model = QualityModel(tower, build_image_tower(tower), own["text_features"], own["text_features"].new_zeros(()))
+    model = QualityModel(tower, build_image_encoder(tower), own["text_features"], own["text_features"].new_zeros(()))
     load_strictly(model, own, path)
     merged = None
     if config["merged_hidden"] is not None:

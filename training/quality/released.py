@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from training.clip.backbone import OPENAI_EXTRAS, Tower, build_clip
+from training.clip.backbone import OPENAI_EXTRAS, ClipConfig, build_clip
 from training.quality.model import QualityModel, from_clip
 from training.trainer.weights import WeightsError, load_strictly, read_state_dict
 
@@ -38,13 +38,13 @@ def load_released(path: Path) -> QualityModel:
         WeightsError: if the file cannot be read, or if weights are missing or left over; names them.
     """
     state = {name: value for name, value in read_state_dict(path).items() if name not in OPENAI_EXTRAS}
-    tower = infer_tower(state, path)
+    tower = infer_clip_config(state, path)
     clip = build_clip(tower, seed=0)
     load_strictly(clip, state, path)
     return from_clip(clip, tower).eval()
 
 
-def infer_tower(state: Mapping[str, Tensor], path: Path | str) -> Tower:
+def infer_clip_config(state: Mapping[str, Tensor], path: Path | str) -> ClipConfig:
     """Tell from the shapes of the weights what the towers look like.
 
     Args:
@@ -60,7 +60,7 @@ def infer_tower(state: Mapping[str, Tensor], path: Path | str) -> Tower:
     if width % HEAD_WIDTH:
         raise WeightsError(f"{path}: the text tower's width {width} is not a multiple of {HEAD_WIDTH}")
     vocabulary, context = shapes.of("token_embedding.weight", 2)[0], shapes.of("positional_embedding", 2)[0]
-    return Tower(
+    return ClipConfig(
         name="openai-layout",
         embed_dim=shapes.of("text_projection", 2)[1],
         quick_gelu=True,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from training.quality.config import TrainingConfig
     from training.quality.data import TrainingSet
-    from training.quality.held_out import Agreement, Moment
+    from training.quality.held_out import Agreement, EvaluationPoint
     from training.quality.scorer import TrainedNetworks
 
 METRICS, CONFIDENCE = "metrics.json", "confidence"
@@ -65,7 +65,7 @@ class QualityRunFolder(RunFolder):
         """The table of confidences. Its folder holds nothing else, so that Polars opens it as a whole."""
         return self.root / CONFIDENCE / f"{CONFIDENCE}.parquet"
 
-    def add_metrics(self, moment: Moment, found: Agreement) -> None:
+    def add_metrics(self, moment: EvaluationPoint, found: Agreement) -> None:
         """Write down how the model does on people held out, beside what was written at other moments."""
         before = self.read(METRICS) if (self.root / METRICS).is_file() else {}
         self.write(METRICS, before | {moment.value: found.to_json()})

@@ -13,7 +13,8 @@ from pydantic import ConfigDict, Field, create_model
 from data_manifests.recipes import Recipe
 from data_manifests.storage.toml_file import check, read_toml
 from data_manifests.values import attributes
-from training.quality.config import FREE, Device, ModelConfig, Rules, Terms, TrainingConfig
+from labelers.runtime.device import Device
+from training.quality.config import FREE, ModelConfig, Rules, Terms, TrainingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ import torch
 
 from training.quality.calibration import ConfidenceError
 from training.quality.confidence_file import read_made_from, write_aside
-from training.quality.held_out import Moment, compare
+from training.quality.held_out import EvaluationPoint, compare
 from training.quality.learner import QualityLearner
 from training.quality.objective import Targets
 from training.trainer.feeding import MicroBatch
@@ -76,11 +76,11 @@ class QualityTraining:
         trainer = self.trainer
         trainer.train(self._end_one, self._assemble, "phase one")
         if trainer.step == self._end_one < self._end:
-            self._evaluate(Moment.PHASE_ONE)
+            self._evaluate(EvaluationPoint.PHASE_ONE)
         if self._config.calibrated:
             self._rho = self._calibrate()
         trainer.train(self._end, self._assemble, "phase two")
-        self._evaluate(Moment.END)
+        self._evaluate(EvaluationPoint.END)
 
     def _assemble(self, work: Work, images: Tensor) -> MicroBatch[Targets]:
         """A micro-batch on the CPU, with its targets."""
@@ -120,7 +120,7 @@ class QualityTraining:
         self._ranks.wait()
         return rho
 
-    def _evaluate(self, moment: Moment) -> None:
+    def _evaluate(self, moment: EvaluationPoint) -> None:
         """Compare the model with the labels of the people who were held out, if there are any."""
         data, trainer = self._data.held_out, self.trainer
         if data is None:

@@ -10,7 +10,8 @@ import onnxruntime
 import torch
 
 from data_manifests.storage.atomic import sha256_of
-from training.quality.config import Device, Score
+from labelers.runtime.device import Device
+from training.quality.config import Score
 from training.quality.model_file import load_model
 from training.quality.released import load_released
 from training.quality.scorer import OUTPUTS, Scorer, full_float32

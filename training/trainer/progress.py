@@ -21,7 +21,7 @@ PLAIN_SECONDS = 10.0
 """Seconds between two plain lines."""
 
 
-class Meter:
+class TrainingProgress:
     """Shows the losses, the speed and the time left.
 
     Args:

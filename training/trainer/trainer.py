@@ -18,7 +18,7 @@ import torch
 from training.trainer.checkpoint import Checkpoint, CheckpointError, CheckpointFolder, random_state, set_random_state
 from training.trainer.feeding import send_ahead
 from training.trainer.loader import Images, Loader
-from training.trainer.progress import Meter
+from training.trainer.progress import TrainingProgress
 from training.trainer.run_folder import Curves
 from training.trainer.sampler import Sampler
 from training.trainer.stopping import StopRequest, remember_signals
@@ -161,7 +161,7 @@ class Trainer(Generic[AnyLearner]):
     """
 
     _stop: StopRequest
-    _meter: Meter
+    _meter: TrainingProgress
     _curves: Curves
     _limit: float
 
@@ -212,7 +212,7 @@ class Trainer(Generic[AnyLearner]):
         shown = self._ranks.is_main
         with (
             remember_signals() as self._stop,
-            Meter(total=self._config.epochs * self.epoch_steps, done=self.step, shown=shown) as self._meter,
+            TrainingProgress(total=self._config.epochs * self.epoch_steps, done=self.step, shown=shown) as self._meter,
             Curves(self._folder, self.step, shown=shown) as self._curves,
         ):
             try:

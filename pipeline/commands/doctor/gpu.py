@@ -85,7 +85,7 @@ def check_gpu(*, needed: bool) -> Iterator[Finding]:
     if not visible and not needed:
         return
     amiss = Verdict.BAD if needed else Verdict.NOTE
-    answers = {name: ask(library, Device.CUDA) for name, library in LIBRARIES.items()}
+    answers = {name: try_library(library, Device.CUDA) for name, library in LIBRARIES.items()}
     if visible:
         yield from _check_driver({name: a.cuda for name, a in answers.items() if a.cuda}, amiss)
     else:
@@ -99,11 +99,11 @@ def _check_driver(built: dict[str, str], amiss: Verdict) -> Iterator[Finding]:
     said = _nvidia_smi()
     gpus = read_gpus(said)
     for number, gpu in enumerate(gpus):
-        yield judge_memory(number, gpu)
+        yield check_gpu_memory(number, gpu)
     if not gpus:
         yield Finding(verdict=Verdict.NOTE, subject="GPU", text=f"nvidia-smi does not list it: {said}")
     version = read_driver(DRIVER_FILE.read_text() if DRIVER_FILE.is_file() else said)
-    yield judge_driver(version, built, amiss)
+    yield check_driver(version, built, amiss)
 
 
 def _nvidia_smi() -> str:
@@ -139,7 +139,7 @@ def read_driver(text: str) -> str | None:
     return found[1] if found else None
 
 
-def judge_memory(number: int, gpu: Gpu) -> Finding:
+def check_gpu_memory(number: int, gpu: Gpu) -> Finding:
     """A GPU, and whether other programs hold most of it."""
     text = f"{gpu.name}, {gpu.free_mib:,} of {gpu.total_mib:,} MiB are free"
     crowded = 2 * gpu.free_mib < gpu.total_mib
@@ -147,7 +147,7 @@ def judge_memory(number: int, gpu: Gpu) -> Finding:
     return Finding(verdict=Verdict.NOTE if crowded else Verdict.OK, subject=f"GPU {number}", text=text + remedy)
 
 
-def judge_driver(version: str | None, built: dict[str, str], amiss: Verdict) -> Finding:
+def check_driver(version: str | None, built: dict[str, str], amiss: Verdict) -> Finding:
     """Whether a driver runs libraries that are built for some version of CUDA.
 
     Args:
@@ -169,7 +169,7 @@ def judge_driver(version: str | None, built: dict[str, str], amiss: Verdict) -> 
     return Finding(verdict=amiss, subject="GPU driver", text=text)
 
 
-def ask(library: str, device: Device) -> Answer:
+def try_library(library: str, device: Device) -> Answer:
     """Try a library on a device, in a process of its own.
 
     Args:

@@ -10,12 +10,12 @@ from labelers.runtime.device import Device
 from labelers.runtime.precision import Precision
 from pipeline.commands.doctor.finding import Finding, Verdict
 from pipeline.config.pixel_stages import PIXEL_STAGES
-from pipeline.stages.openers import input_spec, read_models
+from pipeline.stages.labeler_factories import input_spec, read_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from data_manifests.weights.entry import Entry
+    from data_manifests.weights.entry import ModelEntry
     from labelers.runtime.arithmetic import Seconds
     from pipeline.config.job import Job
 
@@ -44,7 +44,7 @@ def check_speed(job: Job) -> Iterator[Finding]:
         text = f"ONNX Runtime does not work: {error}; `make setup` installs it anew"
         yield Finding(verdict=Verdict.BAD, subject="arithmetic", text=text)
         return
-    yield judge_core(2 * rate, Path("/proc/cpuinfo").read_text())
+    yield check_core(2 * rate, Path("/proc/cpuinfo").read_text())
     for entry in (job.models[role] for role in roles):
         try:
             yield from _measure(entry, rate)
@@ -63,7 +63,7 @@ def _core_rate() -> float:
     return core_rate()
 
 
-def judge_core(rate: float, cpuinfo: str) -> Finding:
+def check_core(rate: float, cpuinfo: str) -> Finding:
     """What one core does, and whether it has wide arithmetic.
 
     Args:
@@ -78,7 +78,7 @@ def judge_core(rate: float, cpuinfo: str) -> Finding:
     return Finding(verdict=Verdict.OK, subject="arithmetic", text=text)
 
 
-def _measure(entry: Entry, rate: float) -> Iterator[Finding]:
+def _measure(entry: ModelEntry, rate: float) -> Iterator[Finding]:
     """Every network of an entry."""
     from labelers.runtime.arithmetic import count_arithmetic, time_network  # noqa: PLC0415 - as above
     from labelers.runtime.onnx import open_model  # noqa: PLC0415 - as above
@@ -87,10 +87,10 @@ def _measure(entry: Entry, rate: float) -> Iterator[Finding]:
         spec = input_spec(entry)
         arithmetic = count_arithmetic(model, input=spec)
         network = open_model(model, path=path, input=spec, batch=min(entry.batch, _BATCH), device=Device.CPU)
-        yield judge_speed(entry.name, path.name, time_network(network), arithmetic.bound / rate)
+        yield check_network_speed(entry.name, path.name, time_network(network), arithmetic.bound / rate)
 
 
-def judge_speed(name: str, file: str, seconds: Seconds, least: float) -> Finding:
+def check_network_speed(name: str, file: str, seconds: Seconds, least: float) -> Finding:
     """Whether a network is as fast as its arithmetic lets it be.
 
     Args:

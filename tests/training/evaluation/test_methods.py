@@ -22,7 +22,7 @@ from data_manifests.weights.files import WeightsError
 from labelers.faces import FaceBatch
 from labelers.runtime.device import Device
 from pipeline.evaluation.methods import MethodError, parse_methods
-from pipeline.evaluation.opener import QualityOpener
+from pipeline.evaluation.quality_factory import QualityLabelerFactory
 from pipeline.evaluation.score_lists import ScoreListError, match_scores, read_scores
 from training.evaluation.evaluate import FLOOR
 from training.evaluation.methods import networks
@@ -436,11 +436,11 @@ def test_weights_beside_a_network_belong_to_it(tmp_path: Path) -> None:
     network = find_network(tmp_path / "n.onnx")
     assert network.files == (tmp_path / "n.onnx", tmp_path / "n.weights")
     assert len(open_labeler(network, Device.CPU)(draw_faces(2)).columns["quality"]) == 2
-    opener = QualityOpener(network=network, hashes=tuple(map(sha256_of, network.files)), device="cpu")
-    opener.open()
+    factory = QualityLabelerFactory(network=network, hashes=tuple(map(sha256_of, network.files)), device="cpu")
+    factory.open()
     (tmp_path / "n.weights").write_bytes((tmp_path / "n.weights").read_bytes()[::-1])
     with pytest.raises(WeightsError, match=r"n\.weights has changed since this run began"):
-        opener.open()
+        factory.open()
     (tmp_path / "n.weights").unlink()
     with pytest.raises(QualityNetworkError, match=r"keeps weights in n\.weights, which is not beside it"):
         find_network(tmp_path / "n.onnx")

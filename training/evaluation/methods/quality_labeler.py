@@ -77,12 +77,12 @@ def open_labeler(network: QualityNetwork, device: Device) -> Labeler:
         QualityNetworkError, WeightsError, NetworkError: if it cannot be used; each names the file.
         DeviceError, ProviderError: if the device cannot be used.
     """
-    openers = {
+    factories = {
         NetworkKind.TRAINED: _open_trained,
         NetworkKind.EXPORTED: _open_exported,
         NetworkKind.FOREIGN: _open_foreign,
     }
-    return QualityLabeler(network.files[0], openers[network.kind](network.files[0], device))
+    return QualityLabeler(network.files[0], factories[network.kind](network.files[0], device))
 
 
 def _open_trained(path: Path, device: Device) -> Run:

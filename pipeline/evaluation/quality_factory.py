@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QualityOpener:
+class QualityLabelerFactory:
     """A hashable description, which travels to workers; the network does not.
 
     Attributes:

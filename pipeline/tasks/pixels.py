@@ -9,8 +9,8 @@ from data_manifests.tables.stages import TABLES
 from data_manifests.weights.entry import MatrixOutput
 from pipeline.config.pixel_stages import PIXEL_STAGES, PixelStage
 from pipeline.stages.index import index_images, write_index
-from pipeline.stages.measure import MeasureImages, Opener, forget_labeler
-from pipeline.stages.openers import for_stage
+from pipeline.stages.labeler_factories import for_stage
+from pipeline.stages.measure import LabelerFactory, MeasureImages, forget_labeler
 from pipeline.storage.receipts import write_receipt
 from pipeline.tasks.stage import Stage
 from pipeline.tasks.weights import Weights
@@ -37,7 +37,7 @@ class Measure(Stage):
 
     needs = (Index,)
 
-    def opener(self) -> Opener:
+    def factory(self) -> LabelerFactory:
         """What opens the labeler in a worker."""
         raise NotImplementedError
 
@@ -48,7 +48,7 @@ class Measure(Stage):
             spec=self.spec,
             index=self.job.stages["index"],
             source=self.job.source,
-            opener=self.opener(),
+            factory=self.factory(),
         )
         try:
             self.compute(work)
@@ -74,7 +74,7 @@ class _PixelTask(Measure):
         """All can but MediaPipe's FaceLandmarker, which has a process for every core."""
         return not self.reads.role or not isinstance(self.job.models[self.reads.role].output, MatrixOutput)
 
-    def opener(self) -> Opener:
+    def factory(self) -> LabelerFactory:
         """What opens the labeler in a worker."""
         return for_stage(self.reads, self.job.settings, self.job.models)
 

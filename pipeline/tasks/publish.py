@@ -18,7 +18,7 @@ from pipeline.label_report.output import draw_page, report_spec
 from pipeline.logs import one_message, set_up_logs
 from pipeline.storage.store import CURRENT
 from pipeline.tasks.derived import Anchors, Labels
-from pipeline.tasks.measures import PIXEL_TASKS
+from pipeline.tasks.pixels import PIXEL_TASKS
 from pipeline.tasks.stage import Stage, luigi_processes
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class WorkspaceParameter(_FilledParameter):
         return str(jobs.workspace_root())
 
 
-class Goal(luigi.Task):
-    """Makes one stage and all that it needs, then points `current` at what was asked for."""
+class PublishStage(luigi.Task):
+    """Makes one stage and all that it needs, then points `current` at what was requested_stage for."""
 
     last: ClassVar[type[Stage]]
 
@@ -78,13 +78,13 @@ class Goal(luigi.Task):
         self.job = self._resolve()
         self.prepare()
         # The fingerprint becomes part of the task's identity, so that no scheduler takes another output for this.
-        super().__init__(*args, **{**kwargs, "fingerprint": self.asked().fingerprint})
+        super().__init__(*args, **{**kwargs, "fingerprint": self.requested_stage().fingerprint})
 
     def prepare(self) -> None:
         """Keep what only this process knows, for the run may be in another one: the command line."""
 
-    def asked(self) -> StageSpec:
-        """What is asked for."""
+    def requested_stage(self) -> StageSpec:
+        """What is requested_stage for."""
         return self.job.stages[self.last.stage]
 
     def _resolve(self) -> Job:
@@ -112,7 +112,7 @@ class Goal(luigi.Task):
         return all(store.current(s.name) == s.fingerprint and store.is_complete(s) for s in reversed(self.stages()))
 
     def requires(self) -> Stage:
-        """The last stage; asked for only where something is missing, so this is where the run begins."""
+        """The last stage; requested_stage for only where something is missing, so this is where the run begins."""
         self._begin()
         return self.last.of(self.job, luigi_processes())
 
@@ -124,7 +124,7 @@ class Goal(luigi.Task):
             jobs.require_device(self.job)
 
     def run(self) -> None:
-        """Point `current` at the stages that were asked for, and say what they hold."""
+        """Point `current` at the stages that were requested_stage for, and say what they hold."""
         for spec in self.stages():
             self.job.store.point_current(spec)
         self.print_result()
@@ -142,31 +142,31 @@ class Goal(luigi.Task):
 
     def _where(self) -> str:
         """What is complete, and its folder."""
-        asked = self.asked().name
-        return f"{asked} of {self.job.name} is complete in {self.job.store.root / asked / CURRENT}"
+        requested_stage = self.requested_stage().name
+        return f"{requested_stage} of {self.job.name} is complete in {self.job.store.root / requested_stage / CURRENT}"
 
 
-def _make_goal(task: type[Stage]) -> type[Goal]:
+def _make_goal(task: type[Stage]) -> type[PublishStage]:
     """The goal of a stage that reads pixels, named after it."""
     name = f"{task.__name__}All"
     text = f"{task.__doc__} `luigi --module pipeline {name} --dataset NAME`"
-    return type(name, (Goal,), {"__doc__": text, "__module__": __name__, "last": task})
+    return type(name, (PublishStage,), {"__doc__": text, "__module__": __name__, "last": task})
 
 
-PIXEL_GOALS = {stage: _make_goal(task) for stage, task in PIXEL_TASKS.items()}
+PIXEL_PUBLISH_TASKS = {stage: _make_goal(task) for stage, task in PIXEL_TASKS.items()}
 """The goal of every stage that reads pixels."""
 
 # A task travels to the process that runs it by its module and its name.
-globals().update({goal.__name__: goal for goal in PIXEL_GOALS.values()})
+globals().update({goal.__name__: goal for goal in PIXEL_PUBLISH_TASKS.values()})
 
 
-class AnchorsAll(Goal):
+class AnchorsAll(PublishStage):
     """CCS, NNCCS and certainty ratio of every image: `luigi --module pipeline AnchorsAll --dataset NAME`."""
 
     last = Anchors
 
 
-class LabelAll(Goal):
+class LabelAll(PublishStage):
     """Every label of every image: `luigi --module pipeline LabelAll --dataset NAME --workers 2`."""
 
     last = Labels
@@ -190,4 +190,4 @@ class LabelAll(Goal):
         print_summary(self.job, self.command)
 
 
-Goal.event_handler(luigi.Event.DEPENDENCY_PRESENT)(Goal.print_complete)
+PublishStage.event_handler(luigi.Event.DEPENDENCY_PRESENT)(PublishStage.print_complete)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-from data_manifests.weights.entry import AnglesOutput, BinsOutput, Entry, Kind, MeshOutput, ProbabilitiesOutput
+from data_manifests.weights.entry import AnglesOutput, BinsOutput, Kind, MeshOutput, ModelEntry, ProbabilitiesOutput
 from data_manifests.weights.files import find
 from labelers.runtime.precision import Precision
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from labelers.runtime.onnx import InputSpec, Network
     from pipeline.config.pixel_stages import PixelStage
     from pipeline.config.settings import Settings
-    from pipeline.stages.measure import Opener
+    from pipeline.stages.measure import LabelerFactory
 
 # Every import of a labeler stands inside a function: the process that plans loads no model library.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LabelerOpener:
+class PlainLabelerFactory:
     """Opens a labeler that needs no weights.
 
     Attributes:
@@ -44,7 +44,7 @@ class LabelerOpener:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelOpener:
+class ModelLabelerFactory:
     """Opens the labeler of a network of models.toml.
 
     Attributes:
@@ -53,18 +53,18 @@ class ModelOpener:
         precision: in what numbers it computes.
     """
 
-    entry: Entry
+    entry: ModelEntry
     device: str
     precision: Precision = Precision.FLOAT32
 
     def open(self) -> Labeler:
         """Find the verified weights and load the network."""
-        opener = _OPENERS[self.entry.kind]
-        return opener(self.entry, find(self.entry), self.device, self.precision)
+        factory = _FACTORIES[self.entry.kind]
+        return factory(self.entry, find(self.entry), self.device, self.precision)
 
 
-def for_stage(stage: PixelStage, settings: Settings, models: Mapping[str, Entry]) -> Opener:
-    """The opener of a stage that reads pixels.
+def for_stage(stage: PixelStage, settings: Settings, models: Mapping[str, ModelEntry]) -> LabelerFactory:
+    """The factory of a stage that reads pixels.
 
     Args:
         stage: whose labeler is opened.
@@ -73,17 +73,17 @@ def for_stage(stage: PixelStage, settings: Settings, models: Mapping[str, Entry]
     """
     if stage.role:
         return for_model(models[stage.role], settings.device_of(stage.name), settings.precision_of(stage.name))
-    return LabelerOpener(
+    return PlainLabelerFactory(
         labeler=stage.labeler, settings=tuple((name, getattr(settings, name)) for name in stage.settings)
     )
 
 
-def for_model(entry: Entry, device: str, precision: Precision = Precision.FLOAT32) -> Opener:
-    """The opener of a network."""
-    return ModelOpener(entry=entry, device=device, precision=precision)
+def for_model(entry: ModelEntry, device: str, precision: Precision = Precision.FLOAT32) -> LabelerFactory:
+    """The factory of a network."""
+    return ModelLabelerFactory(entry=entry, device=device, precision=precision)
 
 
-def input_spec(entry: Entry) -> InputSpec:
+def input_spec(entry: ModelEntry) -> InputSpec:
     """What the networks of an entry want to see."""
     from labelers.runtime.onnx import Colour, InputSpec  # noqa: PLC0415
 
@@ -98,7 +98,7 @@ def input_spec(entry: Entry) -> InputSpec:
     )
 
 
-def read_models(entry: Entry) -> list[tuple[Path, onnx.ModelProto]]:
+def read_models(entry: ModelEntry) -> list[tuple[Path, onnx.ModelProto]]:
     """The ONNX networks of an entry as they run on the processor, with their files; none where MediaPipe runs them.
 
     Raises:
@@ -115,7 +115,7 @@ def read_models(entry: Entry) -> list[tuple[Path, onnx.ModelProto]]:
     return [(paths[0], read_network(paths[0], device=Device.CPU))] if isinstance(entry.output, MeshOutput) else []
 
 
-def _networks(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> list[Network]:
+def _networks(entry: ModelEntry, paths: tuple[Path, ...], device: str, precision: Precision) -> list[Network]:
     """The ONNX sessions of an entry."""
     from labelers.runtime.onnx import Device, open_network  # noqa: PLC0415
 
@@ -125,7 +125,7 @@ def _networks(entry: Entry, paths: tuple[Path, ...], device: str, precision: Pre
     ]
 
 
-def _open_landmarks(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
+def _open_landmarks(entry: ModelEntry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
     """MediaPipe's networks: the face mesh alone, or FaceLandmarker, on the processor and in float32 always."""
     if isinstance(entry.output, MeshOutput):
         from labelers.pose.face_mesh import open_face_mesh  # noqa: PLC0415
@@ -138,7 +138,7 @@ def _open_landmarks(entry: Entry, paths: tuple[Path, ...], device: str, precisio
     return LandmarkerPose(paths[0])
 
 
-def _open_pose(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
+def _open_pose(entry: ModelEntry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
     """A pose network, by what it gives."""
     from labelers.pose.labeler import AnglesPose, BinsPose  # noqa: PLC0415
 
@@ -151,7 +151,7 @@ def _open_pose(entry: Entry, paths: tuple[Path, ...], device: str, precision: Pr
     raise ValueError(f"{entry.name} gives {output.kind}, from which no pose labeler reads angles")
 
 
-def _open_factors(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
+def _open_factors(entry: ModelEntry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
     """The network of occlusion, expression and lighting."""
     from labelers.factors import FactorsLabeler  # noqa: PLC0415
 
@@ -163,14 +163,14 @@ def _open_factors(entry: Entry, paths: tuple[Path, ...], device: str, precision:
     )
 
 
-def _open_recognition(entry: Entry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
+def _open_recognition(entry: ModelEntry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
     """A recogniser."""
     from labelers.recognition import EmbeddingLabeler  # noqa: PLC0415
 
     return EmbeddingLabeler(_networks(entry, paths, device, precision)[0])
 
 
-_OPENERS = {
+_FACTORIES = {
     Kind.LANDMARKS: _open_landmarks,
     Kind.POSE: _open_pose,
     Kind.FACTORS: _open_factors,
