@@ -57,11 +57,11 @@ def time_stage(folder: Path, stage: str, images: int, pool: str, settings: list[
     make += ["--images", str(images), "--pool", pool]
     fabricated = stage == "anchors"
     run([*make, *(["--identities", str(PEOPLE), "--without-pixels"] if fabricated else [])], folder)
-    goal = [*LABEL_ALL[:-1], f"{stage.capitalize()}All", "--dataset", str(dataset), *settings]
+    task = [*LABEL_ALL[:-1], f"{stage.capitalize()}All", "--dataset", str(dataset), *settings]
     if fabricated:
         run([*STEPS, "index", "--dataset", str(dataset)], folder)
         run([*STEPS, "fabricate", "--dimension", "512", "--without", "anchors", "--dataset", str(dataset)], folder)
-    run([*goal, "--workers", str(len(os.sched_getaffinity(0)))], folder)
+    run([*task, "--workers", str(len(os.sched_getaffinity(0)))], folder)
     return stage_seconds(folder, stage)
 
 

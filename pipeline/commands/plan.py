@@ -29,7 +29,7 @@ _ELSEWHERE = {
     "TrainQuality": "the labels that it trains from are those of LabelAll; it trains where there is no model of these "
     "labels and options yet",
 }
-"""Tasks that are no goals, and what can be asked instead."""
+"""Tasks that publish no stage, and what can be asked instead."""
 
 _DONE = "done"
 

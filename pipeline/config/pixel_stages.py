@@ -1,4 +1,4 @@
-"""The stages that read pixels. Whatever is named here has a stage, a Luigi task and a goal of its own."""
+"""The stages that read pixels. Whatever is named here has a stage, a Luigi task, and one that publishes it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelStage:
-    """A labeler as a stage. Its table and its version have the same name; its task and its goal are named after it.
+    """A labeler as a stage. Its table and its version have the same name; its Luigi tasks are named after it.
 
     Attributes:
-        name: of the stage, such as `blur`; its task is then `Blur` and its goal `BlurAll`.
+        name: of the stage, such as `blur`; `Blur` then makes it, and `BlurAll` publishes it.
         labeler: `module:class` of a labeler without weights; the process that computes imports it.
         settings: the fields of Settings that change the output; the labeler is made with them.
         role: for a labeler that is a network, instead of the two: which of the run's networks it is.

@@ -147,17 +147,17 @@ class PublishStage(luigi.Task):
 
 
 def _make_goal(task: type[Stage]) -> type[PublishStage]:
-    """The goal of a stage that reads pixels, named after it."""
+    """The task that publishes a stage that reads pixels, named after it."""
     name = f"{task.__name__}All"
     text = f"{task.__doc__} `luigi --module pipeline {name} --dataset NAME`"
     return type(name, (PublishStage,), {"__doc__": text, "__module__": __name__, "last": task})
 
 
 PIXEL_PUBLISH_TASKS = {stage: _make_goal(task) for stage, task in PIXEL_TASKS.items()}
-"""The goal of every stage that reads pixels."""
+"""The task that publishes every stage that reads pixels."""
 
 # A task travels to the process that runs it by its module and its name.
-globals().update({goal.__name__: goal for goal in PIXEL_PUBLISH_TASKS.values()})
+globals().update({task.__name__: task for task in PIXEL_PUBLISH_TASKS.values()})
 
 
 class AnchorsAll(PublishStage):
