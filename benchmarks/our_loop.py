@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from training.dataset.training_set import TrainingSet
     from training.quality.config import TrainingConfig
-    from training.quality.data import TrainingSet
     from training.quality.learner import QualityLearner
     from training.quality.training import QualityTraining
 

@@ -25,8 +25,8 @@ from rich.table import Table
 from data_manifests.tables.stages import CLASSES, TABLES, Factor
 from pipeline.terminal import make_console
 from training import train_quality
+from training.dataset.training_set import load_training_set
 from training.losses import ANCHORS, emd, focal, soft_map
-from training.quality.data import load_training_set
 from training.quality.model import ModelConfig, Prompts, build_model, log_marginals
 from training.quality.model_file import load_model
 from training.trainer.loader import Loader
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from training.quality.data import TrainingSet
+    from training.dataset.training_set import TrainingSet
     from training.quality.model import QualityModel
 
 IMAGES, A_CLASS = 512, 10
@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, required=True, help="folder of the table `labels`")
     parser.add_argument("--images", type=Path, required=True, help="the .rec file, or the folder of images")
-    parser.add_argument("--options", default="", help="further words for training.train_quality")
+    parser.add_argument("--words", default="", help="further words for training.train_quality")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +62,7 @@ def main() -> None:
         draw_labels(given.labels, subset)
         words = ["--labels", str(subset), "--images", str(given.images), "--output", str(run)]
         words += ["--tower", TOWER, "--pretrained=", "--seed", str(SEED)]
-        if train_quality.main([*words, *shlex.split(OPTIONS), *shlex.split(given.options)]):
+        if train_quality.main([*words, *shlex.split(OPTIONS), *shlex.split(given.words)]):
             sys.exit("the training failed; its message stands above")
         data = load_training_set(subset, given.images)
         start = build_model(ModelConfig(tower=TOWER, pretrained="", prompts=Prompts.SPREAD), SEED).eval()

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from data_manifests.recipes import Recipe
 from training.clip.backbone import CLIP_MEAN, CLIP_STD
-from training.quality.data import load_training_set
+from training.dataset.training_set import load_training_set
 from training.trainer.loader import Loader
 from training.trainer.sampler import Sampler
 from training.trainer.schedule import rate_share

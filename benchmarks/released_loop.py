@@ -40,7 +40,7 @@ from training.quality.objective import Objective, Targets
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from training.quality.data import TrainingSet
+    from training.dataset.training_set import TrainingSet
 
 WORKERS = 12
 """Processes of the released code's DataLoader."""

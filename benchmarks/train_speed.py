@@ -32,8 +32,8 @@ from benchmarks.speed_report import Aim, Report, print_report
 from data_manifests.storage.atomic import write_atomically
 from pipeline.storage.receipts import machine
 from training.clip.backbone import find_clip_config
+from training.dataset.training_set import TrainingSet, load_training_set
 from training.quality.config import Compilation
-from training.quality.data import TrainingSet, load_training_set
 from training.quality.model import JOINT
 from training.quality.run_folder import QualityRunFolder
 from training.quality.settings import make_config

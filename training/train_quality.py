@@ -29,9 +29,9 @@ from data_manifests.values import Positive, kind_of, reader_of
 from labelers.runtime.denormals import flush_denormals
 from labelers.runtime.device import Device
 from training.clip.backbone import ClipConfigError
+from training.dataset.training_set import TrainingDataError, load_training_set
 from training.quality.calibration import ConfidenceError
 from training.quality.config import Compilation
-from training.quality.data import TrainingDataError, load_training_set
 from training.quality.run_folder import QualityRunFolder
 from training.quality.settings import SETTINGS, make_config, read_recipe
 from training.quality.training import QualityTraining

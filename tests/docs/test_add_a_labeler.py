@@ -114,7 +114,7 @@ def test_it_passes_the_checks_of_the_project(copy: Path, printed: str) -> None:
     changed = [copy / row for row in re.findall(r"^\| `([\w/.]+)` \|", PAGE.read_text(), re.MULTILINE)]
     for words in (["check"], ["format", "--check"]):
         subprocess.run([Path(sys.executable).with_name("ruff"), *words, *changed], check=True, cwd=copy)
-    tests = ["tests/labelers/test_versions.py", "tests/data_manifests/test_tables.py"]
+    tests = ["tests/labelers/test_versions.py", "tests/data_manifests/tables/test_tables.py"]
     variables = {**os.environ, "PYTHONPATH": str(copy)}
     subprocess.run([sys.executable, "-m", "data_manifests.tables.page"], check=True, cwd=copy, env=variables)
     done = subprocess.run(

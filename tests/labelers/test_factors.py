@@ -23,7 +23,7 @@ from labelers.factors import COLUMNS, FactorsLabeler
 from labelers.runtime.onnx import Colour, Device, InputSpec, Network, NetworkError, open_network
 from training.factor_net.config import FactorNetConfig, Head
 from training.factor_net.crops import read_crops
-from training.factor_net.metrics import judge
+from training.factor_net.metrics import measure_head
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,7 +162,7 @@ def test_shipped_network_is_as_good_as_its_card_says(shipped: FactorsLabeler, me
     crops = read_crops(real_data / "data" / "wider_mini", Split.VAL, config)
     measures = shipped(faces_of(crops.images))
     for name, truth in zip(COLUMNS, crops.truth.T, strict=True):
-        found, claimed = judge(measures.columns[name].astype(float), truth), metrics["validation"][name]
+        found, claimed = measure_head(measures.columns[name].astype(float), truth), metrics["validation"][name]
         assert (found.faces, found.positives) == (claimed["faces"], claimed["positives"])
         assert found.balanced_accuracy == pytest.approx(claimed["balanced_accuracy"], abs=0.01)
         assert found.auc == pytest.approx(claimed["auc"], abs=0.01)

@@ -31,7 +31,7 @@ from training.factor_net.config import AugmentationConfig, FactorNetConfig, Head
 from training.factor_net.crops import read_crops
 from training.factor_net.export import ExportError, check_equal, to_onnx
 from training.factor_net.loss import class_weights, head_loss
-from training.factor_net.metrics import BINS, area_under_roc, calibration_error, judge, reliability
+from training.factor_net.metrics import BINS, area_under_roc, calibration_error, measure_head, reliability
 from training.factor_net.network import CalibratedNet, FactorNet, folded, normalise
 from training.factor_net.trainer import rate_at, train
 
@@ -185,7 +185,7 @@ def test_focal_loss_with_gamma_0_is_cross_entropy() -> None:
 def test_metrics_by_hand() -> None:
     probability = np.array([0.9, 0.5, 0.4, 0.5, 0.1, 0.2, 0.05, 0.3])
     truth = np.array([True, True, True, False, False, False, False, False])
-    found = judge(probability, truth)
+    found = measure_head(probability, truth)
     assert (found.faces, found.positives) == (8, 3)
     assert found.sensitivity == pytest.approx(2 / 3)  # 0.5 itself is the worse class
     assert found.specificity == pytest.approx(4 / 5)
@@ -217,7 +217,7 @@ def test_auc_with_ties_agrees_with_torchmetrics(faces: list[tuple[int, bool]]) -
     truth = np.array([positive for _, positive in faces])
     if truth.all() or not truth.any():
         with pytest.raises(ValueError, match="both classes"):
-            judge(probability, truth)
+            measure_head(probability, truth)
         return
     expected = float(binary_auroc(torch.from_numpy(probability), torch.from_numpy(truth).long()))
     assert area_under_roc(probability, truth) == pytest.approx(expected, abs=1e-6)
@@ -226,7 +226,7 @@ def test_auc_with_ties_agrees_with_torchmetrics(faces: list[tuple[int, bool]]) -
 @pytest.mark.parametrize("bad", [np.nan, -0.1, 1.1])
 def test_metrics_refuse_what_is_no_probability(bad: float) -> None:
     with pytest.raises(ValueError, match="probabilities"):
-        judge(np.array([0.2, bad]), np.array([True, False]))
+        measure_head(np.array([0.2, bad]), np.array([True, False]))
 
 
 def test_temperature_brings_overconfident_logits_back() -> None:

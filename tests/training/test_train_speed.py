@@ -32,8 +32,8 @@ from benchmarks.train_speed import (
 from data_manifests.tables.stages import Factor
 from labelers.faces import decode
 from training.clip.backbone import build_clip, find_clip_config
+from training.dataset.training_set import TrainingSet, load_training_set
 from training.quality.config import TrainingConfig
-from training.quality.data import TrainingSet, load_training_set
 from training.quality.model import ModelConfig
 from training.trainer.ranks import Ranks
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from training.quality.data import LabelledImages
+    from training.dataset.training_set import LabelledImages
 
 
 class EvaluationPoint(StrEnum):

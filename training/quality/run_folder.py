@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from training.dataset.training_set import TrainingSet
     from training.quality.config import TrainingConfig
-    from training.quality.data import TrainingSet
     from training.quality.held_out import Agreement, EvaluationPoint
     from training.quality.scorer import TrainedNetworks
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from training.quality.calibration import ConfidenceError
-from training.quality.confidence_file import read_made_from, write_aside
+from training.quality.calibration import ConfidenceError, read_made_from, write_aside
 from training.quality.held_out import EvaluationPoint, compare
 from training.quality.learner import QualityLearner
 from training.quality.objective import Targets
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from training.dataset.training_set import TrainingSet
     from training.quality.config import TrainingConfig
-    from training.quality.data import TrainingSet
     from training.quality.run_folder import QualityRunFolder
     from training.trainer.ranks import Ranks
     from training.trainer.sampler import Work

@@ -24,7 +24,7 @@ def run_kernel(folder, environment):
     script = folder / "kernel.py"
     script.write_text(KERNEL)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA")}
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     return subprocess.run(
         [sys.executable, str(script)], env=clean | {"PYTHONPATH": root} | environment, cwd=folder,
         capture_output=True, text=True, check=True,

@@ -278,7 +278,7 @@ forgotten = LandmarkerPose(task)
 forgotten(faces)
 """
     environment = {**os.environ, "https_proxy": proxy, "HTTPS_PROXY": proxy, "no_proxy": "", "NO_PROXY": ""}
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, cwd=root, capture_output=True, text=True, check=False
     )
@@ -302,7 +302,7 @@ second.__exit__(None, None, None)
 assert dict(os.environ) == before
 """
     environment = {**os.environ, "https_proxy": "http://proxy.example:8080"}
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     subprocess.run([sys.executable, "-c", script], env=environment, cwd=root, check=True)
 
 
@@ -316,5 +316,5 @@ def test_only_known_chatter_is_dropped(capfd: pytest.CaptureFixture[str], caplog
 
 def test_networks_do_without_mediapipe() -> None:
     script = "import sys, labelers.pose.labeler; sys.exit('mediapipe' in sys.modules or 'torch' in sys.modules)"
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     assert subprocess.run([sys.executable, "-c", script], cwd=root, check=False).returncode == 0

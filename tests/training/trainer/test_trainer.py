@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from tests.training.conftest import LabelledSample
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 120.0
 
 _CHILD = """

@@ -356,7 +356,7 @@ def test_anchors_load_no_runtime() -> None:
     heavy = "{'onnxruntime', 'onnx', 'torch', 'mediapipe', 'cv2', 'numba'} & set(sys.modules)"
     modules = "labelers.anchors.similarities, labelers.anchors.head"
     script = f"import sys, {modules}; sys.exit(str({heavy}) if {heavy} else 0)"
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

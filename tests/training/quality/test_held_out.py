@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import spearmanr
 
 from data_manifests.tables.stages import Factor
-from training.quality.data import LabelledImages, Labels
+from training.dataset.training_set import LabelledImages, Labels
 from training.quality.held_out import Agreement, EvaluationPoint, balanced_accuracy, compare, spearman
 
 LEVELS = st.sampled_from([np.float32(value) for value in (0.1, 0.25, 0.5, 0.75, 0.9, 0.9000001)])

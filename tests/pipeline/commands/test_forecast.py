@@ -13,7 +13,7 @@ import pytest
 
 from data_manifests.storage.environment import memory_bytes, peak_bytes
 from pipeline.commands.costs import cost_table, sum_costs
-from pipeline.commands.forecast import Forecast, Run, forecast, judge_memory, trial_command
+from pipeline.commands.forecast import Forecast, Run, forecast, describe_memory, trial_command
 from pipeline.config.job import resolve
 from tests.pipeline.shown import job_of
 
@@ -140,8 +140,8 @@ def test_without_a_receipt_the_command_that_makes_one_is_named(
 
 def test_a_file_larger_than_the_memory_is_told_in_one_line(labelled_sample: Factory, workspace_variable: None) -> None:
     gb = 10**9
-    assert judge_memory("train.rec", 22 * gb, 64 * gb, 8 * gb) == ""
-    line = judge_memory("train.rec", 24 * gb, 25 * gb, 2 * gb)
+    assert describe_memory("train.rec", 22 * gb, 64 * gb, 8 * gb) == ""
+    line = describe_memory("train.rec", 24 * gb, 25 * gb, 2 * gb)
     assert line.startswith("train.rec has 24.0 GB, but a run leaves 23.0 GB of memory: labelling reads it from front")
     assert "\n" not in line
     run = Run(images=10, seconds=1.0, bytes_an_image=5.0, processes=2, peak_bytes=memory_bytes())

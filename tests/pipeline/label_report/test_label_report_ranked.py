@@ -14,7 +14,7 @@ from labelers.levels import NULL, blur_level, pose_level
 from pipeline.label_report.picks import A_ROW, Kind, draw, pick_class, pick_pool
 from pipeline.label_report.ranked import Ranked, Rule, Sorted
 from pipeline.label_report.scores import SCORES, build_splits, find_axis, list_marks
-from tests.pipeline.test_report import SETTINGS
+from tests.pipeline.label_report.test_report import SETTINGS
 
 VALUES = arrays(
     np.float32, st.integers(1, 60),

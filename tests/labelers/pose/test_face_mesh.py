@@ -196,7 +196,7 @@ def test_a_gpu_is_used_or_named(faces: np.ndarray, measured) -> None:
 
 def test_it_does_without_mediapipe() -> None:
     script = "import sys, labelers.pose.face_mesh; sys.exit('mediapipe' in sys.modules or 'torch' in sys.modules)"
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     assert subprocess.run([sys.executable, "-c", script], cwd=root, check=False).returncode == 0
 
 

@@ -15,7 +15,15 @@ from labelers.runtime.device import Device
 from pipeline.commands.doctor import gpu as gpus
 from pipeline.commands.doctor.command import needs_gpu
 from pipeline.commands.doctor.finding import Verdict
-from pipeline.commands.doctor.gpu import Gpu, ask, check_driver, judge_memory, read_answer, read_driver, read_gpus
+from pipeline.commands.doctor.gpu import (
+    Gpu,
+    try_library,
+    check_driver,
+    check_gpu_memory,
+    read_answer,
+    read_driver,
+    read_gpus,
+)
 from pipeline.commands.doctor.network_speed import check_core, check_network_speed
 from tests.pipeline.conftest import ROOT, Factory
 from tests.pipeline.shown import job_of
@@ -71,9 +79,9 @@ def test_reads_the_gpus_of_real_texts() -> None:
     rtx = Gpu(name="NVIDIA GeForce RTX 3090", total_mib=24_576, free_mib=1_203)
     assert read_gpus(SMI_LIST) == [h100, rtx]
     assert [read_gpus(text) for text in (SMI_FAILS, SMI_MISMATCH, SMI_TABLE)] == [[], [], []]
-    found = judge_memory(0, h100)
+    found = check_gpu_memory(0, h100)
     assert (found.verdict, found.text) == (Verdict.OK, "NVIDIA H100 80GB HBM3, 80,994 of 81,559 MiB are free")
-    crowded = judge_memory(1, rtx)
+    crowded = check_gpu_memory(1, rtx)
     assert (crowded.verdict, crowded.subject) == (Verdict.NOTE, "GPU 1")
     assert "`nvidia-smi` names the processes" in crowded.text
 
@@ -119,7 +127,7 @@ def test_an_error_names_the_file_that_is_missing_and_no_advice_to_run_this_comma
 
 @pytest.mark.parametrize("library", gpus.LIBRARIES.values())
 def test_a_library_is_tried_as_on_a_gpu(library: str) -> None:
-    answer = ask(library, Device.CPU)
+    answer = try_library(library, Device.CPU)
     assert answer.works, answer.text
     assert answer.cuda.startswith("13.")
 
@@ -127,7 +135,7 @@ def test_a_library_is_tried_as_on_a_gpu(library: str) -> None:
 @no_gpu
 @pytest.mark.parametrize(("library", "said"), [("torch", "no NVIDIA driver"), ("onnxruntime", "libcuda.so.1")])
 def test_a_library_says_why_it_does_not_work_on_cuda(library: str, said: str) -> None:
-    answer = ask(library, Device.CUDA)
+    answer = try_library(library, Device.CUDA)
     assert not answer.works
     assert said in answer.text
     assert "pipeline doctor" not in answer.text
@@ -148,7 +156,7 @@ def test_a_broken_library_is_a_finding(
 ) -> None:
     (tmp_path / f"{library}.py").write_text(broken)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
-    answer = ask(library, Device.CUDA)
+    answer = try_library(library, Device.CUDA)
     assert (answer.works, answer.cuda) == (False, "")
     assert said in answer.text
 

@@ -16,7 +16,7 @@ from data_manifests.folds import Fold, fold_of
 from data_manifests.recordio.record_file import RecordFile
 from data_manifests.tables.stages import CLASSES, Factor
 from labelers.faces import decode
-from training.quality.data import TrainingDataError, load_training_set, read_labels
+from training.dataset.training_set import TrainingDataError, load_training_set, read_labels
 from training.trainer.loader import Loader
 
 if TYPE_CHECKING:

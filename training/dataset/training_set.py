@@ -13,7 +13,7 @@ from data_manifests.image_folder import ImageFolder
 from data_manifests.recordio.record_file import RecordFile, RecordReader
 from data_manifests.tables.stages import CLASSES, Factor, Status
 from labelers.faces import DecodeError, decode
-from training.quality.labels import Labels, TrainingDataError, read_labels
+from training.dataset.labels import Labels, TrainingDataError, read_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 READ_S = 0.5
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def sha256(content: bytes) -> str:
