@@ -17,12 +17,12 @@ from pipeline.commands.doctor.command import needs_gpu
 from pipeline.commands.doctor.finding import Verdict
 from pipeline.commands.doctor.gpu import (
     Gpu,
-    try_library,
     check_driver,
     check_gpu_memory,
     read_answer,
     read_driver,
     read_gpus,
+    try_library,
 )
 from pipeline.commands.doctor.network_speed import check_core, check_network_speed
 from tests.pipeline.conftest import ROOT, Factory

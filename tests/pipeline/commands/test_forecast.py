@@ -13,7 +13,7 @@ import pytest
 
 from data_manifests.storage.environment import memory_bytes, peak_bytes
 from pipeline.commands.costs import cost_table, sum_costs
-from pipeline.commands.forecast import Forecast, Run, forecast, describe_memory, trial_command
+from pipeline.commands.forecast import Forecast, Run, describe_memory, forecast, trial_command
 from pipeline.config.job import resolve
 from tests.pipeline.shown import job_of
 
