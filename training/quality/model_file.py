@@ -98,15 +98,6 @@ def load_model(path: Path) -> SavedModel:
     return SavedModel(model=model.eval(), merged=merged, notes=config["notes"])
 
 
-def is_model_file(path: Path) -> bool:
-    """Whether a file says that `save_model` wrote it; other checkpoints are for `training.quality.released`."""
-    try:
-        _read_config(path)
-    except WeightsError:
-        return False
-    return True
-
-
 def _read_config(path: Path) -> dict[str, Any]:
     """What the file says about its model."""
     try:
