@@ -58,9 +58,10 @@ class ImageFolder:
     """A folder whose sub-folders hold one person's images each.
 
     The folder directly below the root is the person, however deep below it an image lies. The people are numbered
-    from 0 in the sorted order of those folders that hold an image. Images directly in the root show an unknown
+    from 0 in the order of those folders that hold an image: first folders whose names are numbers, by value, so that
+    `2` comes before `10`, then the others by the bytes of their names. Images directly in the root show an unknown
     person, identity -1: they can be measured, but have no class centre. So a plain folder of photos can be used too.
-    Everything is sorted by the bytes of the names.
+    Paths are sorted by their bytes.
 
     Names that start with a dot are left out, files and folders. Links are followed; a folder that is reached twice,
     as in a loop, counts once: under its own name, or under the first of the links. A link that leads nowhere is listed
@@ -103,7 +104,7 @@ class ImageFolder:
     @cached_property
     def names(self) -> dict[int, str]:
         """The folder of every person, by number."""
-        return dict(enumerate(sorted({path.split("/", 1)[0] for path in self.paths if "/" in path})))
+        return dict(enumerate(sorted({path.split("/", 1)[0] for path in self.paths if "/" in path}, key=_place_of)))
 
     @cached_property
     def identities(self) -> NDArray[np.int32]:
@@ -137,10 +138,16 @@ class ImageFolder:
             raise ImageFileError(f"{place}: {error.strerror}; bring the file back, or index the folder anew") from error
 
     def fingerprint_parts(self) -> str:
-        """SHA-256, in hexadecimal, of the sorted list of paths, sizes and modification times in nanoseconds."""
+        """SHA-256, in hexadecimal, of the sorted list of paths, sizes and modification times in nanoseconds.
+
+        The folders' names follow where numbers are not in the order of their bytes: such people once had other numbers.
+        """
         digest = hashlib.sha256()
         for file in self._files:
             digest.update(f"{file.path}\0{file.size}\0{file.mtime_ns}\n".encode())
+        names = list(self.names.values())
+        if names != sorted(names):
+            digest.update("\n".join(names).encode())
         return digest.hexdigest()
 
     @cached_property
@@ -159,6 +166,12 @@ class ImageFolder:
         # the order of code points is that of their UTF-8 bytes
         files.sort(key=lambda file: file.path)
         return files
+
+
+def _place_of(name: str) -> tuple[bool, int, str]:
+    """By what people's folders are sorted: numbers by value, then names."""
+    number = name.isascii() and name.isdecimal()
+    return (not number, int(name) if number else 0, name)
 
 
 def _open_at_once(path: str, flags: int) -> int:

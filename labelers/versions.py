@@ -92,7 +92,7 @@ VERSIONS: dict[str, Version] = {
     "centres": Version(
         number=1,
         modules=("anchors/centres.py", "anchors/head.py"),
-        code="3529d765df1b6befb5e392fb600e47e25c9597e3dff11296c1bc11c96ebab5a2",
+        code="0777b4832daeea19ba35cddc95ca93e3c5460ccc69669c8e0ce868d865fe2952",
     ),
     "anchors": Version(
         number=1,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -58,6 +59,26 @@ def load_head(
     if not np.isfinite(head).all():
         raise HeadError(f"{path}: {name!r} holds values that are not finite: the file is damaged")
     return head
+
+
+def order_rows(head: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
+    """Bring the rows of a head into the order of the people of a data set.
+
+    A recogniser numbers its people from 0, so where all people are called by numbers of rows, those are their rows.
+    Else the order of the rows is taken for that of the people.
+
+    Args:
+        head: [C, D].
+        names: of the people 0 to P - 1.
+
+    Returns:
+        [C, D]: the row of person 0, 1, …, P - 1, then the other rows in their order.
+    """
+    numbers = np.array([int(name) if name.isascii() and name.isdecimal() else -1 for name in names], object)
+    if not len(numbers) or (numbers < 0).any() or (numbers >= len(head)).any() or len(set(numbers)) < len(numbers):
+        return head
+    rows = numbers.astype(np.intp)
+    return head[np.append(rows, np.setdiff1d(np.arange(len(head)), rows))]
 
 
 def _choose(path: Path, tensors: dict[str, NDArray[Any]], dimension: int, key: str | None) -> str:

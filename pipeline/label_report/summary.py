@@ -10,6 +10,7 @@ import polars as pl
 from rich.table import Table
 from rich.text import Text
 
+from data_manifests.manifest import Centres as CentresKind
 from data_manifests.tables.stages import CLASSES, Factor, Status
 from pipeline.config.settings import BlurSource, LabelSettings
 from pipeline.storage.receipts import sum_notes
@@ -41,6 +42,10 @@ SHOWN = 12
 
 MISALIGNED = 0.1
 """A data set with a larger share of faces far from the template is probably not aligned."""
+
+
+NEAREST = 0.5
+"""Where a smaller share of the images is nearest to its own person's centre, the centres are hardly those people's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +130,22 @@ def warnings_of(labels: pl.LazyFrame, settings: LabelSettings, command: Command)
     return found
 
 
+def centre_warnings(job: Job, anchors: pl.LazyFrame) -> list[str]:
+    """What looks wrong with class centres, by the columns `ccs` and `nnccs`: they are other people's."""
+    share = anchors.select((pl.col("ccs") > pl.col("nnccs")).mean()).collect().item()
+    if share is None or share >= NEAREST:
+        return []
+    causes = {
+        CentresKind.HEAD: f"the rows of {job.settings.head} are hardly these people in this order, which is that of "
+        "the table `identities`: take the head that was trained with this recogniser on this data set",
+        CentresKind.MEAN: "the images may not be sorted by person, or the recogniser does not fit them",
+    }
+    return [f"only {share:.1%} of the images are nearest to their own class centre: {causes[job.settings.centres]}"]
+
+
 def image_warnings(job: Job, labels: pl.LazyFrame, rows: int) -> list[str]:
-    """What looks wrong with the images: other sizes, and landmarks far from the template."""
-    found = []
+    """What looks wrong with the images: centres of others, other sizes, and landmarks far from the template."""
+    found = centre_warnings(job, labels)
     wrong = labels.select((pl.col("status").cast(pl.String).str.contains("wrong_size")).sum()).collect().item()
     if wrong:
         found.append(f"{wrong:,} images are not 112 x 112 and have no measures: align the photos by AlignFaces first")
@@ -177,6 +195,14 @@ def print_unread(folder: Path) -> None:
     """Say which images of a stage could not be read."""
     if line := unread_images(pl.scan_parquet(folder)):
         _warn(line)
+
+
+def print_anchors(job: Job) -> None:
+    """Say which images could not be read, and what looks wrong with the anchors."""
+    folder = job.store.folder(job.stages["anchors"])
+    for line in centre_warnings(job, pl.scan_parquet(folder)):
+        _warn(line)
+    print_unread(folder)
 
 
 def _warn(line: str) -> None:

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_manifests.storage.atomic import write_atomically
-from data_manifests.tables.stages import ANCHOR_RANGE, ANCHORS, CENTRES, Status
+from data_manifests.tables.stages import ANCHOR_RANGE, ANCHORS, CENTRES, IDENTITIES, Status
 from labelers.anchors.centres import Centres, accumulate, head_centres
-from labelers.anchors.head import load_head
+from labelers.anchors.head import load_head, order_rows
 from labelers.anchors.nearest import open_search
 from labelers.anchors.similarities import AnchorRange, anchor_statistics, measure_anchors, plain_ratio
 from labelers.runtime.device import Device
@@ -142,11 +142,19 @@ def _columns(anchor: str, found: AnchorRange) -> dict[str, float]:
     }
 
 
-def head_table(head: Path, store: Store, embeddings: StageSpec) -> pa.Table:
-    """The columns of a recogniser's last layer as rows of the `centres` table.
+def head_table(head: Path, store: Store, index: StageSpec, embeddings: StageSpec) -> pa.Table:
+    """The columns of a recogniser's last layer as rows of the `centres` table, those of the data set's people first.
 
     Raises:
         HeadError: if the file does not hold one column a person of the embeddings' dimension.
     """
     stored = pq.read_schema(store.shard(embeddings, 0)).field("embedding").type
-    return centres_table(head_centres(load_head(head, dimension=stored.byte_width // 2)))
+    rows = load_head(head, dimension=stored.byte_width // 2)
+    return centres_table(head_centres(order_rows(rows, _read_names(store, index))))
+
+
+def _read_names(store: Store, index: StageSpec) -> list[str]:
+    """The names of the data set's people in the order of their numbers; none where they have none."""
+    path = store.root / IDENTITIES.name / index.fingerprint / "shard-00000.parquet"
+    names: list[str] = pq.read_table(path, columns=["name"])["name"].to_pylist() if path.is_file() else []
+    return names

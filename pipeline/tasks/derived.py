@@ -47,7 +47,7 @@ class Centres(_OneTable):
         index, embeddings = self.job.stages["index"], self.job.stages["embeddings"]
         head = self.job.settings.head
         if self.job.settings.centres is CentresKind.HEAD and head is not None:
-            return head_table(head, self.store, embeddings)
+            return head_table(head, self.store, index, embeddings)
         return sum_centres(self.store, index, embeddings, progress_callback(self))
 
 

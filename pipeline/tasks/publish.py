@@ -165,6 +165,13 @@ class AnchorsAll(PublishStage):
 
     last = Anchors
 
+    def print_result(self) -> None:
+        """Say which images could not be read, what looks wrong with the anchors, and where they lie."""
+        from pipeline.label_report.summary import print_anchors  # noqa: PLC0415 - Polars is loaded by who needs it
+
+        print_anchors(self.job)
+        sys.stdout.write(f"{self._where()}\n")
+
 
 class LabelAll(PublishStage):
     """Every label of every image: `luigi --module pipeline LabelAll --dataset NAME --workers 2`."""

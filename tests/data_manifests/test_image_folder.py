@@ -56,6 +56,16 @@ def test_names_are_sorted_by_their_bytes(tmp_path: Path) -> None:
     assert folder.identities.tolist() == [0, 2, 1, 3, 4, 5, 6]
 
 
+def test_folders_of_numbers_are_numbered_by_value(tmp_path: Path) -> None:
+    names = ["-", "02", "9999999999999999999", "a", "²"]
+    folder = make(tmp_path, *(f"{name}/1.jpg" for name in (*map(str, range(12)), *names)))
+    assert list(folder.paths) == sorted(folder.paths, key=os.fsencode)
+    assert list(folder.names.values())[:5] == ["0", "1", "02", "2", "3"]
+    assert list(folder.names.values())[11:] == ["10", "11", "9999999999999999999", "-", "a", "²"]
+    for path, identity in zip(folder.paths, folder.identities.tolist(), strict=True):
+        assert folder.names[identity] == path.split("/")[0]
+
+
 @given(
     st.sets(
         st.lists(st.text("aB-_.é 0", min_size=1, max_size=4).filter(lambda n: n[0] != "."), min_size=1, max_size=3)
@@ -208,6 +218,16 @@ def test_the_fingerprint_follows_names_sizes_and_times(tmp_path: Path) -> None:
     (tmp_path / "b").rename(tmp_path / "c")
     seen.add(ImageFolder(tmp_path).fingerprint_parts())
     assert len(seen) == 5
+
+
+def test_the_fingerprint_tells_people_who_once_had_other_numbers(tmp_path: Path) -> None:
+    for place, names in (("padded", ("02", "10")), ("short", ("2", "10"))):
+        for name in names:
+            make(tmp_path / place, f"{name}/1.jpg")
+            os.utime(tmp_path / place / name / "1.jpg", ns=(5, 5))
+        folder = ImageFolder(tmp_path / place)
+        listed = hashlib.sha256("".join(f"{p}\0{len(p)}\0005\n" for p in folder.paths).encode()).hexdigest()
+        assert (folder.fingerprint_parts() == listed) is (place == "padded")
 
 
 def test_the_root_alone_is_pickled_and_spawned_processes_read(tmp_path: Path) -> None:

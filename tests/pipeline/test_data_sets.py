@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,7 +98,9 @@ def test_centres_of_a_head(sample_copy: Factory, tmp_path: Path) -> None:
     np.save(tmp_path / "head.npy", rng.normal(size=(8, 512)).astype(np.float32))
     words = ("--anchors-centres", "head", "--anchors-head", str(tmp_path / "head.npy"))
     before = (sample_copy.workspace / "sample" / "embeddings" / "current").readlink()
-    sample_copy.luigi("LabelAll", *words)
+    said = sample_copy.luigi("LabelAll", *words).stdout
+    assert re.search(r"warning: only \d+\.\d% of the images are nearest to their own class centre: the rows of /", said)
+    assert "are nearest to" in sample_copy.luigi("AnchorsAll", *words, "--limit", "64").stdout
     anchors = pl.read_parquet(sample_copy.workspace / "sample" / "anchors" / "current")
     assert anchors["ccs"].null_count() == 0
     assert abs(anchors["ccs"].mean()) < 0.1  # type: ignore[arg-type, operator]
@@ -106,6 +109,32 @@ def test_centres_of_a_head(sample_copy: Factory, tmp_path: Path) -> None:
     done = sample_copy.luigi("LabelAll", *words, check=False)
     assert done.returncode == 30
     assert "identity 7 has no class centre" in done.stderr
+
+
+def test_each_numbered_folder_has_its_row_of_a_head(sample_weights: None, tmp_path: Path) -> None:
+    numbers = {0: 0, 1: 1, 2: 10, 3: 2}  # folder by person; no `3` to `9`, so the order of the people is no row
+    for place, image in enumerate(draw_images()):
+        if image.identity in numbers and place % 32 < 4:
+            path = tmp_path / "photos" / str(numbers[image.identity]) / f"{place}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image.encoded)
+    (tmp_path / "set.toml").write_text('name = "set"\nformat = "image_folder"\nroot = "photos"\n')
+    factory = Factory(workspace=tmp_path / "workspace")
+    factory.luigi("AnchorsAll", "--dataset", str(tmp_path / "set.toml"))
+    root = factory.workspace / "set"
+    means = pl.read_parquet(root / "centres" / "current").join(
+        pl.read_parquet(root / "identities" / "current"), on="identity"
+    )
+    assert means["name"].to_list() == ["0", "1", "2", "10"]
+    head = np.random.default_rng(0).normal(size=(11, 512)).astype(np.float32)
+    for name, centre in means["name", "centre"].iter_rows():
+        head[int(name)] = np.frombuffer(centre, np.float32)
+    np.save(tmp_path / "head.npy", head)
+    words = ("--anchors-centres", "head", "--anchors-head", str(tmp_path / "head.npy"))
+    said = factory.luigi("AnchorsAll", "--dataset", str(tmp_path / "set.toml"), *words)
+    assert "warning" not in said.stdout
+    anchors = pl.read_parquet(root / "anchors" / "current")
+    assert (anchors["ccs"] > anchors["nnccs"]).all()
 
 
 def test_the_released_recipe(sample_copy: Factory) -> None:

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from data_manifests.tables.stages import Status
 from labelers.anchors import nearest
 from labelers.anchors.centres import Centres, CentreSums, IdentityError, accumulate, head_centres, unit_rows
-from labelers.anchors.head import HeadError, HeadLayout, load_head
+from labelers.anchors.head import HeadError, HeadLayout, load_head, order_rows
 from labelers.anchors.nearest import CentreSearch, NumpySearch, TorchSearch, open_search
 from labelers.anchors.similarities import (
     AnchorRangeError,
@@ -433,6 +433,13 @@ class Trap:
 
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
         return open, (str(self.path), "w")
+
+
+def test_people_called_by_numbers_have_the_rows_of_these_numbers() -> None:
+    head = np.arange(6, dtype=np.float32)[:, None]
+    assert order_rows(head, ["0", "2", "05"]).ravel().tolist() == [0, 2, 5, 1, 3, 4]
+    for unclear in ([], ["1", "6"], ["1", "01"], ["1", "b"], ["1", "²"], ["1", "-2"], ["0", "1" * 300]):
+        assert order_rows(head, unclear) is head
 
 
 def test_hostile_and_damaged_heads(tmp_path: Path) -> None:
