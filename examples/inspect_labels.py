@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--groups", type=Path, help="table of groups: .csv, .tsv or .parquet")
     parser.add_argument("--by", help="its column that names the group")
     given = parser.parse_args()
-    labels = pl.scan_parquet(given.labels)
+    labels = pl.scan_parquet(given.labels, glob=False)
     if not holds_labels(labels):
         sys.exit(f"error: {given.labels} holds no labels: make some by `make labels`, or name the folder of yours")
     if bool(given.groups) != bool(given.by):
@@ -113,8 +113,8 @@ def least_certain_blur(labels: pl.LazyFrame, settings: dict[str, Any], count: in
 def read_groups(path: Path) -> pl.LazyFrame:
     """A table of groups."""
     if path.suffix == ".parquet":
-        return pl.scan_parquet(path)
-    return pl.scan_csv(path, separator="\t" if path.suffix == ".tsv" else ",")
+        return pl.scan_parquet(path, glob=False)
+    return pl.scan_csv(path, separator="\t" if path.suffix == ".tsv" else ",", glob=False)
 
 
 def by_group(labels: pl.LazyFrame, groups: pl.LazyFrame, by: str) -> pl.DataFrame:

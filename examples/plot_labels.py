@@ -31,7 +31,7 @@ INK, ACCENT = "#22303c", "#2b7a9b"
 
 def main(target: Path) -> None:
     """Draw the picture."""
-    labels = pl.read_parquet(WORKSPACE / "labels" / "current")
+    labels = pl.read_parquet(WORKSPACE / "labels" / "current", glob=False)
     figure = plt.figure(figsize=(11, 6.4), layout="constrained")
     faces, measures, classes = figure.subfigures(3, 1, height_ratios=[1.15, 1.3, 0.95])
     draw_faces(faces, labels.filter(pl.col("identity") == ASTRONAUT).sort("quality"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import os
 import re
@@ -35,6 +36,22 @@ def test_the_lock_has_hashes_and_no_address() -> None:
     assert len(packages) > 80
     assert text.count("--hash=sha256:") >= len(packages)
     assert "://" not in text
+
+
+def test_polars_takes_no_path_for_a_pattern() -> None:
+    """A folder may be called faces [v2]: every path given to Polars is literal."""
+    readers = {"scan_parquet", "read_parquet", "scan_csv"}
+    folders = ("pipeline", "labelers", "training", "data_manifests", "examples")
+    calls = [
+        (path, call)
+        for path in sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in readers
+    ]
+    assert calls
+    for path, call in calls:
+        literal = any(key.arg == "glob" and getattr(key.value, "value", True) is False for key in call.keywords)
+        assert literal, f"{path}:{call.lineno}: give glob=False"
 
 
 def test_planning_loads_no_model_library() -> None:

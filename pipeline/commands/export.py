@@ -58,7 +58,7 @@ def export(
     """
     job = job_of(dataset, limit, "labels")
     require_labels(job)
-    labels = pl.scan_parquet(job.store.folder(job.stages["labels"]))
+    labels = pl.scan_parquet(job.store.folder(job.stages["labels"]), glob=False)
     if form is ExportFormat.CSV:
         text = labels.collect().write_csv()
         write_atomically(output, lambda file: file.write(text.encode()))

@@ -63,7 +63,7 @@ def read_faces(job: Job, labels: LabelTable, rows: NDArray[np.int64], *, small: 
         small: make every picture small, where the page would be too large.
     """
     known = labels.take(rows)
-    index = take_rows(pl.scan_parquet(job.store.folder(job.stages["index"])), rows)
+    index = take_rows(pl.scan_parquet(job.store.folder(job.stages["index"]), glob=False), rows)
     names = _read_names(job, index)
     stored = _read_images(job, index)
     pictures, values = {}, {}
@@ -101,7 +101,7 @@ def _read_names(job: Job, index: pl.DataFrame) -> dict[int, str]:
     if not folder.is_dir():
         return {}
     wanted = index["identity"].unique()
-    found = pl.scan_parquet(folder).filter(pl.col("identity").is_in(wanted.implode())).collect()
+    found = pl.scan_parquet(folder, glob=False).filter(pl.col("identity").is_in(wanted.implode())).collect()
     return dict(zip(found["identity"], found["name"], strict=True))
 
 

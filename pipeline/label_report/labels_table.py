@@ -35,7 +35,7 @@ class LabelTable:
     @property
     def frame(self) -> pl.LazyFrame:
         """The labels, not read yet."""
-        return pl.scan_parquet(self.folder)
+        return pl.scan_parquet(self.folder, glob=False)
 
     @cached_property
     def rows(self) -> int:

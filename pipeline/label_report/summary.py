@@ -167,7 +167,7 @@ def print_summary(job: Job, command: Command) -> None:
     """
     console = make_console()
     folder = job.store.root / "labels" / "current"
-    labels = pl.scan_parquet(folder)
+    labels = pl.scan_parquet(folder, glob=False)
     rows = labels.select(pl.len()).collect().item()
     console.print(_status_table(labels, rows))
     console.print(_share_table(labels))
@@ -193,7 +193,7 @@ def unread_images(table: pl.LazyFrame) -> str:
 
 def print_unread(folder: Path) -> None:
     """Say which images of a stage could not be read."""
-    if line := unread_images(pl.scan_parquet(folder)):
+    if line := unread_images(pl.scan_parquet(folder, glob=False)):
         _warn(line)
 
 

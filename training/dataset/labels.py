@@ -69,7 +69,9 @@ def read_labels(folder: Path) -> Labels:
         raise TrainingDataError(f"{folder}: no Parquet file there; name the folder that `labels/current` points to")
     try:
         fingerprint = _fingerprint(files, folder)
-        frame = pl.scan_parquet(files).select(_COLUMNS).with_columns(*map(_codes, Factor)).collect().sort("key")
+        frame = (
+            pl.scan_parquet(files, glob=False).select(_COLUMNS).with_columns(*map(_codes, Factor)).collect().sort("key")
+        )
     except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
         raise TrainingDataError(f"{folder}: does not hold the table `labels` ({error})") from error
     keys = frame["key"].cast(pl.Int32).to_numpy()

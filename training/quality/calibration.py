@@ -123,7 +123,7 @@ def read_confidence(path: Path, keys: NDArray[np.int32]) -> NDArray[np.float32]:
         ConfidenceError: if the file is not that table, or if an image is not in it, or was not measured.
     """
     try:
-        frame = pl.read_parquet(path, columns=["key", "confidence"]).sort("key")
+        frame = pl.read_parquet(path, columns=["key", "confidence"], glob=False).sort("key")
     except (pl.exceptions.PolarsError, OSError) as error:
         raise ConfidenceError(f"{path} is not a table of confidences ({error}): run the first phase again") from error
     known, rho = frame["key"].to_numpy(), frame["confidence"].to_numpy()

@@ -134,7 +134,7 @@ def test_a_live_line_shows_its_texts_whole(module: ModuleType) -> None:
     with live.console.capture() as caught:
         live.console.print(live.get_renderable())
     assert f"{BRACKETS}, 1 of 2" in caught.get()
-    if module is pipeline.progress:
+    if module is pipeline.execution.progress:
         assert caught.get().startswith(f"{BRACKETS} ")
 
 

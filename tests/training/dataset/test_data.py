@@ -55,6 +55,13 @@ def test_classes_may_be_any_kind_of_text(faces_labels: Path, tmp_path: Path, kin
     assert found.fingerprint == ""
 
 
+def test_brackets_in_a_path_are_no_pattern(faces_labels: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "faces [v2] *" / "labels"
+    shutil.copytree(faces_labels, folder)
+    assert read_labels(folder).content == read_labels(faces_labels).content
+    assert len(read_labels(folder / "shard-00000.parquet")) == 128
+
+
 def test_images_are_those_of_the_keys(labelled_faces: LabelledSample, faces_labels: Path) -> None:
     data = load_training_set(faces_labels, labelled_faces.record_file)
     assert data.left_out == {"unreadable": 1, "unlabelled": 0, "held out": 0}

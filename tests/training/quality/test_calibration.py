@@ -88,7 +88,7 @@ def test_what_was_not_measured_is_null_whatever_stands_there(tmp_path: Path) -> 
 
 
 def test_confidence_comes_back_in_the_order_of_the_keys_asked_for(tmp_path: Path) -> None:
-    path = tmp_path / "c.parquet"
+    path = tmp_path / "run [v2] *" / "c.parquet"
     write_confidence(path, table_of(), notes={})
     np.testing.assert_array_equal(read_confidence(path, np.array([15, 3, 3], np.int32)), RHO[[3, 0, 0]])
 
