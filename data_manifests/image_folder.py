@@ -25,6 +25,14 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 """Of the files that count as images, in any case."""
 
+SYSTEM_FOLDERS = frozenset(
+    {
+        "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recently-snapshot", "@recycle", "@tmp", "@__thumb",
+        "__macosx", "found.000", "lost+found", "recycler", "system volume information", "~snapshot",
+    }
+)  # fmt: skip
+"""What storage devices and operating systems put among people's files: thumbnails, bins, snapshots. In any case."""
+
 MAX_BYTES = 1 << 29
 """No image file is larger; the same limit as RecordIO's."""
 
@@ -63,9 +71,9 @@ class ImageFolder:
     person, identity -1: they can be measured, but have no class centre. So a plain folder of photos can be used too.
     Paths are sorted by their bytes.
 
-    Names that start with a dot are left out, files and folders. Links are followed; a folder that is reached twice,
-    as in a loop, counts once: under its own name, or under the first of the links. A link that leads nowhere is listed
-    like any image, and fails when it is read.
+    Names that start with a dot are left out, files and folders, and so are `SYSTEM_FOLDERS`. Links are followed; a
+    folder that is reached twice, as in a loop, counts once: under its own name, or under the first of the links. A link
+    that leads nowhere is listed like any image, and fails when it is read.
 
     The folder is listed on first use. A pickled one carries the root only and lists anew when asked for its keys;
     `read` needs no list.
@@ -174,6 +182,11 @@ def _place_of(name: str) -> tuple[bool, int, str]:
     return (not number, int(name) if number else 0, name)
 
 
+def is_left_out(name: str) -> bool:
+    """Whether a file or folder of that name is none of a person's: hidden, or a system's."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
@@ -212,7 +225,7 @@ def _list_tree(root: Path) -> list[_File]:
             seen.add((facts.st_dev, facts.st_ino))
             with os.scandir(place) as entries:
                 for entry in entries:
-                    if not entry.name.startswith("."):
+                    if not is_left_out(entry.name):
                         _sort_in(entry, f"{below}/{entry.name}" if below else entry.name, folders, links, files)
         except OSError as error:
             raise ImageFolderError(

@@ -90,24 +90,24 @@ VERSIONS: dict[str, Version] = {
         code="b8df8604abf1f4006fe93e1b79c45ee30accedee5cd854d7710d4879540ff0c1",
     ),
     "centres": Version(
-        number=1,
-        modules=("anchors/centres.py", "anchors/head.py"),
-        code="0777b4832daeea19ba35cddc95ca93e3c5460ccc69669c8e0ce868d865fe2952",
+        number=2,
+        modules=("anchors/centres.py", "anchors/copies.py", "anchors/head.py"),
+        code="079a3de9ad4c58773c0af2cc1c4bc3ca299ee62e1e6e0619cd0ff5e37d944fb7",
     ),
     "anchors": Version(
-        number=1,
+        number=2,
         modules=("anchors/similarities.py", "anchors/centres.py", "anchors/nearest.py", "anchors/largest.py"),
-        code="a2a1049c1d9ebb742d130713e3ef5ba0083ba36806c84e68dcbf84742bdbc1cf",
+        code="e2b5869611641b99f422751626a1d93322f50e95663bb6e37fc592662fe67d09",
     ),
     "anchor_range": Version(
         number=1,
         modules=("anchors/similarities.py",),
-        code="6814701ba012bca7b8b27ad871d1e9f2fb8abcad0949b2ae217ef560cf3399b9",
+        code="f4d6160750c7f5ec228254c7c720079ae48c1fc9e87e95e2ff452574da1b3c2f",
     ),
     "labels": Version(
         number=1,
         modules=("levels.py", "anchors/similarities.py"),
-        code="53ad3632d8fabdf0e41143888c31a954674242a7381773cbf7578cdb59719794",
+        code="8ea39b8047cb3c3b84af21cb44b3007fb6f80e2c62ff62f62277603877b34a8c",
     ),
 }
 

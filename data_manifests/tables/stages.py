@@ -29,6 +29,7 @@ class Status(StrEnum):
     NO_OTHER_IDENTITY = "no_other_identity"
     NO_LABEL = "no_label"
     HELD_OUT = "held_out"
+    COPY = "copy"
 
 
 STATUS_TEXT = {
@@ -43,6 +44,7 @@ STATUS_TEXT = {
     Status.NO_OTHER_IDENTITY: "the data set has one person only, so there is no negative centre",
     Status.NO_LABEL: "the image has none of the labels that a training uses, so it was not learned from",
     Status.HELD_OUT: "the person was held out of a training, so the image was not learned from",
+    Status.COPY: "the image repeats another one of its person, so it is neither compared nor part of a class centre",
 }
 
 
@@ -259,6 +261,11 @@ CENTRES = Table(
             text="how many embeddings stand in the sum; 0 for a column of a head",
         ),
         Column(name="centre", type=pa.binary(), text="D float32 values, little-endian"),
+        Column(
+            name="copies",
+            type=pa.list_(pa.int32()),
+            text="keys of the person's images that repeat an earlier one, ascending; they stand in no sum",
+        ),
     ),
     per_image=False,
 )

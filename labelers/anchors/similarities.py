@@ -135,40 +135,50 @@ def leave_one_out_from_centres(
 
 
 def measure_anchors(
-    embeddings: NDArray[np.floating], identities: NDArray[np.integer], search: CentreSearch
+    embeddings: NDArray[np.floating],
+    identities: NDArray[np.integer],
+    search: CentreSearch,
+    copies: NDArray[np.bool_] | None = None,
 ) -> Measures:
     """CCS, NNCCS and the certainty ratio of N embeddings [N, D], by mean centres or by those of a head.
 
     The search of these centres (`labelers.anchors.nearest.open_search`) is made once for all embeddings of a data set.
+    `copies`, bool [N], are images that stand in no centre, since they repeat another image; without it there are none.
 
     Returns:
         Columns `ccs`, `nnccs`, `certainty_ratio`, float32 [N]. All three are NaN for a person of one image
         (`single_image`, mean centres only), where no other identity exists (`no_other_identity`), and for an
-        embedding without direction (`no_face`; whoever holds the embedding's own status puts it in place of that), and
-        where the identity is below zero, which names nobody (`no_identity`).
+        embedding without direction (`no_face`; whoever holds the embedding's own status puts it in place of that),
+        where the identity is below zero, which names nobody (`no_identity`), and for copies (`copy`).
 
     Raises:
         IdentityError: if an identity of 0 or more has no centre.
     """
     named = identities >= 0
-    known = np.where(named[:, None], embeddings, np.nan)
+    first = np.ones(len(named), np.bool_) if copies is None else ~copies
+    known = np.where((named & first)[:, None], embeddings, np.nan)
     measure = _head_similarities if search.centres.from_head else leave_one_out_from_centres
     ccs, nnccs = measure(known, identities, search)
     unmeasured = np.isnan(ccs) | np.isnan(nnccs)
     values = {"ccs": ccs, "nnccs": nnccs, "certainty_ratio": certainty_ratio(ccs, nnccs)}
     return Measures(
         columns={name: np.where(unmeasured, np.nan, value).astype(np.float32) for name, value in values.items()},
-        status=_causes(have_direction(embeddings), named, ~np.isnan(ccs), ~unmeasured),
+        status=_causes(have_direction(embeddings), named, first, ~np.isnan(ccs), ~unmeasured),
     )
 
 
 def _causes(
-    directed: NDArray[np.bool_], named: NDArray[np.bool_], compared: NDArray[np.bool_], measured: NDArray[np.bool_]
+    directed: NDArray[np.bool_],
+    named: NDArray[np.bool_],
+    first: NDArray[np.bool_],
+    compared: NDArray[np.bool_],
+    measured: NDArray[np.bool_],
 ) -> list[Status]:
     """The first thing that an image lacks, of those that an anchor needs, in their order."""
     needs = (
         (directed, Status.NO_FACE),
         (named, Status.NO_IDENTITY),
+        (first, Status.COPY),
         (compared, Status.SINGLE_IMAGE),
         (measured, Status.NO_OTHER_IDENTITY),
     )

@@ -143,9 +143,19 @@ def centre_warnings(job: Job, anchors: pl.LazyFrame) -> list[str]:
     return [f"only {share:.1%} of the images are nearest to their own class centre: {causes[job.settings.centres]}"]
 
 
+def copy_warnings(table: pl.LazyFrame) -> list[str]:
+    """Which images are copies of another one of their person."""
+    copies = _with_status(table, [Status.COPY.value])
+    if copies.is_empty():
+        return []
+    return [
+        f"{len(copies):,} images are copies of another one of their person and have no quality: {_name_keys(copies)}"
+    ]
+
+
 def image_warnings(job: Job, labels: pl.LazyFrame, rows: int) -> list[str]:
-    """What looks wrong with the images: centres of others, other sizes, and landmarks far from the template."""
-    found = centre_warnings(job, labels)
+    """What looks wrong with the images: centres of others, copies, other sizes, landmarks far from the template."""
+    found = centre_warnings(job, labels) + copy_warnings(labels)
     wrong = labels.select((pl.col("status").cast(pl.String).str.contains("wrong_size")).sum()).collect().item()
     if wrong:
         found.append(f"{wrong:,} images are not 112 x 112 and have no measures: align the photos by AlignFaces first")
@@ -180,15 +190,23 @@ def print_summary(job: Job, command: Command) -> None:
 
 def unread_images(table: pl.LazyFrame) -> str:
     """One line on the images that could not be read: how many, why, and the first of them; empty where all could."""
-    causes = pl.col("status").cast(pl.String).str.split("+")
-    unread = table.filter(causes.list.set_intersection(UNREAD).list.len() > 0).select("key", "status").collect()
+    unread = _with_status(table, UNREAD)
     if unread.is_empty():
         return ""
     counts = unread["status"].cast(pl.String).value_counts(sort=True).iter_rows()
     why = ", ".join(f"{count:,} {name}" for name, count in counts)
-    keys = ", ".join(map(str, unread["key"].head(SHOWN)))
-    more = ", …" if len(unread) > SHOWN else ""
-    return f"{len(unread):,} images could not be read ({why}): keys {keys}{more}"
+    return f"{len(unread):,} images could not be read ({why}): {_name_keys(unread)}"
+
+
+def _with_status(table: pl.LazyFrame, causes: list[str]) -> pl.DataFrame:
+    """Key and status of the images that have one of these causes."""
+    theirs = pl.col("status").cast(pl.String).str.split("+")
+    return table.filter(theirs.list.set_intersection(causes).list.len() > 0).select("key", "status").collect()
+
+
+def _name_keys(images: pl.DataFrame) -> str:
+    """The keys of the first images."""
+    return f"keys {', '.join(map(str, images['key'].head(SHOWN)))}{', …' if len(images) > SHOWN else ''}"
 
 
 def print_unread(folder: Path) -> None:
@@ -200,7 +218,8 @@ def print_unread(folder: Path) -> None:
 def print_anchors(job: Job) -> None:
     """Say which images could not be read, and what looks wrong with the anchors."""
     folder = job.store.folder(job.stages["anchors"])
-    for line in centre_warnings(job, pl.scan_parquet(folder)):
+    anchors = pl.scan_parquet(folder)
+    for line in centre_warnings(job, anchors) + copy_warnings(anchors):
         _warn(line)
     print_unread(folder)
 

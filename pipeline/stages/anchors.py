@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_manifests.storage.atomic import write_atomically
 from data_manifests.tables.stages import ANCHOR_RANGE, ANCHORS, CENTRES, IDENTITIES, Status
 from labelers.anchors.centres import Centres, accumulate, head_centres
+from labelers.anchors.copies import find_copies
 from labelers.anchors.head import load_head, order_rows
 from labelers.anchors.nearest import open_search
 from labelers.anchors.similarities import AnchorRange, anchor_statistics, measure_anchors, plain_ratio
@@ -23,7 +25,7 @@ from pipeline.stages.measure import Stopwatch
 from pipeline.storage.store import Store, read_columns, recall_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -34,26 +36,69 @@ if TYPE_CHECKING:
 
 
 def sum_centres(store: Store, index: StageSpec, embeddings: StageSpec, advance: Callable[[int], None]) -> pa.Table:
-    """Sum the unit embeddings of every person over the whole data set, in key order.
+    """Sum the unit embeddings of every person over the whole data set, copies left out.
 
     Returns:
         One row a person, of the `centres` table.
     """
+    copies: list[Images] = []
 
     def blocks() -> Iterator[tuple[NDArray[np.float32], NDArray[np.int32]]]:
-        for shard in sorted(store.present_shards(index)):
-            identities = read_columns(store.folder(index), shard, ["identity"])["identity"].to_numpy()
-            stored = read_columns(store.folder(embeddings), shard, ["embedding"])["embedding"]
-            yield embeddings_of(stored), identities
-            advance(len(identities))
+        for images in _whole_people(store, index, embeddings):
+            repeated = find_copies(images.embeddings, images.identities)
+            copies.append(images.choose(repeated))
+            yield images.embeddings[~repeated], images.identities[~repeated]
+            advance(len(repeated))
 
-    return centres_table(accumulate(blocks()))
+    return centres_table(accumulate(blocks()), copies)
 
 
-def centres_table(centres: Centres) -> pa.Table:
-    """Class centres as rows of the `centres` table."""
-    rows = [vector.astype("<f4").tobytes() for vector in centres.sums]
-    columns = [pa.array(centres.identities, pa.int32()), pa.array(centres.counts, pa.int32()), pa.array(rows)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """Keys int32 [N], identities int32 [N] and embeddings float32 [N, D] of images."""
+
+    keys: NDArray[np.int32]
+    identities: NDArray[np.int32]
+    embeddings: NDArray[np.float32]
+
+    def choose(self, rows: NDArray[np.bool_]) -> Images:
+        """Some of the images."""
+        return Images(keys=self.keys[rows], identities=self.identities[rows], embeddings=self.embeddings[rows])
+
+    def join(self, after: Images) -> Images:
+        """These images and then others."""
+        keys, identities = np.append(self.keys, after.keys), np.append(self.identities, after.identities)
+        return Images(keys=keys, identities=identities, embeddings=np.append(self.embeddings, after.embeddings, axis=0))
+
+
+def _whole_people(store: Store, index: StageSpec, embeddings: StageSpec) -> Iterator[Images]:
+    """All images in blocks, where every person's are in one block; they wait for that only where shards part them."""
+    shards = sorted(store.present_shards(index))
+    people = [read_columns(store.folder(index), shard, ["identity"])["identity"].to_numpy() for shard in shards]
+    last = {identity: place for place, found in enumerate(people) for identity in np.unique(found).tolist()}
+    waiting: Images | None = None
+    for place, (shard, identities) in enumerate(zip(shards, people, strict=True)):
+        keys = read_columns(store.folder(index), shard, ["key"])["key"].to_numpy()
+        stored = read_columns(store.folder(embeddings), shard, ["embedding"])["embedding"]
+        images = Images(keys=keys, identities=identities, embeddings=embeddings_of(stored))
+        images = images if waiting is None else waiting.join(images)
+        ended = np.array([last[identity] <= place or identity < 0 for identity in images.identities.tolist()], np.bool_)
+        waiting = images.choose(~ended)
+        yield images.choose(ended)
+
+
+def centres_table(centres: Centres, copies: Sequence[Images] = ()) -> pa.Table:
+    """Class centres as rows of the `centres` table, with the images that are copies."""
+    repeated: dict[int, list[int]] = {}
+    for images in copies:
+        for identity, key in zip(images.identities.tolist(), images.keys.tolist(), strict=True):
+            repeated.setdefault(identity, []).append(key)
+    columns = [
+        pa.array(centres.identities, pa.int32()),
+        pa.array(centres.counts, pa.int32()),
+        pa.array([vector.astype("<f4").tobytes() for vector in centres.sums], pa.binary()),
+        pa.array([repeated.get(identity, []) for identity in centres.identities.tolist()], pa.list_(pa.int32())),
+    ]
     return pa.table(columns, schema=CENTRES.schema())
 
 
@@ -82,6 +127,14 @@ def read_search(centres: Path, vectors: Path, device: Device) -> CentreSearch:
     return open_search(Centres(identities=identities, counts=counts, sums=np.asarray(sums)), device)
 
 
+@lru_cache(maxsize=1)
+def read_copies(centres: Path) -> NDArray[np.int32]:
+    """The keys of all images that a file of the `centres` table names as copies."""
+    copies = pq.read_table(centres, columns=["copies"])["copies"]
+    keys: NDArray[np.int32] = pc.list_flatten(copies).to_numpy()
+    return keys
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareCentres:
     """Measure CCS, NNCCS and the certainty ratio of one part and stage the table.
@@ -103,6 +156,7 @@ class CompareCentres:
         figures: Counter[str] = Counter()
         with Stopwatch(figures, "open_seconds"):
             search = read_search(self.store.shard(self.centres, 0), self.vectors, Device(self.device))
+            copies = read_copies(self.store.shard(self.centres, 0))
         with Stopwatch(figures, "read_seconds"):
             rows = recall_columns(self.store.folder(self.index), part.shard, ("key", "identity"))
             rows = rows.slice(part.start, part.rows)
@@ -110,11 +164,12 @@ class CompareCentres:
             stored = stored.slice(part.start, part.rows)
             embeddings = embeddings_of(stored["embedding"])
         with Stopwatch(figures, "compute_seconds"):
-            measures = measure_anchors(embeddings, rows["identity"].to_numpy(), search)
+            keys = rows["key"].to_numpy()
+            measures = measure_anchors(embeddings, rows["identity"].to_numpy(), search, np.isin(keys, copies))
         pairs = zip(stored["status"].to_pylist(), measures.status, strict=True)
         status = [read if read != Status.OK else measured.value for read, measured in pairs]
         with Stopwatch(figures, "write_seconds"):
-            table = make_table(ANCHORS, rows["key"].to_numpy(), measures.columns, status)
+            table = make_table(ANCHORS, keys, measures.columns, status)
             self.store.write_part(self.spec, part, table)
         advance(part.rows)
         return dict(figures)
@@ -150,7 +205,9 @@ def head_table(head: Path, store: Store, index: StageSpec, embeddings: StageSpec
     """
     stored = pq.read_schema(store.shard(embeddings, 0)).field("embedding").type
     rows = load_head(head, dimension=stored.byte_width // 2)
-    return centres_table(head_centres(order_rows(rows, _read_names(store, index))))
+    blocks = _whole_people(store, index, embeddings)
+    copies = [images.choose(find_copies(images.embeddings, images.identities)) for images in blocks]
+    return centres_table(head_centres(order_rows(rows, _read_names(store, index))), copies)
 
 
 def _read_names(store: Store, index: StageSpec) -> list[str]:

@@ -106,6 +106,15 @@ def test_only_images_count_in_any_case_and_hidden_ones_do_not(tmp_path: Path) ->
     assert set(SUFFIXES) == {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
+def test_folders_of_systems_are_no_people_and_hold_no_photos(tmp_path: Path) -> None:
+    folder = make(
+        tmp_path, "a/1.jpg", "a/@eaDir/1.jpg/SYNOPHOTO_THUMB_XL.jpg", "#recycle/1.jpg", "@Recycle/b/1.jpg",
+        "$RECYCLE.BIN/S-1-5/1.jpg", "System Volume Information/1.jpg", "lost+found/1.jpg", "__MACOSX/a/1.jpg",
+        "@anna/1.jpg", "#1/1.jpg", "recycle/1.jpg",
+    )  # fmt: skip
+    assert folder.paths == ("#1/1.jpg", "@anna/1.jpg", "a/1.jpg", "recycle/1.jpg")
+
+
 def test_a_folder_named_like_an_image_is_a_folder(tmp_path: Path) -> None:
     assert make(tmp_path, "anna.jpg/1.jpg").paths == ("anna.jpg/1.jpg",)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import polars as pl
 import pytest
@@ -109,6 +110,39 @@ def test_centres_of_a_head(sample_copy: Factory, tmp_path: Path) -> None:
     done = sample_copy.luigi("LabelAll", *words, check=False)
     assert done.returncode == 30
     assert "identity 7 has no class centre" in done.stderr
+
+
+def test_a_photo_that_is_there_twice_changes_no_quality(sample_weights: None, tmp_path: Path) -> None:
+    photos = [image for place, image in enumerate(draw_images()) if place % 32 < 3][:12]
+    qualities = {}
+    for name in ("once", "twice"):
+        folder = tmp_path / name
+        for place, image in enumerate(photos):
+            path = folder / str(image.identity) / f"{place:02d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image.encoded)
+        (folder / "one").mkdir()
+        (folder / "one" / "a.jpg").write_bytes(next(draw_images()).encoded)
+        if name == "twice":
+            (folder / "0" / "zz.jpg").write_bytes(photos[0].encoded)
+            picture = cv2.imdecode(np.frombuffer(photos[4].encoded, np.uint8), cv2.IMREAD_COLOR)
+            cv2.imwrite(str(folder / str(photos[4].identity) / "zz.png"), picture)
+            (folder / "one" / "b.jpg").write_bytes(next(draw_images()).encoded)
+        manifest = tmp_path / f"{name}.toml"
+        manifest.write_text(f'name = "{name}"\nformat = "image_folder"\nroot = "{name}"\npose_model = "fr_pose"\n')
+        factory = Factory(workspace=tmp_path / "workspace")
+        said = factory.luigi("LabelAll", "--dataset", str(manifest)).stdout
+        root = factory.workspace / name
+        paths = pl.read_parquet(root / "index" / "current")["path"]
+        labels = pl.read_parquet(root / "labels" / "current").with_columns(path=paths)
+        qualities[name] = dict(labels.select("path", pl.struct("quality", "ccs", "nnccs")).iter_rows())
+        copies = labels.filter(pl.col("status").cast(pl.String) == "copy")
+        assert copies["path"].to_list() == (
+            ["0/zz.jpg", f"{photos[4].identity}/zz.png", "one/b.jpg"] * (name == "twice")
+        )
+        assert ("3 images are copies of another one of their person" in said) is (name == "twice")
+        assert labels.filter(path="one/a.jpg")["status"].cast(pl.String).to_list() == ["single_image"]
+    assert {path: qualities["twice"][path] for path in qualities["once"]} == qualities["once"]
 
 
 def test_each_numbered_folder_has_its_row_of_a_head(sample_weights: None, tmp_path: Path) -> None:

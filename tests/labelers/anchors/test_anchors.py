@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from data_manifests.tables.stages import Status
 from labelers.anchors import nearest
 from labelers.anchors.centres import Centres, CentreSums, IdentityError, accumulate, head_centres, unit_rows
+from labelers.anchors.copies import find_copies
 from labelers.anchors.head import HeadError, HeadLayout, load_head, order_rows
 from labelers.anchors.nearest import CentreSearch, NumpySearch, TorchSearch, open_search
 from labelers.anchors.similarities import (
@@ -266,6 +267,28 @@ def test_a_part_is_measured_like_the_whole() -> None:
             assert column.dtype == np.float32
             assert (np.isfinite(column) == good).all()
             np.testing.assert_allclose(column[good], values[rows][good], atol=1e-5)
+
+
+def test_copies_are_found_within_a_person_and_change_nothing_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labelers.anchors.copies._ROWS", 3)
+    embeddings, identities = np.random.default_rng(2).standard_normal((40, 16)), np.arange(40) % 4
+    truth = measure_anchors(embeddings, identities, open_search(accumulate([(embeddings, identities)])))
+    near = embeddings[2] + 0.01
+    more = np.stack([3 * embeddings[5], near, embeddings[5], embeddings[7], np.full(16, np.nan), np.full(16, np.nan)])
+    both, people = np.concatenate([embeddings, more]), np.append(identities, [1, 2, 2, -1, 3, 3])
+    copies = find_copies(both, people)
+    assert np.flatnonzero(copies).tolist() == [40, 41]  # not 42, of another person, nor 43, of nobody
+    assert not find_copies(both[::-1][6:], people[::-1][6:]).any()
+    people[42] = -1
+    search = open_search(accumulate([(both[~copies], people[~copies])]))
+    found = measure_anchors(both, people, search, copies)
+    assert found.status == [*truth.status, *[Status.COPY] * 2, *[Status.NO_IDENTITY] * 2, *[Status.NO_FACE] * 2]
+    for name, column in truth.columns.items():
+        np.testing.assert_array_equal(found.columns[name], np.append(column, np.full(6, np.nan, np.float32)))
+
+
+def test_nothing_is_a_copy_among_nothing() -> None:
+    assert find_copies(np.zeros((0, 4), np.float32), np.zeros(0, np.int32)).tolist() == []
 
 
 def test_one_person_has_no_other() -> None:
