@@ -88,11 +88,13 @@ class RecordHead:
     Attributes:
         flag: the number of labels behind the header; 0 for one label within it.
         label: float32 [max(flag, 1)].
+        id: the writer's number of the record, by custom its key.
         bare: whether no payload follows.
     """
 
     flag: int
     label: NDArray[np.float32]
+    id: int
     bare: bool
 
 

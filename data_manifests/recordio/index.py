@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _INT32_MAX = 2**31 - 1
+
+_EXACT = 1 << 24
+"""Labels are float32, which holds whole numbers exactly up to here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,13 +125,30 @@ def read_idx(path: Path, rec: Path, size: int) -> KeyTable:
 def scan_keys(reader: RecordReader) -> KeyTable:
     """Find every record by following the framing; the keys are 0, 1, … in the order of the file.
 
+    Where a header promises more keys than that, pictures were left out when the file was made: the keys are then the
+    records' own numbers, if these ascend to the promised end.
+
     Raises:
         RecordError: if the file is empty.
     """
     offsets = np.fromiter(reader.scan(), np.int64)
     if not len(offsets):
         raise RecordError(f"{reader.path}: the file is empty; get it again")
-    return _key_table(np.arange(len(offsets)), offsets, reader.size)
+    keys = np.arange(len(offsets))
+    head = _try_head(reader, 0)
+    if head is not None and _is_pair(head) and len(keys) < head.label[1]:
+        keys = _own_keys(reader, offsets, head.label[1], keys)
+    return _key_table(keys, offsets, reader.size)
+
+
+def _own_keys(
+    reader: RecordReader, offsets: NDArray[np.int64], end: np.float32, otherwise: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The numbers that the records have themselves, if they can all be keys up to a promised end."""
+    heads = [_try_head(reader, int(offset)) for offset in offsets]
+    numbers = [-1 if head is None or head.id > _INT32_MAX else head.id for head in heads]
+    ascend = all(before < after for before, after in itertools.pairwise([-1, *numbers]))
+    return np.array(numbers, np.int64) if ascend and np.float32(numbers[-1] + 1) == end else otherwise
 
 
 def _key_table(keys: NDArray[np.int64], offsets: NDArray[np.int64], size: int) -> KeyTable:
@@ -147,6 +168,9 @@ def find_layout(table: KeyTable, reader: RecordReader) -> Layout:
     In MS1MV2's layout the first record is a header: two labels, N + 1 and N + identities + 1, and no payload. Images
     follow, then one such record a person, with the range of the person's keys. Without a header every record is an
     image. A header that is damaged is known by the identity records at the end of the file.
+
+    The labels are float32: in files of more than 16,777,216 records they are compared so, and the first identity record
+    says where the images end.
 
     Raises:
         RecordError: if the header promises other keys than the index has.
@@ -172,17 +196,44 @@ def find_layout(table: KeyTable, reader: RecordReader) -> Layout:
 
 
 def _promised_layout(table: KeyTable, head: RecordHead, reader: RecordReader) -> Layout:
-    """The layout that a header record promises, checked against the keys that there are."""
-    first, border, end = int(table.keys[0]), float(head.label[0]), float(head.label[1])
-    found = (len(table.keys), int(table.keys[-1]) + 1)
-    if not (found == (end - first, end) and first < border <= end and border == int(border)):
-        raise RecordError(
-            f"{reader.path}: the header record (key {first}) promises images up to key {border:g} and identities up to"
-            f" key {end:g}, both exclusive, but the index has {found[0]} keys up to {found[1]}: the index or the header"
-            f" is damaged, or they belong to different files; get both again"
-        )
-    rows = int(border) - first
-    return Layout(images=slice(1, rows), people=slice(rows, found[0]))
+    """The layout that a header record promises, checked against the keys that there are.
+
+    Images may be missing, since packers leave out pictures that they cannot read; identity records may not.
+    """
+    first, stop = int(table.keys[0]), int(table.keys[-1]) + 1
+    border, end = head.label[:2]
+    if np.float32(stop) == end and first < border <= end and border == np.floor(border):
+        rows = _find_border(table, border, reader)
+        promised = int(table.keys[rows]) - first if rows < len(table.keys) else stop - first
+        if rows > 0 and len(table.keys) - rows == stop - first - promised and promised + first in _near(border):
+            if rows < promised:
+                logger.warning(
+                    "%s: %d of the %d images that its header promises are not in it; the others are read",
+                    reader.path, promised - rows, promised - 1,
+                )  # fmt: skip
+            return Layout(images=slice(1, rows), people=slice(rows, len(table.keys)))
+    raise RecordError(
+        f"{reader.path}: the header record (key {first}) promises images up to key {border:g} and identities up to"
+        f" key {end:g}, both exclusive, but the index has {len(table.keys)} keys up to {stop}: the index or the header"
+        f" is damaged, or they belong to different files; get both again"
+    )
+
+
+def _near(border: np.float32) -> range:
+    """The whole numbers that a header may mean by a key: float32 holds them to 2^24, and then every second one."""
+    slack = int(np.spacing(border)) if border > _EXACT else 0
+    return range(int(border) - slack, int(border) + slack + 1)
+
+
+def _find_border(table: KeyTable, border: np.float32, reader: RecordReader) -> int:
+    """The first row behind the images: that of the promised key, or of the first identity record near it."""
+    near = _near(border)
+    start, stop = np.searchsorted(table.keys, np.array([near[0], near[-1] + 1]))
+    for row in range(int(start), int(stop) if len(near) > 1 else 0):
+        head = _try_head(reader, int(table.offsets[row]))
+        if head is not None and _is_pair(head):
+            return row
+    return int(np.searchsorted(table.keys, int(border)))
 
 
 def _is_pair(head: RecordHead) -> bool:

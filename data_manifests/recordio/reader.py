@@ -232,7 +232,7 @@ class RecordReader:
         flag, size = self._part(offset, block)
         if flag != PartFlag.WHOLE:
             record = unpack(self._join(offset, 0))
-            return RecordHead(flag=record.flag, label=record.label, bare=not record.payload)
+            return RecordHead(flag=record.flag, label=record.label, id=record.id, bare=not record.payload)
         data = block[FRAME.size :]
         end = labels_end(data, size)
         if end > len(data):
@@ -240,7 +240,8 @@ class RecordReader:
         if len(data) < end:
             raise RecordError("it is torn: the file has become shorter")
         count = (end - HEADER.size) // 4
-        return RecordHead(flag=count, label=unpack_label(data, count), bare=end == size)
+        number = HEADER.unpack_from(data)[2]
+        return RecordHead(flag=count, label=unpack_label(data, count), id=number, bare=end == size)
 
     def _next_start(self, offset: int) -> int:
         """The first place behind an offset where a record starts, or the end of the file."""

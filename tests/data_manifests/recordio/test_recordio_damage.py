@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from typing import TYPE_CHECKING
 
@@ -139,6 +140,60 @@ def test_a_header_that_promises_more_keys_than_there_are_is_an_error(small: Path
     with pytest.raises(RecordError, match="belong to different files"):
         records.index()
     assert records.read(0)[0].tolist() == [8.0, 12.0]
+
+
+def drop_records(small: Path, *keys: int) -> None:
+    """Leave records out of a set, as a packer does with pictures that it cannot read."""
+    places = [*offsets_of(small).items(), (-1, small.stat().st_size)]
+    data, lines, kept = small.read_bytes(), [], b""
+    for (key, start), (_, stop) in itertools.pairwise(places):
+        if key not in keys:
+            lines.append(f"{key}\t{len(kept)}\n")
+            kept += data[start:stop]
+    small.write_bytes(kept)
+    small.with_suffix(".idx").write_text("".join(lines))
+
+
+@pytest.mark.parametrize("with_idx", [True, False])
+@pytest.mark.parametrize("lost", [(2,), (1, 6), (4, 5, 7), (1, 2, 3)])
+def test_images_that_the_packer_left_out_cost_nobody_else_anything(
+    small: Path, lost: tuple[int, ...], with_idx: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    drop_records(small, *lost)
+    if not with_idx:
+        small.with_suffix(".idx").unlink()
+    kept = [key for key in range(1, 8) if key not in lost]
+    records = RecordFile(small)
+    assert records.keys.tolist() == kept
+    assert records.index().identities.tolist() == [PEOPLE[key - 1] for key in kept]
+    assert [records.read(key)[1] for key in kept] == [image_bytes(key) for key in kept]
+    assert f"{len(lost)} of the 7 images that its header promises are not in it" in caplog.text
+
+
+@pytest.mark.parametrize("with_idx", [True, False])
+@pytest.mark.parametrize("lost", [(8,), (9,), (11,), (2, 11)])
+def test_identity_records_are_not_left_out(small: Path, lost: tuple[int, ...], with_idx: bool) -> None:
+    drop_records(small, *lost)
+    if not with_idx:
+        small.with_suffix(".idx").unlink()
+    with pytest.raises(RecordError, match="the header record"):
+        len(RecordFile(small))
+
+
+@pytest.mark.parametrize(("images", "people"), [(3, 4), (4, 4), (3, 5), (5, 1), (6, 7)])
+def test_keys_that_float32_rounds_are_compared_as_float32(tmp_path: Path, images: int, people: int) -> None:
+    """The end of a set of over 2^24 records; keys before it are left out, since only their number would matter."""
+    first = 2**24 + 5
+    border, end = first + images, first + images + people
+    with RecordWriter(tmp_path / "large.rec") as writer:
+        writer.write(0, [float(np.float32(border)), float(np.float32(end))], b"")
+        for number in range(images):
+            writer.write(first + number, float(number), b"image")
+        for number in range(people):
+            writer.write(border + number, [float(first), float(first)], b"")
+    records = RecordFile(tmp_path / "large.rec")
+    assert records.keys.tolist() == list(range(first, border))
+    assert records.index().identities.tolist() == list(range(images))
 
 
 @pytest.mark.parametrize(
