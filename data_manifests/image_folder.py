@@ -18,6 +18,8 @@ from data_manifests.recordio.format import UNKNOWN_IDENTITY
 from data_manifests.tables.stages import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
@@ -160,7 +162,8 @@ class ImageFolder:
 
     @cached_property
     def _files(self) -> list[_File]:
-        files = _list_tree(self.root)
+        images = ((path, entry) for path, entry in walk_files(self.root) if path.lower().endswith(SUFFIXES))
+        files = [file for path, entry in images if (file := _describe(entry, path))]
         if not files:
             raise ImageFolderError(
                 f"{self.root}: no image in it; an image is a file that ends in {', '.join(SUFFIXES)}, in any case"
@@ -209,11 +212,16 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _list_tree(root: Path) -> list[_File]:
-    """Every image below a folder; links to folders are followed after all real folders, each folder once."""
-    files: list[_File] = []
+def walk_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every file below a folder by its path with slashes, in no order; none where there is no folder.
+
+    Links to folders are followed after all real folders, each folder once; `is_left_out` says what is passed over.
+
+    Raises:
+        ImageFolderError: if a folder cannot be listed.
+    """
     seen: set[tuple[int, int]] = set()
-    folders, links = [""], list[str]()
+    folders, links = [""] if root.is_dir() else [], list[str]()
     while folders or links:
         below = folders.pop() if folders else heapq.heappop(links)
         place = root / below
@@ -223,28 +231,20 @@ def _list_tree(root: Path) -> list[_File]:
                 logger.warning("%s: left out, because it links to a folder that is listed already", place)
                 continue
             seen.add((facts.st_dev, facts.st_ino))
-            with os.scandir(place) as entries:
-                for entry in entries:
-                    if not is_left_out(entry.name):
-                        _sort_in(entry, f"{below}/{entry.name}" if below else entry.name, folders, links, files)
+            with os.scandir(place) as opened:
+                entries = [entry for entry in opened if not is_left_out(entry.name)]
         except OSError as error:
             raise ImageFolderError(
                 f"{place}: cannot be listed ({error.strerror}); make it readable, or move it out of the data set"
             ) from error
-    return files
-
-
-def _sort_in(entry: os.DirEntry[str], path: str, folders: list[str], links: list[str], files: list[_File]) -> None:
-    """Put an entry where it belongs: sub-folders, links to folders (a heap), or images."""
-    if _is_folder(entry):
-        if entry.is_symlink():
-            heapq.heappush(links, path)
-        else:
-            folders.append(path)
-    elif path.lower().endswith(SUFFIXES):
-        file = _describe(entry, path)
-        if file is not None:
-            files.append(file)
+        for entry in entries:
+            path = f"{below}/{entry.name}" if below else entry.name
+            if not _is_folder(entry):
+                yield path, entry
+            elif entry.is_symlink():
+                heapq.heappush(links, path)
+            else:
+                folders.append(path)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

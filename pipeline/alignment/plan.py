@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_manifests.benchmarks.templates import read_template_images
-from data_manifests.image_folder import SUFFIXES, ImageFolder
+from data_manifests.image_folder import SUFFIXES, ImageFolder, walk_files
 from data_manifests.storage.atomic import sha256_of
 from data_manifests.storage.parquet import write_table
 from data_manifests.tables.alignment import ALIGNMENT, LANDMARKS
 from pipeline.alignment.crops import JPEG_SUFFIXES, MADE_FROM, AlignError, AlignFolder, Encoding, read_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from data_manifests.manifest import Manifest
@@ -90,7 +90,7 @@ def survey(folder: AlignFolder, listing: pl.DataFrame, made_from: str) -> Survey
         AlignError: if a table of an earlier run cannot be read.
     """
     tables = [path for path in (folder.table, *folder.parts()) if path.is_file()]
-    there = pl.Series(sorted(_list_files(folder.crops)), dtype=pl.String)
+    there = pl.Series(sorted(path for path, _ in walk_files(folder.crops)), dtype=pl.String)
     whole = pl.col("crop").is_null() | (pl.col("crop").is_in(there.implode()) & (pl.col("crop") == pl.col("wanted")))
     wanted = listing.select(*_KEY, pl.col("crop").alias("wanted"))
     rows = _read_rows(tables, made_from).unique("path", keep="last", maintain_order=True)
@@ -170,7 +170,7 @@ def name_crops(paths: Sequence[str], encoding: Encoding) -> list[str]:
 
 def count_unread(photos: Path) -> Counter[str]:
     """How many files below a folder look like photos of a format that is not read, by their suffix."""
-    suffixes = (PurePosixPath(name).suffix.lower() for name in _list_files(photos))
+    suffixes = (PurePosixPath(name).suffix.lower() for name, _ in walk_files(photos))
     return Counter(suffix for suffix in suffixes if suffix in _UNREAD_SUFFIXES)
 
 
@@ -186,13 +186,6 @@ def _describe(photos: Path, paths: Sequence[str], crops: Sequence[str]) -> pl.Da
         },
         schema={"path": pl.String, "crop": pl.String, "bytes": pl.Int64, "mtime_ns": pl.Int64},
     )
-
-
-def _list_files(folder: Path) -> Iterable[str]:
-    """The files below a folder, by their paths with slashes; none where there is no folder."""
-    for place, _, names in os.walk(folder, followlinks=True):
-        below = os.path.relpath(place, folder).replace(os.sep, "/")
-        yield from (name if below == "." else f"{below}/{name}" for name in names)
 
 
 def _read_rows(paths: Sequence[Path], made_from: str) -> pl.DataFrame:

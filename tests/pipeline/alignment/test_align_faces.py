@@ -33,7 +33,7 @@ from labelers.faces import decode, decode_batch
 from labelers.photos import decode_photo
 from pipeline.alignment.crops import PART_PHOTOS, AlignError, AlignFolder, Encoding
 from pipeline.alignment.job import AlignJob, AlignRequest, resolve_alignment
-from pipeline.alignment.plan import name_crops
+from pipeline.alignment.plan import count_unread, name_crops
 from pipeline.alignment.run import make_crops
 from pipeline.stages.index import index_images
 from pipeline.storage.images import ImageSource
@@ -516,6 +516,18 @@ def test_a_data_set_s_own_choices_are_taken_along(models: None, tmp_path: Path) 
     save(tmp_path / "raw" / "a" / "2.png", HANKS)
     make_crops(job, 1)
     assert load_manifest(tmp_path / ".mine 112.toml").images == 1
+
+
+def test_photos_that_are_not_read_are_counted_once_in_folders_that_hold_themselves(tmp_path: Path) -> None:
+    for level in range(20):  # two links on every level: a million ways to the one photo
+        (tmp_path / f"d{level}").mkdir()
+        for name in "xy":
+            (tmp_path / f"d{level}" / name).symlink_to(tmp_path / f"d{level + 1}")
+    (tmp_path / "d20" / "@eaDir").mkdir(parents=True)
+    (tmp_path / "d20" / "up").symlink_to(tmp_path)
+    for name in ("1.HEIC", "2.jpg", ".3.heic", "@eaDir/4.tif"):
+        (tmp_path / "d20" / name).touch()
+    assert count_unread(tmp_path) == {".heic": 1}
 
 
 def test_what_is_refused(models: None, tmp_path: Path) -> None:
