@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--groups", type=Path, help="table of groups: .csv, .tsv or .parquet")
     parser.add_argument("--by", help="its column that names the group")
     given = parser.parse_args()
+    sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 shows question marks
     labels = pl.scan_parquet(given.labels, glob=False)
     if not holds_labels(labels):
         sys.exit(f"error: {given.labels} holds no labels: make some by `make labels`, or name the folder of yours")

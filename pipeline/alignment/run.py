@@ -8,7 +8,6 @@ import re
 import shlex
 import sys
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
@@ -22,7 +21,7 @@ from pipeline.alignment.crops import PART_PHOTOS, AlignError, AlignPhotos
 from pipeline.execution.local import run_parts
 from pipeline.execution.progress import StageProgress
 from pipeline.storage.shards import Part, cut
-from pipeline.terminal import make_console
+from pipeline.terminal import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,18 +127,17 @@ def _tell(job: AlignJob, processes: int) -> None:
     from pipeline.alignment.plan import count_unread  # noqa: PLC0415 - as above
 
     table = pq.read_table(job.folder.table, columns=["path", "status"])
-    say = partial(make_console().print, soft_wrap=True, highlight=False)
     lost = Counter(table["status"].to_pylist())
     aligned = lost.pop(Status.OK.value, 0)
-    say(f"{aligned:,} of {table.num_rows:,} photos are aligned; their crops lie in {job.folder.crops}")
+    tell(f"{aligned:,} of {table.num_rows:,} photos are aligned; their crops lie in {job.folder.crops}")
     if lost:
         causes = "; ".join(f"{count:,} {cause}: {_name_first(table, cause)}" for cause, count in lost.most_common())
-        say(f"warning: {table.num_rows - aligned:,} have no crop ({causes})")
+        tell(f"warning: {table.num_rows - aligned:,} have no crop ({causes})")
     if unread := count_unread(job.photos):
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in unread.most_common())
-        say(f"warning: left out, since this format is not read: {kinds}; convert them to PNG or JPEG")
-    say(f"where each face was found: {job.folder.table}")
-    say(f"next: {_next_command(job, processes)}")
+        tell(f"warning: left out, since this format is not read: {kinds}; convert them to PNG or JPEG")
+    tell(f"where each face was found: {job.folder.table}")
+    tell(f"next: {_next_command(job, processes)}")
 
 
 def _name_first(table: pa.Table, cause: str) -> str:

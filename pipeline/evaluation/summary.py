@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from pipeline.storage.store import PAGE
-from pipeline.terminal import make_console
+from pipeline.terminal import tell
 
 if TYPE_CHECKING:
     from pipeline.evaluation.plan import Plan
@@ -19,7 +19,6 @@ _USUAL = 1e-3
 
 def print_outcome(plan: Plan) -> None:
     """Show the areas at one false match rate, what is missing, and where the rest lies."""
-    console = make_console()
     protocol = plan.request.protocols[0]
     rows = [r for r in pq.read_table(plan.folder / "metrics.parquet").to_pylist() if r["protocol"] == protocol]
     known = {row["fmr"] for row in rows if row["status"] == "ok"}
@@ -33,7 +32,7 @@ def print_outcome(plan: Plan) -> None:
             status = "" if row["status"] == "ok" else row["status"].replace("_", " ")
             table.add_row(row["benchmark"], row["recogniser"], row["method"], *numbers, status)
     if table.row_count:
-        console.print(table)
+        tell(table)
     for name, what in plan.missing.items():
-        console.print(f"left out: {name}; {what}", highlight=False, soft_wrap=True)
-    console.print(f"all tables and pictures: {plan.folder / PAGE}", highlight=False, soft_wrap=True)
+        tell(f"left out: {name}; {what}")
+    tell(f"all tables and pictures: {plan.folder / PAGE}")

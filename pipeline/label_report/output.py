@@ -20,7 +20,7 @@ from pipeline.logs import wants_trace
 from pipeline.storage.fingerprint import DIGITS, StageSpec
 from pipeline.storage.receipts import write_receipt
 from pipeline.storage.store import CURRENT, PAGE
-from pipeline.terminal import make_console
+from pipeline.terminal import tell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,7 +85,7 @@ def draw_page(job: Job, spec: StageSpec) -> None:
 def print_place(page: Path) -> None:
     """Say where a page lies."""
     current = page.parent.parent / CURRENT / page.name
-    make_console().print(f"look at the labels: {current}", highlight=False, soft_wrap=True)
+    tell(f"look at the labels: {current}")
 
 
 def make_page(job: Job, spec: StageSpec) -> Path:

@@ -14,7 +14,7 @@ from data_manifests.manifest import Centres as CentresKind
 from data_manifests.tables.stages import CLASSES, Factor, Status
 from pipeline.config.settings import BlurSource, LabelSettings
 from pipeline.storage.receipts import sum_notes
-from pipeline.terminal import make_console
+from pipeline.terminal import tell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,17 +175,14 @@ def print_summary(job: Job, command: Command) -> None:
         job: whose labels.
         command: that made them.
     """
-    console = make_console()
     folder = job.store.root / "labels" / "current"
     labels = pl.scan_parquet(folder, glob=False)
     rows = labels.select(pl.len()).collect().item()
-    console.print(_status_table(labels, rows))
-    console.print(_share_table(labels))
+    tell(_status_table(labels, rows), _share_table(labels))
     for line in warnings_of(labels, job.settings.labels, command) + image_warnings(job, labels, rows):
         _warn(line)
     print_unread(folder)
-    console.print(f"{rows:,} labels lie in {folder}", highlight=False, soft_wrap=True)
-    console.print(f'open them: polars.scan_parquet("{folder}")', highlight=False, soft_wrap=True)
+    tell(f"{rows:,} labels lie in {folder}", f'open them: polars.scan_parquet("{folder}")')
 
 
 def unread_images(table: pl.LazyFrame) -> str:
@@ -226,7 +223,7 @@ def print_anchors(job: Job) -> None:
 
 def _warn(line: str) -> None:
     """Print a warning."""
-    make_console().print(Text.assemble(("warning:", "yellow"), f" {line}"), soft_wrap=True)
+    tell(Text.assemble(("warning:", "yellow"), f" {line}"))
 
 
 def _status_table(labels: pl.LazyFrame, rows: int) -> Table:

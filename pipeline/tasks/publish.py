@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +19,7 @@ from pipeline.storage.store import CURRENT
 from pipeline.tasks.derived import Anchors, Labels
 from pipeline.tasks.pixels import PIXEL_TASKS
 from pipeline.tasks.stage import Stage, luigi_processes
+from pipeline.terminal import tell
 
 if TYPE_CHECKING:
     from pipeline.config.job import Job
@@ -131,14 +131,14 @@ class PublishStage(luigi.Task):
 
     def print_complete(self) -> None:
         """Say that nothing had to be done, and where it lies."""
-        sys.stdout.write(f"nothing to do: {self._where()}\n")
+        tell(f"nothing to do: {self._where()}")
 
     def print_result(self) -> None:
         """Say which images could not be read, and where the measures lie."""
         from pipeline.label_report.summary import print_unread  # noqa: PLC0415 - Polars is loaded by who needs it
 
         print_unread(self.job.store.folder(self.stages()[-1]))
-        sys.stdout.write(f"{self._where()}\n")
+        tell(self._where())
 
     def _where(self) -> str:
         """What is complete, and its folder."""

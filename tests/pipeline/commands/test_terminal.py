@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ast
 import inspect
+import io
 import logging
+import os
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +29,6 @@ from tests.pipeline.conftest import ROOT, Factory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from types import ModuleType
 
 BRACKETS = "faces [2024] [/] [red] :cat:"
@@ -75,6 +79,44 @@ def test_a_labelling_shows_paths_whole(bracketed: Factory) -> None:
     assert f'open them: polars.scan_parquet("{folder}")\n' in said
     assert f"look at the labels: {bracketed.workspace}/sample/report/current/index.html\n" in said
     assert "\nwarning: blur: " in said
+
+
+def test_what_a_terminal_cannot_show_decides_nothing(sample_copy: Factory) -> None:
+    """A terminal without UTF-8: bars become question marks, and the page is drawn."""
+    done = sample_copy.luigi("LabelAll", "--labels-blur-clear", "0.95", PYTHONIOENCODING="latin-1")
+    assert "| ???" in done.stdout
+    assert "256 labels lie in" in done.stdout
+    assert "look at the labels" in done.stdout
+    for words in (["describe", "labels"], ["explain", "1"], ["plan", "--help"], ["status"]):
+        sample_copy.command(*words, PYTHONIOENCODING="latin-1")
+
+
+@pytest.mark.parametrize(("output", "workers"), [(">/dev/full", 1), (">&-", 1), ("| true", 2)])
+def test_what_nobody_reads_decides_nothing(sample_copy: Factory, output: str, workers: int) -> None:
+    luigi = shutil.which("luigi", path=str(Path(sys.executable).parent))
+    labelling = f"{luigi} --module pipeline LabelAll --labels-blur-clear 0.95 --workers {workers} {output}"
+    program = f"for time in made complete; do {labelling}; echo ${{PIPESTATUS[0]}} >&3; done"
+    command = ["bash", "-c", f"{program} 3>&1"]
+    done = subprocess.run(command, cwd=ROOT, env=sample_copy.environment(), capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["0", "0"], done.stderr
+    assert "Traceback" not in done.stderr
+    assert (sample_copy.workspace / "sample/report/current/index.html").exists()
+
+
+@pytest.mark.parametrize("module", [pipeline.execution.progress, training.trainer.progress])
+def test_a_terminal_that_is_gone_decides_nothing(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    master, terminal = os.openpty()
+    stderr = io.TextIOWrapper(os.fdopen(terminal, "wb", buffering=0), write_through=True)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setenv("TERM", "xterm")
+    with (
+        module.StageProgress("pose", total=2)
+        if module is pipeline.execution.progress
+        else module.StageProgress(total=2)
+    ):
+        os.close(master)
+    with pytest.raises(OSError, match="Input/output error"):
+        stderr.write("lost")
 
 
 def test_what_a_registry_says_is_shown_whole(labelled_sample: Factory, tmp_path: Path) -> None:
