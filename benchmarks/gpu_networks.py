@@ -29,11 +29,12 @@ from data_manifests.weights.registry import load_registry
 from labelers.faces import decode_batch
 from labelers.runtime.arithmetic import count_arithmetic
 from labelers.runtime.device import Device
+from labelers.runtime.entry_input import input_spec
 from labelers.runtime.precision import Precision
 from pipeline.config.job import resolve
 from pipeline.execution.contract import quieten_process
 from pipeline.stages.index import index_images
-from pipeline.stages.labeler_factories import for_model, input_spec, read_models
+from pipeline.stages.labeler_factories import for_model, read_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

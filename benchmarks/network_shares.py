@@ -17,9 +17,10 @@ from data_manifests.weights.entry import POSE_KINDS, Kind
 from data_manifests.weights.files import WeightsError
 from data_manifests.weights.registry import load_registry
 from labelers.runtime.arithmetic import core_rate, count_arithmetic, time_network
+from labelers.runtime.entry_input import input_spec
 from labelers.runtime.onnx import Colour, Device, InputSpec, open_model
 from pipeline.execution.contract import quieten_process
-from pipeline.stages.labeler_factories import input_spec, read_models
+from pipeline.stages.labeler_factories import read_models
 
 BATCH = 4
 

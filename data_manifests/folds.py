@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
+from pydantic import BeforeValidator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,6 +59,15 @@ class Fold:
         """Bool [N]: which images, int32 identities [N], show people of this fold; none of those not known."""
         held: NDArray[np.bool_] = fold_of(identities, self.folds) == self.number
         return held
+
+
+def _read_fold(given: object) -> object:
+    """A fold from its text; anything else stays."""
+    return Fold.parse(given) if isinstance(given, str) else given
+
+
+MaybeFold = Annotated[Fold | None, BeforeValidator(_read_fold)]
+"""A fold, or nothing, as a setting: its text is read too."""
 
 
 def fold_of(identities: NDArray[np.int32], folds: int) -> NDArray[np.int64]:

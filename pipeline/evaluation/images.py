@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from pipeline.stages.columns import embeddings_of
+from data_manifests.storage.embeddings import embeddings_of
 from pipeline.storage.store import read_columns
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_manifests.storage.atomic import write_atomically
+from data_manifests.storage.embeddings import embeddings_of
 from data_manifests.tables.stages import ANCHOR_RANGE, ANCHORS, CENTRES, IDENTITIES, Status
 from labelers.anchors.centres import Centres, accumulate, head_centres
 from labelers.anchors.copies import find_copies
@@ -20,7 +21,7 @@ from labelers.anchors.head import load_head, order_rows
 from labelers.anchors.nearest import open_search
 from labelers.anchors.similarities import AnchorRange, anchor_statistics, measure_anchors, plain_ratio
 from labelers.runtime.device import Device
-from pipeline.stages.columns import embeddings_of, make_table
+from pipeline.stages.columns import make_table
 from pipeline.stages.measure import Stopwatch
 from pipeline.storage.store import Store, read_columns, recall_columns
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
     from labelers.labeler import Labeler
-    from labelers.runtime.onnx import InputSpec, Network
+    from labelers.runtime.onnx import Network
     from pipeline.config.pixel_stages import PixelStage
     from pipeline.config.settings import Settings
     from pipeline.stages.measure import LabelerFactory
@@ -83,21 +83,6 @@ def for_model(entry: ModelEntry, device: str, precision: Precision = Precision.F
     return ModelLabelerFactory(entry=entry, device=device, precision=precision)
 
 
-def input_spec(entry: ModelEntry) -> InputSpec:
-    """What the networks of an entry want to see."""
-    from labelers.runtime.onnx import Colour, InputSpec  # noqa: PLC0415
-
-    if entry.input is None:
-        raise ValueError(f"{entry.name} has no [input] table in models.toml, which an ONNX network needs")
-    return InputSpec(
-        width=entry.input.width,
-        height=entry.input.height,
-        colour=Colour(entry.input.colour.value),
-        mean=entry.input.mean,
-        std=entry.input.std,
-    )
-
-
 def read_models(entry: ModelEntry) -> list[tuple[Path, onnx.ModelProto]]:
     """The ONNX networks of an entry as they run on the processor, with their files; none where MediaPipe runs them.
 
@@ -117,6 +102,7 @@ def read_models(entry: ModelEntry) -> list[tuple[Path, onnx.ModelProto]]:
 
 def _networks(entry: ModelEntry, paths: tuple[Path, ...], device: str, precision: Precision) -> list[Network]:
     """The ONNX sessions of an entry."""
+    from labelers.runtime.entry_input import input_spec  # noqa: PLC0415
     from labelers.runtime.onnx import Device, open_network  # noqa: PLC0415
 
     spec = input_spec(entry)
@@ -129,6 +115,7 @@ def _open_landmarks(entry: ModelEntry, paths: tuple[Path, ...], device: str, pre
     """MediaPipe's networks: the face mesh alone, or FaceLandmarker, on the processor and in float32 always."""
     if isinstance(entry.output, MeshOutput):
         from labelers.pose.face_mesh import open_face_mesh  # noqa: PLC0415
+        from labelers.runtime.entry_input import input_spec  # noqa: PLC0415
         from labelers.runtime.onnx import Device  # noqa: PLC0415
 
         spec = input_spec(entry)

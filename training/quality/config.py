@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BeforeValidator
 
-from data_manifests.folds import Fold
+from data_manifests.folds import MaybeFold  # noqa: TC001 - pydantic reads it when the program runs
 from data_manifests.recipes import Recipe
 from data_manifests.tables.stages import Factor
 from labelers.runtime.device import Device
@@ -142,11 +142,6 @@ class Terms:
         return self.confidence or self.score is Score.MERGED
 
 
-def _read_fold(given: object) -> object:
-    """The people held out, who may be written as K/N."""
-    return Fold.parse(given) if isinstance(given, str) else given
-
-
 FREE = frozenset({"device", "threads", "channels_last", "compiled", "checkpoint_every", "keep", "log_every"})
 """Settings that leave the weights as they are, but for their last bits: a run may go on with others."""
 
@@ -188,7 +183,7 @@ class TrainingConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     rules: Rules = field(default_factory=Rules)
     terms: Terms = field(default_factory=Terms)
-    held_out: Annotated[Fold | None, BeforeValidator(_read_fold)] = None
+    held_out: MaybeFold = None
     epochs_one: int = 5
     epochs_two: int = 20
     batch: int = 256

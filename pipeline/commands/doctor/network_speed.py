@@ -10,7 +10,7 @@ from labelers.runtime.device import Device
 from labelers.runtime.precision import Precision
 from pipeline.commands.doctor.finding import Finding, Verdict
 from pipeline.config.pixel_stages import PIXEL_STAGES
-from pipeline.stages.labeler_factories import input_spec, read_models
+from pipeline.stages.labeler_factories import read_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +81,7 @@ def check_core(rate: float, cpuinfo: str) -> Finding:
 def _measure(entry: ModelEntry, rate: float) -> Iterator[Finding]:
     """Every network of an entry."""
     from labelers.runtime.arithmetic import count_arithmetic, time_network  # noqa: PLC0415 - as above
+    from labelers.runtime.entry_input import input_spec  # noqa: PLC0415 - as above
     from labelers.runtime.onnx import open_model  # noqa: PLC0415 - as above
 
     for path, model in read_models(entry):
