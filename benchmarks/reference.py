@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference.md"
 CONFIG = ROOT / "luigi.cfg"
-TRAINING = ("train_quality", "score", "export", "factor_net.__main__")
+TRAINING = ("train_quality", "train_on_top", "score", "export", "factor_net.__main__")
 
 VARIABLES = {
     "FIQA_WORKSPACE": "folder of all outputs; default: `workspace` in the current folder",
