@@ -56,7 +56,7 @@ class WorkspaceParameter(_FilledParameter):
 
 
 class PublishStage(luigi.Task):
-    """Makes one stage and all that it needs, then points `current` at what was requested_stage for."""
+    """Makes one stage and all that it needs, then points `current` at what was asked for."""
 
     last: ClassVar[type[Stage]]
 
@@ -84,7 +84,7 @@ class PublishStage(luigi.Task):
         """Keep what only this process knows, for the run may be in another one: the command line."""
 
     def requested_stage(self) -> StageSpec:
-        """What is requested_stage for."""
+        """What is asked for."""
         return self.job.stages[self.last.stage]
 
     def _resolve(self) -> Job:
@@ -146,14 +146,14 @@ class PublishStage(luigi.Task):
         return f"{requested_stage} of {self.job.name} is complete in {self.job.store.root / requested_stage / CURRENT}"
 
 
-def _make_goal(task: type[Stage]) -> type[PublishStage]:
+def _make_publish_task(task: type[Stage]) -> type[PublishStage]:
     """The task that publishes a stage that reads pixels, named after it."""
     name = f"{task.__name__}All"
     text = f"{task.__doc__} `luigi --module pipeline {name} --dataset NAME`"
     return type(name, (PublishStage,), {"__doc__": text, "__module__": __name__, "last": task})
 
 
-PIXEL_PUBLISH_TASKS = {stage: _make_goal(task) for stage, task in PIXEL_TASKS.items()}
+PIXEL_PUBLISH_TASKS = {stage: _make_publish_task(task) for stage, task in PIXEL_TASKS.items()}
 """The task that publishes every stage that reads pixels."""
 
 # A task travels to the process that runs it by its module and its name.
@@ -170,7 +170,7 @@ class AnchorsAll(PublishStage):
         from pipeline.label_report.summary import print_anchors  # noqa: PLC0415 - Polars is loaded by who needs it
 
         print_anchors(self.job)
-        sys.stdout.write(f"{self._where()}\n")
+        tell(self._where())
 
 
 class LabelAll(PublishStage):
