@@ -35,6 +35,7 @@ if WORKER_VARIABLE not in os.environ:
     from pipeline.tasks.derived import AnchorRange, Anchors, Centres, Labels
     from pipeline.tasks.evaluation import EvaluateQuality
     from pipeline.tasks.label_report import LabelReport
+    from pipeline.tasks.on_top import TrainOnTop
     from pipeline.tasks.pixels import PIXEL_TASKS, Index
     from pipeline.tasks.publish import PIXEL_PUBLISH_TASKS, AnchorsAll, LabelAll
     from pipeline.tasks.training import TrainFactorNet, TrainQuality
@@ -52,6 +53,7 @@ if WORKER_VARIABLE not in os.environ:
         "LabelReport",
         "Labels",
         "TrainFactorNet",
+        "TrainOnTop",
         "TrainQuality",
     ]
     _named = {task.__name__: task for task in (*PIXEL_TASKS.values(), *PIXEL_PUBLISH_TASKS.values())}

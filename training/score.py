@@ -140,8 +140,8 @@ def parser() -> argparse.ArgumentParser:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     add = result.add_argument
     add("--checkpoint", type=Path, required=True,
-        help="folder of a finished training, its model.safetensors, an exported .onnx, or a state dict in the layout "
-             "of OpenAI's CLIP (.pt, .pth)")  # fmt: skip
+        help="folder of a finished training, its model.safetensors, an exported .onnx (quality.onnx of "
+             "training.train_on_top too), or a state dict in the layout of OpenAI's CLIP (.pt, .pth)")  # fmt: skip
     add("--input", type=Path, required=True, help="folder of images, a .rec file (its .idx beside it), or a .bin file")
     add("--output", type=Path, required=True, help="the Parquet file to write; an older one is replaced")
     add("--device", type=reader_of(Device), default=Device.CPU,

@@ -6,9 +6,6 @@ import pyarrow as pa
 
 from data_manifests.tables.stages import CLASSES, KEY, QUALITY_CLASSES, STATUS, TABLES, Column, Factor, Table
 
-SCORE_LIMITS = (0.1, 0.9)
-"""Smallest and largest score that Eq. 2 can give: the anchors of the worst and of the best level."""
-
 
 def name_level(level: str) -> str:
     """The column that holds the probability of a level of quality.
@@ -47,8 +44,9 @@ SCORES = Table(
     columns=(
         KEY,
         Column(name="path", type=pa.string(), text="the image file below the folder; null for RecordIO and .bin"),
-        Column(name="quality", type=pa.float32(), limits=SCORE_LIMITS, source="CLIB-FIQA Eq. 2",
-               text="the score; larger is better"),
+        Column(name="quality", type=pa.float32(), limits=(-float("inf"), float("inf")),
+               source="CLIB-FIQA Eq. 2", text="the score, larger is better: 0.1 to 0.9 by CLIB-FIQA's model; a network "
+               "that gives nothing else has its own scale"),
         *(_probability(name_level(level), f"probability of quality: {level}") for level in QUALITY_CLASSES),
         *(column for factor in Factor for column in _factor_columns(factor)),
         STATUS,

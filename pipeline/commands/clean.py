@@ -13,6 +13,7 @@ from data_manifests.storage.atomic import RunLock
 from pipeline.commands.common import console, folder_bytes, human_bytes
 from pipeline.config.job import workspace_root
 from pipeline.storage.store import CURRENT, RECEIPTS, STAGING
+from pipeline.tasks.on_top import ON_TOP
 from pipeline.tasks.training import FACTOR_NET, QUALITY_MODEL
 
 
@@ -52,7 +53,7 @@ def old_outputs(folder: Path, keep: int) -> list[Path]:
     """The outputs of a data set that are neither current nor among the `keep` newest others of their stage."""
     found = []
     stages = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(("_", "."))]
-    for stage in sorted(p for p in stages if p.name not in {QUALITY_MODEL, FACTOR_NET}):
+    for stage in sorted(p for p in stages if p.name not in {QUALITY_MODEL, FACTOR_NET, ON_TOP}):
         link = stage / CURRENT
         current = link.readlink().name if link.is_symlink() else None
         others = [p for p in stage.iterdir() if p.is_dir() and not p.is_symlink() and p.name != current]

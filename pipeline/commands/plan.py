@@ -26,6 +26,7 @@ PUBLISH_TASKS: dict[str, type[PublishStage]] = {
 _ELSEWHERE = {
     "EvaluateQuality": "the stages of a benchmark are those of EmbeddingsAll with --dataset BENCHMARK, and of PoseAll, "
     "BlurAll and FactorsAll; the command itself ends at once where its evaluation is there",
+    "TrainOnTop": "the tables that it reads are those of AnchorsAll; from them it takes minutes",
     "TrainQuality": "the labels that it trains from are those of LabelAll; it trains where there is no model of these "
     "labels and options yet",
 }

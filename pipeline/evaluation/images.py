@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pipeline.storage.fingerprint import StageSpec
     from pipeline.storage.store import Store
+    from training.on_top.scorer import OnTopScorer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,15 @@ def read_measure(store: Store, stage: StageSpec, column: str) -> NDArray[np.floa
     """A measure of all images, float64 [N]; NaN where there is none."""
     values: NDArray[np.float64] = _read(store, stage, [column])[column].cast(pa.float64()).to_numpy()
     return values
+
+
+def score_embeddings(store: Store, stage: StageSpec, scorer: OnTopScorer) -> NDArray[np.float64]:
+    """The quality of all images on top of their recogniser, float64 [N]; NaN where there is no embedding."""
+    found = []
+    for shard in sorted(store.present_shards(stage)):
+        table = read_columns(store.folder(stage), shard, ["embedding", "norm"])
+        found.append(scorer.score(embeddings_of(table["embedding"]), table["norm"].to_numpy()))
+    return np.concatenate(found)
 
 
 def read_embeddings(store: Store, stage: StageSpec) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ _METHOD = re.compile(r"(?:(?P<name>[^=:]*)=)?(?P<kind>\w+)(?::(?P<path>.*))?", r
 _SUFFIXES = (".csv", ".onnx", ".parquet", ".pt", ".pth", ".safetensors", ".tsv")
 _CURRENT = "current"
 """The link to the run that was asked for last."""
-_SHARED_NAMES = ("model", _CURRENT, "quality_model")
+_SHARED_NAMES = ("model", "quality", _CURRENT, "quality_model", "on_top")
 """Names of files and folders that many runs share."""
 _RUN = re.compile(r"[0-9a-f]{12}")
 """The name of a run's folder, which says what it is beside that of its data set."""

@@ -86,13 +86,17 @@ def _describe(plan: Plan, outcome: Outcome) -> dict[str, dict[str, str]]:
 def _describe_method(plan: Plan, name: str) -> str:
     """What a method is, without a path of this machine."""
     method = next(method for method in plan.methods if method.name == name)
-    if name in plan.factories:
-        factory = plan.factories[name]
+    sources = plan.sources
+    if name in sources.on_top:
+        recogniser = sources.on_top[name].recogniser["parameters"]["model"]
+        return f"linear in {recogniser}'s embedding and norm (SHA-256 {sources.hashes[name][:_SHOWN]})"
+    if name in sources.factories:
+        factory = sources.factories[name]
         files = zip(factory.network.files, factory.hashes, strict=True)
         listed = ", ".join(f"{file.name} (SHA-256 {sha256[:_SHOWN]})" for file, sha256 in files)
         return f"{factory.network.kind} network {listed}"
-    if name in plan.tables and method.path is not None:
-        return f"list {method.path.name} (SHA-256 {plan.tables[name][:_SHOWN]})"
+    if name in sources.hashes and method.path is not None:
+        return f"list {method.path.name} (SHA-256 {sources.hashes[name][:_SHOWN]})"
     return method.kind.value
 
 

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from data_manifests.manifest import LABELLED_FORMATS, ManifestError, load_manifest
 from data_manifests.sample import make_sample
-from data_manifests.storage.atomic import sha256_of
-from labelers.runtime.device import Device
 from pipeline.config.job import Job, change_recogniser, resolve
 from pipeline.config.settings import read_settings
-from pipeline.evaluation.methods import NETWORKS, Method, parse_methods
-from pipeline.evaluation.quality_factory import QualityLabelerFactory
+from pipeline.evaluation.methods import Method, parse_methods
 from pipeline.evaluation.request import EvaluationError, EvaluationRequest, require_once
+from pipeline.evaluation.sources import Sources, find_sources
 from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.store import EVALUATION, Store
 from training.evaluation.methods.kinds import MethodKind
-from training.evaluation.methods.networks import NetworkKind, find_network
+from training.on_top.scorer import recogniser_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-logger = logging.getLogger(__name__)
+    from pipeline.evaluation.quality_factory import QualityLabelerFactory
+    from training.on_top.scorer import OnTopScorer
 
 SAMPLE = "sample"
 VERSION = 1
@@ -47,6 +45,7 @@ class PlannedBenchmark:
         name: its folder in the workspace.
         jobs: recogniser -> the benchmark with it; all but what rests on embeddings is the same in each.
         scorings: name of a network's method -> the benchmark with that network's stage `quality`.
+        embedded: name of a method on top of one of the recognisers -> the benchmark with that recogniser.
         stages: what of `job` is needed, beside embeddings and anchors.
         with_anchors: whether the certainty ratio is asked for, and defined here.
     """
@@ -54,6 +53,7 @@ class PlannedBenchmark:
     name: str
     jobs: Mapping[str, Job]
     scorings: Mapping[str, Job]
+    embedded: Mapping[str, Job]
     stages: tuple[str, ...]
     with_anchors: bool
 
@@ -93,16 +93,14 @@ class Plan:
     Attributes:
         request: what the command asks for.
         methods: what is evaluated.
-        factories: name of a network's method -> what opens it.
-        tables: name of a list's method -> SHA-256 of its file.
+        sources: what gives the qualities of methods.
         benchmarks: those at hand.
         missing: name of a benchmark that is not at hand -> what to do.
     """
 
     request: EvaluationRequest
     methods: tuple[Method, ...]
-    factories: Mapping[str, QualityLabelerFactory]
-    tables: Mapping[str, str]
+    sources: Sources
     benchmarks: tuple[PlannedBenchmark, ...]
     missing: Mapping[str, str]
 
@@ -132,7 +130,7 @@ class Plan:
 
     def _describe(self, method: Method) -> dict[str, str]:
         """What a method is known by; a network's weights stand with its stage."""
-        return {"name": method.name, "kind": method.kind.value, "sha256": self.tables.get(method.name, "")}
+        return {"name": method.name, "kind": method.kind.value, "sha256": self.sources.hashes.get(method.name, "")}
 
 
 def make_plan(request: EvaluationRequest) -> Plan:
@@ -143,9 +141,7 @@ def make_plan(request: EvaluationRequest) -> Plan:
         ManifestError, MethodError, QualityNetworkError and what `resolve` raises: each names what is wrong.
     """
     methods = parse_methods(request.methods)
-    settings = read_settings({})
-    factories = {m.name: _plan_network(m, settings.device) for m in methods if m.kind in NETWORKS}
-    tables = {m.name: _hash_table(m) for m in methods if m.kind is MethodKind.TABLE}
+    sources = find_sources(methods, read_settings({}).device)
     benchmarks = []
     missing: dict[str, str] = {}
     for name in request.benchmarks:
@@ -157,40 +153,21 @@ def make_plan(request: EvaluationRequest) -> Plan:
         except ManifestError as error:
             missing[manifest.name] = str(error)
         else:
-            benchmarks.append(_plan_benchmark(name, request, methods, factories))
+            benchmarks.append(_plan_benchmark(name, request, methods, sources))
     require_once("benchmarks", [*(b.name for b in benchmarks), *missing])
     if not benchmarks:
         raise EvaluationError("none of the benchmarks is at hand:\n" + "\n".join(missing.values()))
     return Plan(
         request=request,
         methods=methods,
-        factories=factories,
-        tables=tables,
+        sources=sources,
         benchmarks=tuple(benchmarks),
         missing=missing,
     )
 
 
-def _plan_network(method: Method, device: str) -> QualityLabelerFactory:
-    """What opens a network's method."""
-    assert method.path is not None
-    network = find_network(method.path)
-    if network.kind is NetworkKind.EXPORTED and device != Device.CPU:
-        logger.info("%s: what training.export wrote computes on the processor; name its run for the GPU", method.path)
-        device = Device.CPU
-    return QualityLabelerFactory(network=network, hashes=tuple(map(sha256_of, network.files)), device=device)
-
-
-def _hash_table(method: Method) -> str:
-    """SHA-256 of a list of scores."""
-    assert method.path is not None
-    if not method.path.is_file():
-        raise EvaluationError(f"{method.path}: no such file: give a .parquet, .csv or .tsv with one row an image")
-    return sha256_of(method.path)
-
-
 def _plan_benchmark(
-    name: str, request: EvaluationRequest, methods: tuple[Method, ...], factories: Mapping[str, QualityLabelerFactory]
+    name: str, request: EvaluationRequest, methods: tuple[Method, ...], sources: Sources
 ) -> PlannedBenchmark:
     """Resolve a benchmark that is at hand."""
     own = resolve(name, workspace=request.workspace, limit=request.limit)
@@ -198,13 +175,21 @@ def _plan_benchmark(
     job = next(iter(jobs.values()))
     kinds = {method.kind for method in methods}
     sharp = not kinds.isdisjoint(SHARPNESS)
+    embedded = {method: one for method, scorer in sources.on_top.items() if (one := _with_recogniser(jobs, scorer))}
     return PlannedBenchmark(
         name=job.name,
         jobs=jobs,
-        scorings={method: _add_quality(job, factory) for method, factory in factories.items()},
+        scorings={m: _add_quality(job, factory) for m, factory in sources.factories.items() if m not in embedded},
+        embedded=embedded,
         stages=("index", *(CORRELATED if request.correlate else CORRELATED[:sharp])),
         with_anchors=MethodKind.CERTAINTY_RATIO in kinds and job.manifest.format in LABELLED_FORMATS,
     )
+
+
+def _with_recogniser(jobs: Mapping[str, Job], scorer: OnTopScorer) -> Job | None:
+    """The benchmark with the recogniser that a scorer was made on top of; None where that is not among them."""
+    made = ((job, recogniser_of(job.stages["embeddings"].describe())) for job in jobs.values())
+    return next((job for job, recogniser in made if recogniser == scorer.recogniser), None)
 
 
 def _add_quality(job: Job, factory: QualityLabelerFactory) -> Job:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.evaluation.images import read_measure
+from pipeline.evaluation.images import read_measure, score_embeddings
 from pipeline.evaluation.plan import QUALITY
 from pipeline.evaluation.request import EvaluationError
 from pipeline.evaluation.score_lists import match_scores, read_scores
@@ -79,6 +79,9 @@ class QualityReader:
         if method.name in self.benchmark.scorings:
             scored = self.benchmark.scorings[method.name]
             return read_measure(scored.store, scored.stages[QUALITY], QUALITY)
+        if method.name in self.benchmark.embedded:
+            job = self.benchmark.embedded[method.name]
+            return score_embeddings(job.store, job.stages["embeddings"], self.plan.sources.on_top[method.name])
         measure = MEASURES[method.kind]
         if measure.table == "anchors" and not self.benchmark.with_anchors:
             self._note(

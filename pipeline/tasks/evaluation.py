@@ -82,8 +82,8 @@ class EvaluateQuality(luigi.Task):
     )
     methods = luigi.Parameter(
         default="norm,cpbd,sobel,random",
-        description="separated by commas: model:RUN_OR_FILE, onnx:FILE, table:FILE, norm, cpbd, sobel, certainty_ratio,"
-        " random; NAME= before a method gives it another name",
+        description="separated by commas: model:RUN_OR_FILE, onnx:FILE, on_top:RUN, table:FILE, norm, cpbd, sobel,"
+        " certainty_ratio, random; NAME= before a method gives it another name",
     )
     protocols = luigi.Parameter(default="fixed", description="fixed, cr_fiqa, or both separated by a comma")
     fmrs = luigi.Parameter(default="0.01,0.001,0.0001", description="false match rates, separated by commas")
@@ -164,7 +164,7 @@ class EvaluateQuality(luigi.Task):
         made = [_STAGES[stage].of(benchmark.job, processes) for stage in benchmark.stages]
         for job in benchmark.jobs.values():
             made += [_STAGES[stage].of(job, processes) for stage in benchmark.recogniser_stages]
-        networks = self.plan.factories
+        networks = self.plan.sources.factories
         return made + [Quality.by(networks[name], job, processes) for name, job in benchmark.scorings.items()]
 
     def run(self) -> None:

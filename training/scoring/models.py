@@ -38,7 +38,8 @@ class ScoringModel:
         sha256: of the file, in hexadecimal.
         score: what the score is taken from; None for an ONNX file that does not tell.
         device: where it computes.
-        run: uint8 [N, 112, 112, 3] RGB to float32 [N, 18], the numbers of training.scorer.OUTPUTS side by side.
+        run: uint8 [N, 112, 112, 3] RGB to float32 [N, 18], the numbers of training.scorer.OUTPUTS side by side; or to
+            [N, 1], by an ONNX file that gives the quality alone.
         flip_average: whether `run` takes the mean over each image and its mirror image.
     """
 
@@ -67,8 +68,9 @@ def open_model(checkpoint: Path, device: Device | str = Device.CPU) -> ScoringMo
     """Open the model of a checkpoint; nothing in a file is run but the network.
 
     Args:
-        checkpoint: the folder of a finished run, its model.safetensors, an ONNX file of training.export, or a state
-            dict in the layout of OpenAI's CLIP (.pt, .pth), such as the one that CLIB-FIQA's authors published.
+        checkpoint: the folder of a finished run, its model.safetensors, an ONNX file of training.export or
+            training.train_on_top, or a state dict in the layout of OpenAI's CLIP (.pt, .pth), such as the one that
+            CLIB-FIQA's authors published.
         device: where it computes; ONNX computes on the CPU alone.
 
     Raises:
@@ -170,15 +172,15 @@ def _open_onnx(path: Path, device: Device) -> tuple[Score | None, Callable[[NDAr
         raise WeightsError(f"{path} is not a network that ONNX Runtime opens ({error}): export it again") from error
     given = [(each.name, each.type) for each in session.get_inputs()]
     gives = [each.name for each in session.get_outputs()]
-    if given != [(INPUT, "tensor(uint8)")] or gives != list(OUTPUTS):
+    if given != [(INPUT, "tensor(uint8)")] or gives not in (list(OUTPUTS), list(OUTPUTS[:1])):
         raise WeightsError(
-            f"{path} takes {given} and gives {', '.join(gives)}, so training.export did not write it: export the run's "
-            "model again"
+            f"{path} takes {given} and gives {', '.join(gives)}, so neither training.export nor training.train_on_top "
+            "wrote it: export the run's model again"
         )
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        outputs = session.run(list(OUTPUTS), {INPUT: images})
-        return np.concatenate([np.reshape(output, (len(images), -1)) for output in outputs], axis=1)  # [N, 18]
+        outputs = session.run(gives, {INPUT: images})
+        return np.concatenate([np.reshape(output, (len(images), -1)) for output in outputs], axis=1)  # [N, 18 or 1]
 
     return _read_score(session, path), run
 

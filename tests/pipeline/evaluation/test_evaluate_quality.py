@@ -375,7 +375,7 @@ if __name__ == "__main__":
     toml, network, workspace, processes = sys.argv[1:]
     plan = make_plan(EvaluationRequest(benchmarks=(toml,), recognisers=(), methods=f"n=onnx:{network}",
         protocols=(Protocol.FIXED,), fmrs=(0.1,), replicates=0, correlate=False, limit=0, workspace=Path(workspace)))
-    task = Quality.by(plan.factories["n"], plan.benchmarks[0].scorings["n"], int(processes))
+    task = Quality.by(plan.sources.factories["n"], plan.benchmarks[0].scorings["n"], int(processes))
     sys.exit(not luigi.build([task], local_scheduler=True, log_level="WARNING"))
 """
 

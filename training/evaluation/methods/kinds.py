@@ -15,6 +15,8 @@ class MethodKind(StrEnum):
     """A trained model: a run's folder, or a file of weights."""
     ONNX = "onnx"
     """A network in ONNX, our own or another."""
+    ON_TOP = "on_top"
+    """A linear function of a recogniser's embedding and norm: the folder of a run of training.train_on_top."""
     TABLE = "table"
     """Scores that were made elsewhere."""
     CPBD = "cpbd"
@@ -26,5 +28,5 @@ class MethodKind(StrEnum):
     RANDOM = "random"
 
 
-WITH_PATH = (MethodKind.MODEL, MethodKind.ONNX, MethodKind.TABLE)
+WITH_PATH = (MethodKind.MODEL, MethodKind.ONNX, MethodKind.ON_TOP, MethodKind.TABLE)
 BASELINES = tuple(kind for kind in MethodKind if kind not in WITH_PATH)

@@ -1,0 +1,90 @@
+"""Quality on top of a recogniser as a task: it reads the tables of a data set, and no image."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+import luigi
+
+from data_manifests.values import attributes
+from pipeline.config.parameters import TypedParameter
+from pipeline.logs import one_message
+from pipeline.storage.fingerprint import StageSpec
+from pipeline.tasks.publish import AnchorsAll, DatasetParameter, WorkspaceParameter
+from pipeline.tasks.training import Launch, resources_of, train
+from training.on_top.config import OnTopConfig
+
+if TYPE_CHECKING:
+    from pipeline.storage.store import Store
+
+ON_TOP = "on_top"
+"""The folder of runs."""
+
+VERSION = 1
+"""Raised when the same tables give another quality."""
+
+
+class TrainOnTop(luigi.Task):
+    """Learns the certainty ratio from the recogniser's embeddings and norms (CR-FIQA on top), without reading an image.
+
+    `luigi --module pipeline TrainOnTop --dataset ms1mv2 --models-recognition w600k_r50`
+    """
+
+    retry_count = 1
+
+    dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
+    limit = TypedParameter(int, default=0, description="learn from the first N images only")
+    workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        with one_message():
+            self.anchors = AnchorsAll(dataset=self.dataset, limit=self.limit, workspace=self.workspace)
+        self.chosen = OnTopConfig(**{field.name: getattr(self, field.name) for field in fields(OnTopConfig)})
+        anchors = self.anchors.job.stages["anchors"]
+        parameters = self.chosen.describe()
+        self.spec = StageSpec(
+            name=ON_TOP, version=VERSION, data=anchors.data, parameters=parameters, upstream=(anchors,)
+        )
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """The processor."""
+        return resources_of("cpu")
+
+    @property
+    def store(self) -> Store:
+        """Where the data set's outputs lie."""
+        return self.anchors.job.store
+
+    def requires(self) -> AnchorsAll:
+        """The anchors, and the embeddings that they are made from."""
+        return self.anchors
+
+    def complete(self) -> bool:
+        """Whether the result is there, which is written last, and `current` names it."""
+        there = (self.store.folder(self.spec) / "model.safetensors").is_file()
+        return there and self.store.current(ON_TOP) == self.spec.fingerprint
+
+    def run(self) -> None:
+        """Learn in a child process, and point `current` at the run."""
+        stages = self.anchors.job.stages
+        words = ["--output", str(self.store.folder(self.spec))]
+        for stage in ("index", "embeddings", "anchors"):
+            words += [f"--{stage}", str(self.store.folder(stages[stage]))]
+        words += [f"--{name.replace('_', '-')}={value}" for name, value in self.spec.parameters.items() if value]
+        train(self.store, self.spec, "training.train_on_top", words, Launch())
+        self.store.point_current(self.spec)
+
+
+def _add_options() -> None:
+    """Make an option of every setting."""
+    kinds, texts, defaults = get_type_hints(OnTopConfig, include_extras=True), attributes(OnTopConfig), OnTopConfig()
+    for name, kind in kinds.items():
+        option = TypedParameter(kind, default=getattr(defaults, name), description=texts[name].rstrip("."))
+        setattr(TrainOnTop, name, option)
+        option.__set_name__(TrainOnTop, name)
+
+
+_add_options()
