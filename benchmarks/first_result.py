@@ -31,6 +31,9 @@ from pipeline.evaluation.images import read_embeddings
 from training import train_quality
 from training.evaluation.comparison import compare_identities, compare_pairs
 from training.evaluation.evaluate import Options, evaluate_methods
+from training.on_top.config import OnTopConfig
+from training.on_top.fit import fit
+from training.on_top.tables import open_tables
 from training.quality.config import Score
 from training.quality.model_file import load_model
 from training.quality.scorer import Scorer
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from training.evaluation.comparison import ComparisonScores
+    from training.on_top.scorer import OnTopScorer
 
 HELD_OUT = Fold(number=1, folds=5)
 COMMON = (
@@ -62,6 +66,7 @@ MERGED = {"cc": "merged factors as the score (M-F)", "cc1": "merged factors as t
 """Run folder -> name of the row that takes the score from its merged factors."""
 
 REGRESSOR = "plain regressor of the rank"
+ON_TOP = "on top of the recogniser (ridge)"
 FMRS = (1e-2, 1e-3)
 MARKS = ("<!-- result: made by python -m benchmarks.first_result -->", "<!-- end of result -->")
 BATCH = 256
@@ -80,9 +85,10 @@ def main() -> None:
     people = resolve(given.dataset, workspace=workspace_root())
     pairs = resolve(given.pairs, workspace=workspace_root(), stage="embeddings")
     models = train(people, given.output, given.rows.split(","))
+    on_top = fit_on_top(people)
     judged = {
-        "people never seen, all pairs": judge_people(people, models),
-        "lfw_hard.bin": judge_pairs(pairs, models),
+        "people never seen, all pairs": judge_people(people, models, on_top),
+        "lfw_hard.bin": judge_pairs(pairs, models, on_top),
     }
     text = show(judged)
     print(text)
@@ -116,7 +122,13 @@ def open_scorer(run: Path, score: Score) -> Callable[[Tensor], Tensor]:
     return lambda images: scorer(images)[0]
 
 
-def judge_people(job: Job, models: Mapping[str, Callable[[Tensor], Tensor]]) -> pl.DataFrame:
+def fit_on_top(job: Job) -> OnTopScorer:
+    """The certainty ratio from embedding and norm, learned from the same people as all others."""
+    folders = {stage: job.store.folder(job.stages[stage]) for stage in ("index", "embeddings", "anchors")}
+    return fit(open_tables(**folders), OnTopConfig(held_out=HELD_OUT)).scorer
+
+
+def judge_people(job: Job, models: Mapping[str, Callable[[Tensor], Tensor]], on_top: OnTopScorer) -> pl.DataFrame:
     """All pairs of the people held out."""
     labels = pl.read_parquet(job.store.folder(job.stages["labels"]), columns=["identity", "sobel", "norm"])
     identities = labels["identity"].to_numpy()
@@ -124,15 +136,17 @@ def judge_people(job: Job, models: Mapping[str, Callable[[Tensor], Tensor]]) -> 
     embeddings = read_embeddings(job.store, job.stages["embeddings"])
     found = ~np.isnan(embeddings[:, 0])
     compared = compare_identities(embeddings, found, np.where(unseen, identities, -1).astype(np.int32), FMRS)
+    labels = labels.with_columns(pl.Series(ON_TOP, on_top.score(embeddings, labels["norm"].to_numpy())))
     return tabulate(job, compared, models, labels, unseen)
 
 
-def judge_pairs(job: Job, models: Mapping[str, Callable[[Tensor], Tensor]]) -> pl.DataFrame:
+def judge_pairs(job: Job, models: Mapping[str, Callable[[Tensor], Tensor]], on_top: OnTopScorer) -> pl.DataFrame:
     """The pairs of a list."""
     embeddings = read_embeddings(job.store, job.stages["embeddings"])
     found = ~np.isnan(embeddings[:, 0])
     table = pl.read_parquet(job.store.folder(job.stages["embeddings"]), columns=["key", "norm"])
     compared = compare_pairs(embeddings, found, table["key"].to_numpy(), read_pairs(job.manifest), FMRS)
+    table = table.with_columns(pl.Series(ON_TOP, on_top.score(embeddings, table["norm"].to_numpy())))
     return tabulate(job, compared, models, table, np.ones(len(table), np.bool_))
 
 
@@ -142,7 +156,7 @@ def tabulate(
 ) -> pl.DataFrame:  # fmt: skip
     """The areas of all models, and of what costs nothing."""
     qualities = score(job.manifest.data_path, models, wanted)
-    qualities |= {name: measured[name].to_numpy() for name in ("norm", "sobel") if name in measured.columns}
+    qualities |= {name: measured[name].to_numpy() for name in (ON_TOP, "norm", "sobel") if name in measured.columns}
     metrics, _, _ = evaluate_methods(compared, qualities, Options(fmrs=FMRS))
     return pl.DataFrame(metrics).select(
         pl.col("method").cast(pl.String), "fmr", "genuine", "impostors", "fnmr", "pauc", "auc", "auc_low", "auc_high"

@@ -91,7 +91,7 @@ def test_a_run_of_the_workspace_is_named_by_its_data_set_and_its_folder(tmp_path
     [
         ("", "no method is named"),
         (" , ", "no method is named"),
-        ("clib", "'clib' is no method: there are model:PATH, onnx:PATH, table:PATH, cpbd,"),
+        ("clib", "'clib' is no method: there are model:PATH, onnx:PATH, on_top:PATH, table:PATH, cpbd,"),
         ("model:", "write model:PATH"),
         ("table", "write table:PATH"),
         ("norm:x", "write norm alone"),
