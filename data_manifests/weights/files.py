@@ -66,7 +66,7 @@ def sha256_of_entry(entry: ModelEntry) -> tuple[str, ...]:
 
 
 def fetch(entry: ModelEntry) -> tuple[Path, ...]:
-    """Find a network's files, and fetch_file into the cache those that are missing or spoilt there.
+    """Find a network's files, and fetch into the cache those that are missing or spoilt there.
 
     One process downloads at a time; another one waits, and finds what the first has brought.
 
@@ -139,7 +139,7 @@ def _mismatch(path: Path, entry: ModelEntry, file: WeightFile, difference: str) 
 
 
 def _fetch_file(entry: ModelEntry, file: WeightFile) -> Path:
-    """Find one file, or fetch_file it from the first source that gives it."""
+    """Find one file, or fetch it from the first source that gives it."""
     with contextlib.suppress(WeightsMissingError):
         return _find_or_discard(entry, file)
     with hold_downloads() as folder:

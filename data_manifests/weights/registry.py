@@ -1,7 +1,7 @@
 """The registry of networks: every network by its name.
 
 The shipped registry is models.toml beside this file. Every folder named in FIQA_MODELS may hold a models.toml with
-further entries of the same form (data_manifests.network.ModelEntry).
+further entries of the same form (data_manifests.weights.entry.ModelEntry).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tries what a run needs of a device, in a process of its own: a library that does not fit a driver may end it.
 
-    python -m labelers.device_check onnxruntime cuda
+    python -m labelers.runtime.device_check onnxruntime cuda
 
 prints the CUDA that the library is built for, and what it did on the device; or why it did not, with exit code 1.
 """

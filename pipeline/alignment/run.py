@@ -18,7 +18,7 @@ from data_manifests.storage.atomic import RunLock, remove_leftovers, write_atomi
 from data_manifests.storage.parquet import write_table
 from data_manifests.tables.stages import Status
 from pipeline.alignment.crops import PART_PHOTOS, AlignError, AlignPhotos
-from pipeline.execution.local import run_parts
+from pipeline.execution.dispatch import run_parts
 from pipeline.execution.progress import StageProgress
 from pipeline.storage.shards import Part, cut
 from pipeline.terminal import tell

@@ -19,7 +19,7 @@ class OptionError(ValueError):
 def option_of(section: type[luigi.Config], name: str) -> str:
     """The option that gives a setting on the command line.
 
-    >>> from pipeline.settings import labels
+    >>> from pipeline.config.settings import labels
     >>> option_of(labels, "blur_hazy")
     '--labels-blur-hazy'
     """

@@ -6,8 +6,9 @@ Only settings that decide an output enter fingerprints; where and how fast it is
 from __future__ import annotations
 
 import difflib
+import os
 from enum import StrEnum
-from pathlib import Path  # noqa: TC003 - pydantic reads the types when it runs
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import luigi
@@ -33,7 +34,7 @@ from labelers.runtime.device import Device
 from labelers.runtime.precision import Precision, check_precision
 from pipeline.config.parameters import TypedParameter, given_text
 from pipeline.config.pixel_stages import PIXEL_STAGES
-from pipeline.execution.workers import Cluster, check_address
+from pipeline.execution.dask_workers import Cluster, check_address
 from pipeline.logs import one_message
 
 GPU_STAGES = (*(stage.name for stage in PIXEL_STAGES if stage.role), "anchors")
@@ -75,7 +76,7 @@ class DatasetSettings(Section):
     """The data set that is labelled when the command names none."""
 
     name: str = "sample"
-    """name of a manifest of data_manifests/, or path of a TOML file"""
+    """name of a manifest of data_manifests/sets/, or path of a TOML file"""
 
 
 class ModelSettings(Section):
@@ -108,14 +109,15 @@ class AnchorSettings(Section):
     centres: Centres = Centres.MEAN
     """class centres: mean (of the other images of each person) or head (the recogniser's last layer)"""
     head: Path | None = None
-    """for centres = head: a .npy, .safetensors or .pt file with one column a person"""
+    """for centres = head: a .npy, .safetensors or .pt file with one row or column a person"""
 
 
 class LabelSettings(Section):
     """Thresholds: they decide the labels stage alone, so changing one costs seconds."""
 
     recipe: Recipe = Recipe.PAPER
-    """whose rules: paper (the printed equations) or released (the authors' code); settles what is left empty below"""
+    """whose rules: paper (the printed equations) or released (the authors' code); gives the values of settings
+    left empty"""
     blur_source: BlurSource
     """score of the blur classes: cpbd (paper) or sobel (released)"""
     blur_hazy: Number = Field(0.35, ge=0)
@@ -247,8 +249,20 @@ class _LuigiSection(luigi.Config):
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> Any:
         """The values, once no name is misspelt: Luigi would warn, and take the default."""
         with one_message():
+            check_files()
             check_names()
         return super().get_param_values(params, args, kwargs)
+
+
+def check_files() -> None:
+    """See to it that the file of settings that is named is there: Luigi would warn, and go on without it.
+
+    Raises:
+        SettingsError: if it is not.
+    """
+    chosen = os.environ.get("LUIGI_CONFIG_PATH")
+    if chosen and not Path(chosen).is_file():
+        raise SettingsError(f"LUIGI_CONFIG_PATH names {Path(chosen).absolute()}, and there is no such file: correct it")
 
 
 def check_names() -> None:

@@ -22,7 +22,7 @@ from distributed import CancelledError, Client, Future, LocalCluster
 
 from data_manifests.storage.environment import environment
 from pipeline.execution.contract import KILLER, WORKER_ENVIRONMENT, PartOutcome
-from pipeline.execution.workers import (
+from pipeline.execution.dask_workers import (
     GPU,
     START_WORKERS,
     Cluster,

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_manifests.tables.scores import STAGE_TABLES
+from pipeline.execution.dispatch import run_parts
 from pipeline.execution.journal import NAME as JOURNAL
 from pipeline.execution.journal import Journalled
-from pipeline.execution.local import run_parts
 from pipeline.execution.progress import StageProgress
 from pipeline.stages.columns import check_table
 from pipeline.storage.receipts import write_receipt
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pipeline.execution.contract import PartOutcome, PartWork
-    from pipeline.execution.workers import Cluster
+    from pipeline.execution.dask_workers import Cluster
     from pipeline.storage.fingerprint import StageSpec
 
 logger = logging.getLogger(__name__)

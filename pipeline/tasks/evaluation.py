@@ -13,7 +13,7 @@ from luigi.parameter import ParameterVisibility
 
 from pipeline.config import job as jobs
 from pipeline.config.parameters import TypedParameter
-from pipeline.execution.local import die_with_parent
+from pipeline.execution.dispatch import die_with_parent
 from pipeline.logs import one_message, set_up_logs
 from pipeline.tasks.derived import Anchors
 from pipeline.tasks.pixels import PIXEL_TASKS, Index, Measure

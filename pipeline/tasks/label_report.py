@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from typing import TYPE_CHECKING
 
-from pipeline.execution.local import die_with_parent
+from pipeline.execution.dispatch import die_with_parent
 from pipeline.label_report.output import make_page, page_file, print_place, report_spec
 from pipeline.tasks.derived import Labels
 from pipeline.tasks.publish import PublishStage

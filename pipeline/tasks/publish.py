@@ -11,7 +11,7 @@ from pipeline.config import job as jobs
 from pipeline.config.parameters import TypedParameter
 from pipeline.config.settings import dataset as dataset_section
 from pipeline.config.settings import report
-from pipeline.execution.local import check_locks
+from pipeline.execution.dispatch import check_locks
 from pipeline.label_report.command import find_command
 from pipeline.label_report.output import draw_page, report_spec
 from pipeline.logs import one_message, set_up_logs
@@ -56,7 +56,7 @@ class WorkspaceParameter(_FilledParameter):
 
 
 class PublishStage(luigi.Task):
-    """Makes one stage and all that it needs, then points `current` at what was asked for."""
+    """Makes one stage and all that it needs, then points `current` at what was requested_stage for."""
 
     last: ClassVar[type[Stage]]
 
@@ -84,7 +84,7 @@ class PublishStage(luigi.Task):
         """Keep what only this process knows, for the run may be in another one: the command line."""
 
     def requested_stage(self) -> StageSpec:
-        """What is asked for."""
+        """What is requested_stage for."""
         return self.job.stages[self.last.stage]
 
     def _resolve(self) -> Job:
@@ -142,8 +142,8 @@ class PublishStage(luigi.Task):
 
     def _where(self) -> str:
         """What is complete, and its folder."""
-        requested_stage = self.requested_stage().name
-        return f"{requested_stage} of {self.job.name} is complete in {self.job.store.root / requested_stage / CURRENT}"
+        name = self.requested_stage().name
+        return f"{name} of {self.job.name} is complete in {self.job.store.root / name / CURRENT}"
 
 
 def _make_publish_task(task: type[Stage]) -> type[PublishStage]:

@@ -10,7 +10,7 @@ import luigi
 from luigi.parameter import ParameterVisibility
 
 from labelers.runtime.device import Device
-from pipeline.execution.local import die_with_parent
+from pipeline.execution.dispatch import die_with_parent
 from pipeline.stages.run import StageRun
 
 if TYPE_CHECKING:

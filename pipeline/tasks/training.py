@@ -20,7 +20,7 @@ from data_manifests.values import kind_of
 from labelers.runtime.device import Device
 from pipeline.config.job import JobError
 from pipeline.config.parameters import TypedParameter
-from pipeline.execution.local import die_with_parent
+from pipeline.execution.dispatch import die_with_parent
 from pipeline.logs import one_message, set_up_logs
 from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.receipts import write_receipt

@@ -51,7 +51,7 @@ class TrainedNet:
 
 
 def train(training: Crops, validation: Crops, config: FactorNetConfig) -> TrainedNet:
-    """Train on one part and measure_head on the other.
+    """Train on one part and measure on the other.
 
     The weights of the last step are taken: the validation faces choose nothing but the temperatures, which leave
     balanced accuracy and AUC as they are.

@@ -38,8 +38,8 @@ class ScoringModel:
         sha256: of the file, in hexadecimal.
         score: what the score is taken from; None for an ONNX file that does not tell.
         device: where it computes.
-        run: uint8 [N, 112, 112, 3] RGB to float32 [N, 18], the numbers of training.scorer.OUTPUTS side by side; or to
-            [N, 1], by an ONNX file that gives the quality alone.
+        run: uint8 [N, 112, 112, 3] RGB to float32 [N, 18], the numbers of training.quality.scorer.OUTPUTS side by side;
+            or to [N, 1], by an ONNX file that gives the quality alone.
         flip_average: whether `run` takes the mean over each image and its mirror image.
     """
 

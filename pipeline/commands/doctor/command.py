@@ -26,8 +26,8 @@ from pipeline.commands.doctor.network_speed import check_speed
 from pipeline.commands.forecast import forecast
 from pipeline.commands.settings import with_settings
 from pipeline.config.job import MEASURED_STAGES, free_bytes, workspace_root
-from pipeline.execution.local import check_locks
-from pipeline.execution.workers import START_WORKERS, ClusterError
+from pipeline.execution.dask_workers import START_WORKERS, ClusterError
+from pipeline.execution.dispatch import check_locks
 from pipeline.stages.index import index_images
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import pytest
 from pipeline.config.job import resolve
 from pipeline.config.pixel_stages import PIXEL_STAGES
 from pipeline.execution.dask_cluster import survey
-from pipeline.execution.local import run_parts
-from pipeline.execution.workers import Cluster, ClusterError, check_address, examine, find_faults, show_token
+from pipeline.execution.dask_workers import Cluster, ClusterError, check_address, examine, find_faults, show_token
+from pipeline.execution.dispatch import run_parts
 from pipeline.stages.labeler_factories import for_stage
 from pipeline.stages.measure import MeasureImages
 from pipeline.stages.run import StageRun
@@ -400,7 +400,7 @@ def test_other_addresses_are_refused(address: str) -> None:
 
 
 def test_a_worker_needs_neither_luigi_nor_dask_to_understand_its_work() -> None:
-    modules = "pipeline.execution.workers, pipeline.execution.journal, pipeline.stages.measure, sys"
+    modules = "pipeline.execution.dask_workers, pipeline.execution.journal, pipeline.stages.measure, sys"
     code = f"import {modules}; print({{'luigi', 'distributed'}} & {{*sys.modules}})"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -9,7 +9,7 @@ import pytest
 from labelers.runtime import device
 from labelers.runtime.denormals import flushes_denormals
 from labelers.runtime.device import VISIBLE, ProviderError
-from pipeline.execution.local import run_parts
+from pipeline.execution.dispatch import run_parts
 from pipeline.storage.shards import Part
 from tests.pipeline.noting import Note
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pipeline.execution.contract import PartWork
-    from pipeline.execution.workers import Cluster
+    from pipeline.execution.dask_workers import Cluster
     from pipeline.storage.shards import Part
 
 logger = logging.getLogger(__name__)
