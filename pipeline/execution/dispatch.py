@@ -156,9 +156,21 @@ def _start_worker(counter: Any, seats: Any, gpus: Sequence[str]) -> None:
     quieten_process()
 
 
-def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
-    """Ask the kernel to end this process when its parent dies, so that no orphan goes on writing (Linux)."""
+def die_with_parent(parent: int | None = None, by: signal.Signals = signal.SIGKILL) -> None:
+    """Ask the kernel to end this process when its parent dies, so that no orphan goes on writing (Linux).
+
+    Args:
+        parent: number of the process that started this one; None: the one that did so by multiprocessing, if any.
+        by: the signal.
+    """
+    if parent is None:
+        started = multiprocessing.parent_process()
+        if started is None:
+            return
+        parent = started.pid
     ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, by)
+    if os.getppid() != parent:  # it died before it was asked
+        os.kill(os.getpid(), by)
 
 
 def check_locks() -> None:

@@ -9,15 +9,17 @@ import luigi
 from luigi.task_register import TaskClassException
 
 from pipeline.config.parameters import bound_workers
+from pipeline.execution.dispatch import die_with_parent
 from pipeline.logs import set_up_logs, shorten_traces, wants_trace
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 
-def _set_up_logs(task: luigi.Task) -> None:
-    """With several workers a task runs in a process of its own, which knows nothing of its parent's logging."""
+def _prepare_process(task: luigi.Task) -> None:
+    """With several workers a task runs in a process of its own: it dies with its parent, and logs as that does."""
     if type(task).__module__.startswith(__name__):
+        die_with_parent()
         set_up_logs()
 
 
@@ -31,6 +33,6 @@ def _explain_command(kind: type[BaseException], error: BaseException, trace: Tra
 
 shorten_traces()
 bound_workers()
-luigi.Task.event_handler(luigi.Event.START)(_set_up_logs)
+luigi.Task.event_handler(luigi.Event.START)(_prepare_process)
 if sys.excepthook is sys.__excepthook__:
     sys.excepthook = _explain_command

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from luigi.parameter import ParameterVisibility
 
 from pipeline.config import job as jobs
 from pipeline.config.parameters import TypedParameter
-from pipeline.execution.dispatch import die_with_parent
 from pipeline.logs import one_message, set_up_logs
 from pipeline.tasks.derived import Anchors
 from pipeline.tasks.pixels import PIXEL_TASKS, Index, Measure
@@ -171,8 +169,6 @@ class EvaluateQuality(luigi.Task):
         """Evaluate, write, point `current` at the result, and say what came out."""
         from pipeline.evaluation.summary import print_outcome  # noqa: PLC0415
 
-        if multiprocessing.parent_process() is not None:
-            die_with_parent()
         if not self.plan.folder.is_dir():
             self._evaluate()
         for benchmark in self.plan.benchmarks:

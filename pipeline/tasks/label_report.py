@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from typing import TYPE_CHECKING
 
-from pipeline.execution.dispatch import die_with_parent
 from pipeline.label_report.output import make_page, page_file, print_place, report_spec
 from pipeline.tasks.derived import Labels
 from pipeline.tasks.publish import PublishStage
@@ -38,6 +36,4 @@ class LabelReport(PublishStage):
 
     def print_result(self) -> None:
         """Make the page, and say where it lies."""
-        if multiprocessing.parent_process() is not None:
-            die_with_parent()
         print_place(make_page(self.job, self.page))

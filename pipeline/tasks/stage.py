@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,7 +9,6 @@ import luigi
 from luigi.parameter import ParameterVisibility
 
 from labelers.runtime.device import Device
-from pipeline.execution.dispatch import die_with_parent
 from pipeline.stages.run import StageRun
 
 if TYPE_CHECKING:
@@ -102,9 +100,7 @@ class Stage(luigi.Task):
         return StageTarget(self.store, self.spec)
 
     def run(self) -> None:
-        """Prepare the process and make the stage."""
-        if multiprocessing.parent_process() is not None:
-            die_with_parent()
+        """Make the stage."""
         self.make()
 
     def make(self) -> None:

@@ -74,8 +74,11 @@ def run_training(module: str, words: Sequence[str], launch: Launch) -> None:
     if launch.processes:
         start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={launch.processes}", "-m"]
     command, environment = [*start, module, *words], {**os.environ, **launch.environment}
+    parent = os.getpid()
     # SIGTERM, not SIGKILL: a training saves where it is before it ends.
-    done = subprocess.run(command, check=False, env=environment, preexec_fn=lambda: die_with_parent(signal.SIGTERM))
+    done = subprocess.run(
+        command, check=False, env=environment, preexec_fn=lambda: die_with_parent(parent, signal.SIGTERM)
+    )
     if done.returncode == _STOPPED:
         raise TrainingError(f"{module} was told to stop and has saved: run the same command again to go on")
     if done.returncode:

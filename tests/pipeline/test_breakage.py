@@ -76,6 +76,25 @@ def test_killed_at_random_moments_the_labels_are_the_same_bytes(
     assert not list(factory.workspace.rglob("*.tmp"))
 
 
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_process_outlives_the_command(large: Path, tmp_path: Path, by: signal.Signals, workers: int) -> None:
+    """Whoever reads its output comes to the end, for every process that it starts holds that too."""
+    factory = Factory(workspace=tmp_path / "workspace")
+    command = [str(Path(sys.executable).with_name("luigi")), "--module", "pipeline", "BlurAll", "--dataset", str(large)]
+    process = subprocess.Popen(
+        [*command, "--workers", str(workers)],
+        cwd=ROOT, env=factory.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list(factory.workspace.rglob("parts.log")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert process.poll() is None
+    process.send_signal(by)
+    process.communicate(timeout=10)
+    assert process.returncode == -by
+
+
 def test_polars_opens_the_stage_after_a_kill(large: Path, undisturbed: Factory) -> None:
     found = pl.scan_parquet(undisturbed.workspace / "large" / "blur" / "current").collect()
     assert len(found) == 256 * COPIES
