@@ -117,6 +117,12 @@ def test_what_is_wrong_in_a_file_of_settings_is_named(
         assert re.fullmatch(f"error: .*{re.escape(said)}\n", done.stderr)
 
 
+def test_a_file_of_settings_that_is_not_there_is_named(labelled_sample: Factory, tmp_path: Path) -> None:
+    done = labelled_sample.luigi("LabelAll", check=False, LUIGI_CONFIG_PATH=str(tmp_path / "gone.cfg"))
+    assert done.returncode == 1
+    assert f"error: LUIGI_CONFIG_PATH names {tmp_path / 'gone.cfg'}, and there is no such file" in done.stderr
+
+
 @pytest.mark.parametrize("section", list_sections(), ids=lambda section: section.__name__)
 @pytest.mark.parametrize("command", ["plan", "explain", "export", "doctor"])
 def test_a_command_has_every_setting_under_its_name_for_luigi(command: str, section: type[luigi.Config]) -> None:
