@@ -9,7 +9,7 @@ import os
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -24,7 +24,7 @@ FOLDER = Path(__file__).resolve().parent / "sets"
 """Where the shipped manifests lie."""
 
 _WORKSPACE = "workspace:"
-_HEAD_SUFFIXES = (".npy", ".safetensors", ".pt")
+_HEAD_SUFFIXES = (".npy", ".safetensors", ".pt", ".pth")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 Count = Annotated[int, Field(gt=0, strict=True)]
@@ -111,6 +111,8 @@ class Manifest(BaseModel):
         factors_model: network of models.toml.
         centres: where the class centres come from.
         head: the recogniser's last layer (.npy, .safetensors or .pt), for centres = head.
+        head_tensor: name of the matrix in that file, where it holds several that could be meant.
+        head_layout: its axes, where it has as many people as values of an embedding.
         anchor: the ratio that becomes the quality.
         licence: its terms.
         homepage: who publishes it.
@@ -136,6 +138,8 @@ class Manifest(BaseModel):
     factors_model: str | None = None
     centres: Centres | None = None
     head: Path | None = None
+    head_tensor: str | None = None
+    head_layout: Literal["classes_first", "dimension_first"] | None = None
     anchor: Anchor | None = None
     licence: str = ""
     homepage: str = ""
@@ -146,10 +150,11 @@ class Manifest(BaseModel):
     def _head_fits(self) -> Self:
         if self.centres is Centres.HEAD and self.head is None:
             raise ValueError("`centres` = head needs the recogniser's last layer: add `head`, a path")
-        if self.head is not None and self.centres is not Centres.HEAD:
-            raise ValueError("`head` is used with `centres` = head only: add that, or remove `head`")
+        for name in ("head", "head_tensor", "head_layout"):
+            if getattr(self, name) is not None and self.centres is not Centres.HEAD:
+                raise ValueError(f"`{name}` is used with `centres` = head only: add that, or remove `{name}`")
         if self.head is not None and self.head.suffix not in _HEAD_SUFFIXES:
-            raise ValueError(f"`head` must end in {' or '.join(_HEAD_SUFFIXES)}, not {self.head.name}")
+            raise ValueError(f"`head` must end in {', '.join(_HEAD_SUFFIXES)}, not {self.head.name}")
         return self
 
     @model_validator(mode="after")
@@ -186,7 +191,8 @@ class Manifest(BaseModel):
 
     def overrides(self) -> dict[str, str]:
         """The settings that this data set chooses itself, by name, as text."""
-        names = ("recognition_model", "pose_model", "factors_model", "centres", "head", "anchor")
+        heads = ("head", "head_tensor", "head_layout")
+        names = ("recognition_model", "pose_model", "factors_model", "centres", *heads, "anchor")
         return {name: str(value) for name in names if (value := getattr(self, name)) is not None}
 
     def require_data(self) -> None:

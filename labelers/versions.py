@@ -92,7 +92,7 @@ VERSIONS: dict[str, Version] = {
     "centres": Version(
         number=2,
         modules=("anchors/centres.py", "anchors/copies.py", "anchors/head.py"),
-        code="079a3de9ad4c58773c0af2cc1c4bc3ca299ee62e1e6e0619cd0ff5e37d944fb7",
+        code="187b2be9d3c09d6a5d2f911b123ec369a48326f86624dd48b650e59075698fc5",
     ),
     "anchors": Version(
         number=2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+
+_FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
+"""How PyTorch names what is no tensor, such as numpy._core.multiarray.scalar, a NumPy number."""
 
 
 class HeadError(ValueError):
@@ -51,7 +56,10 @@ def load_head(
     matrix = np.asarray(tensors[name], np.float32)
     if layout is None:
         if matrix.shape[0] == matrix.shape[1]:
-            raise HeadError(f"{path}: {name!r} is {dimension} x {dimension}, so its axes look alike: name the layout")
+            raise HeadError(
+                f"{path}: {name!r} is {dimension} x {dimension}, so its axes look alike: set [anchors] head_layout to"
+                f" {' or '.join(HeadLayout)}"
+            )
         layout = HeadLayout.CLASSES_FIRST if matrix.shape[1] == dimension else HeadLayout.DIMENSION_FIRST
     head = np.ascontiguousarray(matrix if layout is HeadLayout.CLASSES_FIRST else matrix.T)
     if head.shape[1] != dimension:
@@ -91,9 +99,13 @@ def _choose(path: Path, tensors: dict[str, NDArray[Any]], dimension: int, key: s
         if key not in fitting:
             raise HeadError(f"{path}: {key!r} has no axis of {dimension} and another of the classes; it holds {held}")
         return key
-    if len(fitting) != 1:
-        how_many = "no matrix" if not fitting else f"{len(fitting)} matrices"
-        raise HeadError(f"{path} holds {how_many} with an axis of {dimension}: name the tensor; it holds {held}")
+    if not fitting:
+        raise HeadError(f"{path} holds no matrix with an axis of {dimension}: name another file; it holds {held}")
+    if len(fitting) > 1:
+        raise HeadError(
+            f"{path} holds {len(fitting)} matrices with an axis of {dimension}: set [anchors] head_tensor to the one"
+            f" that has a row or column a person; it holds {held}"
+        )
     return fitting[0]
 
 
@@ -142,8 +154,18 @@ def _read_torch(path: Path) -> dict[str, NDArray[Any]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise HeadError(f"{path} is not a PyTorch file of tensors alone: {error}") from error
+        raise HeadError(f"{path} is not a PyTorch file of tensors alone: {_shorten(error)}") from error
     return {name: tensor.detach().float().numpy() for name, tensor in _flatten(content, "", torch.Tensor)}
+
+
+def _shorten(error: Exception) -> str:
+    """What PyTorch could not read, in a sentence."""
+    if foreign := _FOREIGN.search(str(error)):
+        return (
+            f"it holds {foreign[1]}, which would run as code; load it where you trust it, and save the matrix alone by "
+            "torch.save or numpy.save"
+        )
+    return str(error).split("\n", 1)[0]
 
 
 def _flatten(content: Any, prefix: str, kind: type) -> list[tuple[str, Any]]:

@@ -90,10 +90,16 @@ def _centres(inputs: Inputs, index: StageSpec, embeddings: StageSpec) -> StageSp
         name="centres",
         version=VERSIONS["centres"].number,
         data=inputs.data,
-        parameters={"centres": "head"},
+        parameters={"centres": "head", **_head_choice(inputs.settings)},
         weights={"head": (inputs.head,)},
         upstream=(index, embeddings),
     )
+
+
+def _head_choice(settings: Settings) -> dict[str, str]:
+    """Which matrix of the file is the head, where that is said."""
+    choice = {"tensor": settings.head_tensor, "layout": settings.head_layout}
+    return {name: str(value) for name, value in choice.items() if value}
 
 
 def _derived(stage: str, inputs: Inputs, *upstream: StageSpec, **parameters: str | float) -> StageSpec:

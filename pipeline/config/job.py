@@ -17,9 +17,10 @@ from data_manifests.manifest import Centres, Format, Manifest, load_manifest
 from data_manifests.recordio.record_file import RecordError, RecordFile
 from data_manifests.sample import make_sample
 from data_manifests.storage.atomic import DiskFullError, RunLock, remove_leftovers, sha256_of
-from data_manifests.weights.entry import POSE_KINDS, Kind
+from data_manifests.weights.entry import POSE_KINDS, EmbeddingOutput, Kind
 from data_manifests.weights.files import WeightsMissingError, fetch, sha256_of_entry
 from data_manifests.weights.registry import load_registry
+from labelers.anchors.head import load_head
 from labelers.runtime.device import Device, choose_gpus
 from labelers.runtime.precision import check_processor
 from pipeline.config.catalogue import Inputs, build_stages
@@ -31,6 +32,9 @@ from pipeline.storage.store import RECEIPTS, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from data_manifests.weights.entry import ModelEntry
     from pipeline.storage.fingerprint import StageSpec
@@ -207,6 +211,29 @@ def _hash_head(settings: Settings) -> str:
     if not settings.head.is_file():
         raise JobError(f"the class centres {settings.head} are not there: mend `head`, or set centres = mean")
     return sha256_of(settings.head)
+
+
+def read_head(job: Job) -> NDArray[np.float32] | None:
+    """The class centres [C, D] of a recogniser's last layer; None where they are means.
+
+    Raises:
+        HeadError: if the file does not hold, or not clearly, a matrix that fits the recogniser.
+    """
+    settings, output = job.settings, job.models["recognition"].output
+    if settings.centres is not Centres.HEAD or settings.head is None or not isinstance(output, EmbeddingOutput):
+        return None
+    layout = settings.head_layout or None
+    return load_head(settings.head, dimension=output.dimension, key=settings.head_tensor or None, layout=layout)
+
+
+def require_head(job: Job, specs: Iterable[StageSpec]) -> None:
+    """See to it before anything is computed that the class centres can be read, where they are still to be.
+
+    Raises:
+        HeadError: see `read_head`.
+    """
+    if any(spec.name == "centres" and not job.store.is_complete(spec) for spec in specs):
+        read_head(job)
 
 
 def lock_workspace(job: Job) -> None:

@@ -30,6 +30,7 @@ from data_manifests.manifest import Anchor, Centres
 from data_manifests.recipes import Recipe
 from data_manifests.storage.toml_file import suggest
 from data_manifests.values import Number, Positive, kind_of, what_is_expected
+from labelers.anchors.head import HeadLayout  # noqa: TC001 - pydantic reads the annotation
 from labelers.runtime.device import Device
 from labelers.runtime.precision import Precision, check_precision
 from pipeline.config.parameters import TypedParameter, given_text
@@ -110,6 +111,10 @@ class AnchorSettings(Section):
     """class centres: mean (of the other images of each person) or head (the recogniser's last layer)"""
     head: Path | None = None
     """for centres = head: a .npy, .safetensors or .pt file with one row or column a person"""
+    head_tensor: str = ""
+    """name of the matrix in that file, where it holds several that could be meant"""
+    head_layout: HeadLayout | Literal[""] = ""
+    """its axes, where it has as many people as values of an embedding: classes_first or dimension_first"""
 
 
 class LabelSettings(Section):
@@ -310,6 +315,8 @@ _CHOICES: dict[str, tuple[type[luigi.Config], str]] = {
     "factors_model": (models, "factors"),
     "centres": (anchors, "centres"),
     "head": (anchors, "head"),
+    "head_tensor": (anchors, "head_tensor"),
+    "head_layout": (anchors, "head_layout"),
     "anchor": (labels, "anchor"),
 }
 """What a manifest may choose for its data set, and the setting that it then stands above."""
@@ -319,7 +326,7 @@ def read_settings(overrides: dict[str, str], gpus: int = 0) -> Settings:
     """Read the settings: the command line stands above the manifest's own choices, and these above luigi.cfg.
 
     Args:
-        overrides: recognition_model, pose_model, factors_model, centres, head, anchor of the manifest, where given.
+        overrides: what the manifest chooses of `_CHOICES`.
         gpus: compute on so many GPUs, whatever [execution] says; 0: as it says.
 
     Raises:

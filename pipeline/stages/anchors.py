@@ -17,7 +17,7 @@ from data_manifests.storage.embeddings import embeddings_of
 from data_manifests.tables.stages import ANCHOR_RANGE, ANCHORS, CENTRES, IDENTITIES, Status
 from labelers.anchors.centres import Centres, accumulate, head_centres
 from labelers.anchors.copies import find_copies
-from labelers.anchors.head import load_head, order_rows
+from labelers.anchors.head import order_rows
 from labelers.anchors.nearest import open_search
 from labelers.anchors.similarities import AnchorRange, anchor_statistics, measure_anchors, plain_ratio
 from labelers.runtime.device import Device
@@ -198,17 +198,11 @@ def _columns(anchor: str, found: AnchorRange) -> dict[str, float]:
     }
 
 
-def head_table(head: Path, store: Store, index: StageSpec, embeddings: StageSpec) -> pa.Table:
-    """The columns of a recogniser's last layer as rows of the `centres` table, those of the data set's people first.
-
-    Raises:
-        HeadError: if the file does not hold one column a person of the embeddings' dimension.
-    """
-    stored = pq.read_schema(store.shard(embeddings, 0)).field("embedding").type
-    rows = load_head(head, dimension=stored.byte_width // 2)
+def head_table(head: NDArray[np.float32], store: Store, index: StageSpec, embeddings: StageSpec) -> pa.Table:
+    """The rows [C, D] of a recogniser's last layer as the `centres` table, those of the data set's people first."""
     blocks = _whole_people(store, index, embeddings)
     copies = [images.choose(find_copies(images.embeddings, images.identities)) for images in blocks]
-    return centres_table(head_centres(order_rows(rows, _read_names(store, index))), copies)
+    return centres_table(head_centres(order_rows(head, _read_names(store, index))), copies)
 
 
 def _read_names(store: Store, index: StageSpec) -> list[str]:

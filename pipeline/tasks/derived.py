@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from data_manifests.manifest import Centres as CentresKind
 from data_manifests.tables.stages import TABLES
+from pipeline.config.job import read_head
 from pipeline.config.pixel_stages import CARRIED
 from pipeline.stages.anchors import CompareCentres, head_table, sum_centres, summarise_anchors, write_centre_vectors
 from pipeline.stages.columns import check_table
@@ -45,8 +45,8 @@ class Centres(_OneTable):
     def table(self) -> pa.Table:
         """Sums of unit embeddings, or the columns of the recogniser's last layer."""
         index, embeddings = self.job.stages["index"], self.job.stages["embeddings"]
-        head = self.job.settings.head
-        if self.job.settings.centres is CentresKind.HEAD and head is not None:
+        head = read_head(self.job)
+        if head is not None:
             return head_table(head, self.store, index, embeddings)
         return sum_centres(self.store, index, embeddings, progress_callback(self))
 

@@ -154,6 +154,7 @@ class EvaluateQuality(luigi.Task):
                 needed = {spec.fingerprint: spec for _, last in benchmark.needed() for spec in last.closure()}
                 jobs.check_space(benchmark.job, needed.values())
                 jobs.require_device(benchmark.job)
+                jobs.require_head(benchmark.job, needed.values())
             read_lists(self.plan)
 
     def _stages(self, benchmark: PlannedBenchmark) -> list[Stage]:

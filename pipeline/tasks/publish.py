@@ -122,6 +122,7 @@ class PublishStage(luigi.Task):
             jobs.lock_workspace(self.job)
             jobs.check_space(self.job, self.stages())
             jobs.require_device(self.job)
+            jobs.require_head(self.job, self.stages())
 
     def run(self) -> None:
         """Point `current` at the stages that were requested_stage for, and say what they hold."""

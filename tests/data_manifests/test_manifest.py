@@ -135,7 +135,7 @@ def test_all_choices(tmp_path: Path) -> None:
     text = (
         'name = "mine"\nformat = "recordio"\nroot = "r"\nrecord_file = "a.rec"\nimages = 5\nidentities = 2\n'
         'recognition_model = "glintr100"\npose_model = "fr_pose"\nfactors_model = "factors_mini"\n'
-        'centres = "head"\nhead = "h.npy"\nanchor = "plain_ratio"\n'
+        'centres = "head"\nhead = "h.npy"\nhead_tensor = "w"\nhead_layout = "classes_first"\nanchor = "plain_ratio"\n'
     )
     manifest = load_manifest(write_manifest(tmp_path, text))
     assert manifest.data_path == tmp_path / "r" / "a.rec"
@@ -146,6 +146,8 @@ def test_all_choices(tmp_path: Path) -> None:
         "factors_model": "factors_mini",
         "centres": "head",
         "head": str(tmp_path / "h.npy"),
+        "head_tensor": "w",
+        "head_layout": "classes_first",
         "anchor": "plain_ratio",
     }
     assert load_manifest(write_manifest(tmp_path, MINIMAL)).overrides() == {}
@@ -164,7 +166,11 @@ def test_all_choices(tmp_path: Path) -> None:
         (MINIMAL.replace('"mine"', '"../mine"'), "field `name`"),
         (MINIMAL + 'centres = "head"\n', "add `head`"),
         (MINIMAL + 'head = "h.npy"\n', "`centres` = head only"),
-        (MINIMAL + 'centres = "head"\nhead = "h.onnx"\n', "`head` must end in .npy or .safetensors or .pt, not h.onnx"),
+        (MINIMAL + 'head_tensor = "weight"\n', "`head_tensor` is used with `centres` = head only"),
+        (
+            MINIMAL + 'centres = "head"\nhead = "h.onnx"\n',
+            "`head` must end in .npy, .safetensors, .pt, .pth, not h.onnx",
+        ),
         (MINIMAL + 'pairs_file = "p.txt"\n', "`pairs_file` belongs to verification sets, not to image_folder"),
         (
             MINIMAL + 'images_folder = "p"\n',

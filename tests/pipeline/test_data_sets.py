@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from data_manifests.sample import draw_images
 from tests.pipeline.conftest import Factory
@@ -169,6 +170,28 @@ def test_each_numbered_folder_has_its_row_of_a_head(sample_weights: None, tmp_pa
     assert "warning" not in said.stdout
     anchors = pl.read_parquet(root / "anchors" / "current")
     assert (anchors["ccs"] > anchors["nnccs"]).all()
+
+
+def test_the_head_of_a_checkpoint_is_named_and_checked_before_anything_runs(
+    sample_copy: Factory, tmp_path: Path
+) -> None:
+    heads = torch.randn(2, 512, 512, generator=torch.Generator().manual_seed(0))
+    checkpoint = {"softmax": {"weight": heads[0, :8], "square": heads[1]}, "backbone": {"fc": torch.zeros(512, 9)}}
+    torch.save(checkpoint, tmp_path / "checkpoint.pt")
+    words = ("AnchorsAll", "--anchors-centres", "head", "--anchors-head", str(tmp_path / "checkpoint.pt"))
+    new = sample_copy.luigi(*words, "--limit", "64", check=False)
+    assert "holds 3 matrices with an axis of 512: set [anchors] head_tensor" in new.stderr
+    assert not list(sample_copy.workspace.glob("sample-first-64/*/*"))
+    said = sample_copy.luigi(*words, "--anchors-head-tensor", "softmax.square", check=False).stderr
+    assert "set [anchors] head_layout to classes_first or dimension_first" in said
+    folder = sample_copy.workspace / "sample" / "centres" / "current"
+    made = []
+    for tensor, layout in (("weight", ""), ("square", "classes_first"), ("square", "dimension_first")):
+        choice = ("--anchors-head-tensor", f"softmax.{tensor}", "--anchors-head-layout", layout)
+        sample_copy.luigi(*words, *choice)
+        made.append(np.stack([np.frombuffer(row, np.float32) for row in pl.read_parquet(folder)["centre"]]))
+    for found, expected in zip(made, (heads[0, :8], heads[1], heads[1].T), strict=True):
+        np.testing.assert_array_equal(found, expected.numpy())
 
 
 def test_the_released_recipe(sample_copy: Factory) -> None:

@@ -430,7 +430,9 @@ def test_bfloat16_heads_are_read(tmp_path: Path) -> None:
 def test_unclear_heads_are_refused_with_what_the_file_holds(tmp_path: Path) -> None:
     two = tmp_path / "two.safetensors"
     save_file({"fc.weight": HEAD, "kernel": HEAD.T.copy(), "bias": np.zeros(4, np.float32)}, two)
-    with pytest.raises(HeadError, match=r"two\.safetensors holds 2 matrices.*fc\.weight \[10, 4\].*kernel \[4, 10\]"):
+    with pytest.raises(
+        HeadError, match=r"two\.safetensors holds 2 matrices.*head_tensor.*fc\.weight \[10, 4\].*kernel \[4, 10\]"
+    ):
         load_head(two, dimension=4)
     np.testing.assert_array_equal(load_head(two, dimension=4, key="kernel"), HEAD)
     with pytest.raises(HeadError, match=r"no tensor 'head'.*bias \[4\]"):
@@ -442,10 +444,16 @@ def test_unclear_heads_are_refused_with_what_the_file_holds(tmp_path: Path) -> N
     with pytest.raises(HeadError, match="not dimension_first"):
         load_head(two, dimension=4, key="fc.weight", layout=HeadLayout.DIMENSION_FIRST)
     np.save(tmp_path / "square.npy", HEAD[:4])
-    with pytest.raises(HeadError, match="look alike"):
+    with pytest.raises(HeadError, match=r"look alike: set .* head_layout to classes_first or dimension_first"):
         load_head(tmp_path / "square.npy", dimension=4)
     square = load_head(tmp_path / "square.npy", dimension=4, layout=HeadLayout.DIMENSION_FIRST)
     np.testing.assert_array_equal(square, HEAD[:4].T)
+
+
+def test_a_numpy_number_beside_the_weights_is_named_in_one_sentence(tmp_path: Path) -> None:
+    torch.save({"weight": torch.from_numpy(HEAD), "best": np.float64(0.5)}, tmp_path / "best.pt")
+    with pytest.raises(HeadError, match=r"^.*best\.pt is not .*: it holds numpy\.\S+\.scalar, .*; load it .*save\Z"):
+        load_head(tmp_path / "best.pt", dimension=4)
 
 
 class Trap:
