@@ -92,12 +92,12 @@ VERSIONS: dict[str, Version] = {
     "centres": Version(
         number=2,
         modules=("anchors/centres.py", "anchors/copies.py", "anchors/head.py"),
-        code="187b2be9d3c09d6a5d2f911b123ec369a48326f86624dd48b650e59075698fc5",
+        code="3b2313893f4bc8ad91b996209abab41816b9fd24f183c19b1a245cc7bb673fdd",
     ),
     "anchors": Version(
         number=2,
         modules=("anchors/similarities.py", "anchors/centres.py", "anchors/nearest.py", "anchors/largest.py"),
-        code="e2b5869611641b99f422751626a1d93322f50e95663bb6e37fc592662fe67d09",
+        code="10ffc1e6530e1924f11c3453dcac4775f42667026fa45f1580fbd0d6b10f71ae",
     ),
     "anchor_range": Version(
         number=1,

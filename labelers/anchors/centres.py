@@ -82,10 +82,20 @@ class Centres:
         return rows
 
 
-def head_centres(head: NDArray[np.float32]) -> Centres:
-    """The weights [C, D] of a recogniser's last layer as centres of the identities 0 to C - 1."""
-    identities = np.arange(len(head), dtype=np.int32)
-    return Centres(identities=identities, counts=np.zeros(len(head), np.int32), sums=np.asarray(head, np.float32))
+def head_centres(head: NDArray[np.float32], identities: NDArray[np.int32] | None = None) -> Centres:
+    """The weights of a recogniser's last layer as centres.
+
+    Args:
+        head: [C, D].
+        identities: int32 [C], whose centre each row is, ascending; None: of the identities 0 to C - 1.
+
+    Raises:
+        ValueError: if there are not as many identities as rows.
+    """
+    people = np.arange(len(head), dtype=np.int32) if identities is None else identities
+    if len(people) != len(head):
+        raise ValueError(f"{len(head)} class centres of {len(people)} people: the head's file is not whole")
+    return Centres(identities=people, counts=np.zeros(len(head), np.int32), sums=np.asarray(head, np.float32))
 
 
 class CentreSums:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
 """How PyTorch names what is no tensor, such as numpy._core.multiarray.scalar, a NumPy number."""
 
+IDENTITIES = "identities"
+"""The tensor of a head's file that tells whose centre every row is."""
+
 
 class HeadError(ValueError):
     """A file does not hold, or not clearly, the weights of a last layer; names the file and what it holds."""
@@ -89,6 +92,31 @@ def order_rows(head: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.fl
     return head[np.append(rows, np.setdiff1d(np.arange(len(head)), rows))]
 
 
+def load_identities(path: Path) -> NDArray[np.int32] | None:
+    """Whose centres the rows of a head are.
+
+    Args:
+        path: of the head, as for `load_head`.
+
+    Returns:
+        int32 [C], the number of every row's person in the data set, from the tensor `identities`; None where the file
+        has none: then row i is the centre of identity i.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        HeadError: if they are no whole numbers that ascend, each once.
+    """
+    found = _read_tensors(path).get(IDENTITIES)
+    if found is None:
+        return None
+    if found.ndim != 1 or found.dtype.kind not in "iu" or not (np.diff(found) > 0).all() or found.min(initial=0) < 0:
+        raise HeadError(
+            f"{path}: {IDENTITIES!r} must be whole numbers from 0 that ascend, each once, not "
+            f"{found.dtype} {list(found.shape)}: write the head anew, sorted by person"
+        )
+    return found.astype(np.int32)
+
+
 def _choose(path: Path, tensors: dict[str, NDArray[Any]], dimension: int, key: str | None) -> str:
     """The name of the tensor that is the head."""
     held = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items()) or "nothing"
@@ -140,7 +168,7 @@ def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
         # By way of PyTorch, since numpy has no bfloat16.
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - the file is no mapping
-                tensors[name] = file.get_tensor(name).float().numpy()
+                tensors[name] = _to_numpy(file.get_tensor(name))
     except SafetensorError as error:
         raise HeadError(f"{path} is not a whole .safetensors file: {error}") from error
     return tensors
@@ -155,7 +183,13 @@ def _read_torch(path: Path) -> dict[str, NDArray[Any]]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise HeadError(f"{path} is not a PyTorch file of tensors alone: {_shorten(error)}") from error
-    return {name: tensor.detach().float().numpy() for name, tensor in _flatten(content, "", torch.Tensor)}
+    return {name: _to_numpy(tensor.detach()) for name, tensor in _flatten(content, "", torch.Tensor)}
+
+
+def _to_numpy(tensor: Any) -> NDArray[Any]:
+    """Whole numbers as they are, all others as float32."""
+    found: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return found
 
 
 def _shorten(error: Exception) -> str:

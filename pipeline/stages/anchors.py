@@ -198,11 +198,26 @@ def _columns(anchor: str, found: AnchorRange) -> dict[str, float]:
     }
 
 
-def head_table(head: NDArray[np.float32], store: Store, index: StageSpec, embeddings: StageSpec) -> pa.Table:
-    """The rows [C, D] of a recogniser's last layer as the `centres` table, those of the data set's people first."""
+def head_table(
+    head: NDArray[np.float32],
+    people: NDArray[np.int32] | None,
+    store: Store,
+    index: StageSpec,
+    embeddings: StageSpec,
+) -> pa.Table:
+    """A recogniser's last layer as the `centres` table.
+
+    Args:
+        head: [C, D].
+        people: int32 [C], whose centre each row is; None: the rows of the data set's people come first.
+        store: of the data set.
+        index: its people.
+        embeddings: its embeddings.
+    """
     blocks = _whole_people(store, index, embeddings)
     copies = [images.choose(find_copies(images.embeddings, images.identities)) for images in blocks]
-    return centres_table(head_centres(order_rows(head, _read_names(store, index))), copies)
+    rows = order_rows(head, _read_names(store, index)) if people is None else head
+    return centres_table(head_centres(rows, people), copies)
 
 
 def _read_names(store: Store, index: StageSpec) -> list[str]:

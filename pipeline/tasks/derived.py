@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from data_manifests.tables.stages import TABLES
+from labelers.anchors.head import load_identities
 from pipeline.config.job import read_head
 from pipeline.config.pixel_stages import CARRIED
 from pipeline.stages.anchors import CompareCentres, head_table, sum_centres, summarise_anchors, write_centre_vectors
@@ -45,9 +46,9 @@ class Centres(_OneTable):
     def table(self) -> pa.Table:
         """Sums of unit embeddings, or the columns of the recogniser's last layer."""
         index, embeddings = self.job.stages["index"], self.job.stages["embeddings"]
-        head = read_head(self.job)
-        if head is not None:
-            return head_table(head, self.store, index, embeddings)
+        head, path = read_head(self.job), self.job.settings.head
+        if head is not None and path is not None:
+            return head_table(head, load_identities(path), self.store, index, embeddings)
         return sum_centres(self.store, index, embeddings, progress_callback(self))
 
 

@@ -18,7 +18,7 @@ from data_manifests.tables.stages import Status
 from labelers.anchors import nearest
 from labelers.anchors.centres import Centres, CentreSums, IdentityError, accumulate, head_centres, unit_rows
 from labelers.anchors.copies import find_copies
-from labelers.anchors.head import HeadError, HeadLayout, load_head, order_rows
+from labelers.anchors.head import HeadError, HeadLayout, load_head, load_identities, order_rows
 from labelers.anchors.nearest import CentreSearch, NumpySearch, TorchSearch, open_search
 from labelers.anchors.similarities import (
     AnchorRangeError,
@@ -491,3 +491,26 @@ def test_hostile_and_damaged_heads(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
     with pytest.raises(FileNotFoundError, match="absent"):
         load_head(tmp_path / "absent.npy", dimension=4)
+
+
+def test_a_head_says_whose_centres_it_holds(tmp_path: Path) -> None:
+    """Rows are those of the people that it names; without names, of the identities from 0."""
+    people = np.arange(10, dtype=np.int64) * 3 + 20_000_001  # beyond what float32 holds
+    save_file({"centres": HEAD, "identities": people}, tmp_path / "head.safetensors")
+    torch.save({"centres": torch.from_numpy(HEAD), "identities": torch.from_numpy(people)}, tmp_path / "head.pt")
+    save_file({"centres": HEAD}, tmp_path / "plain.safetensors")
+    for name in ("head.safetensors", "head.pt"):
+        found = load_identities(tmp_path / name)
+        assert found is not None
+        np.testing.assert_array_equal(found, people)
+        centres = head_centres(load_head(tmp_path / name, dimension=4), found)
+        np.testing.assert_array_equal(centres.rows_of(people[[7, 0]]), [7, 0])
+        with pytest.raises(IdentityError, match="identity 3 has no class centre"):
+            centres.rows_of(np.array([3]))
+    assert load_identities(tmp_path / "plain.safetensors") is None
+    with pytest.raises(ValueError, match="10 class centres of 9 people"):
+        head_centres(HEAD, people[:9].astype(np.int32))
+    for wrong in (people[::-1].copy(), people.astype(np.float32), people - people[1]):
+        save_file({"centres": HEAD, "identities": wrong}, tmp_path / "wrong.safetensors")
+        with pytest.raises(HeadError, match="whole numbers from 0 that ascend"):
+            load_identities(tmp_path / "wrong.safetensors")
