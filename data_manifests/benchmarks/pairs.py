@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import numpy as np
 from data_manifests.benchmarks.pair_lists import NamedPairs, PairsError, parse_pairs
 from data_manifests.benchmarks.templates import TemplateImages, TemplateList, read_template_images, read_templates
 from data_manifests.image_folder import ImageFolder
+from data_manifests.image_paths import clean_path, find_among
 from data_manifests.manifest import Format, ManifestError, check_counts
 from data_manifests.verification import read_bin
 
@@ -66,7 +68,7 @@ def read_pairs(manifest: Manifest, paths: Sequence[str] | None = None) -> PairLi
     """Read the pairs of a verification benchmark.
 
     Pair p of a .bin is of its images 2p and 2p + 1, whose keys are 2p + 1 and 2p + 2. The names of a list are looked up
-    among the images of the folder, whose keys are 1 to N in the order of their paths.
+    among the images of the folder by `find_among`; their keys are 1 to N in the order of their paths.
 
     Args:
         manifest: of format verification.
@@ -114,43 +116,46 @@ def contiguous_folds(pairs: int, folds: int = FOLDS) -> NDArray[np.int16]:
 
 def _look_up(named: NamedPairs, paths: Sequence[str], list_path: Path, folder: Path) -> PairList:
     """Pairs by key instead of by name."""
-    keys = _number_names(paths, bare=named.bare)
+    images = [path.rsplit(".", 1)[0] for path in paths] if named.bare else list(paths)
+    find = find_among(images)
     sides = [(pair.line, name) for pair in named.pairs for name in (pair.first, pair.second)]
-    missing = [side for side in sides if side[1] not in keys]
-    if missing:
-        line, name = missing[0]
+    places = [find(name) for _, name in sides]
+    if None in places:
+        line, name = sides[places.index(None)]
         raise PairsError(
-            f"{list_path}, line {line}: the image {name!a:.200} is not in {folder} ({len(missing):,} of "
-            f"{len(sides):,} sides of pairs are missing): get the images again, or take these pairs out of the list"
+            f"{list_path}, line {line}: the image {name!a:.200} is not in {folder} ({places.count(None):,} of "
+            f"{len(sides):,} sides of pairs are missing), where images are called like {images[0]!a:.200}: get the "
+            "images again, correct the paths, or take these pairs out of the list"
         )
-    numbers = np.array([keys[name] for _, name in sides], np.int32).reshape(-1, 2)  # [P, 2]
-    twice = np.flatnonzero(numbers.ravel() == _TWICE)
-    if len(twice):
-        line, name = sides[twice[0]]
-        raise PairsError(
-            f"{list_path}, line {line}: several images in {folder} are called {name!a:.200} but for their suffixes: "
-            "leave one"
-        )
-    found = PairList(
-        a=numbers[:, 0].copy(),
-        b=numbers[:, 1].copy(),
+    found = np.array(places, np.int32)
+    _check_names(sides, found, images, list_path, folder)
+    pairs = PairList(
+        a=found[::2] + np.int32(1),
+        b=found[1::2] + np.int32(1),
         same=np.array([pair.same for pair in named.pairs], np.bool_),
         fold=contiguous_folds(len(named.pairs), named.folds or FOLDS),
     )
-    _check_repeats(found, named, list_path)
-    return found
+    _check_repeats(pairs, named, list_path)
+    return pairs
 
 
-_TWICE = -1
-
-
-def _number_names(paths: Sequence[str], *, bare: bool) -> dict[str, int]:
-    """The key of every name, which lacks the suffix where lists leave it out; _TWICE where several images have it."""
-    keys: dict[str, int] = {}
-    for key, path in enumerate(paths, start=1):
-        name = path.rsplit(".", 1)[0] if bare else path
-        keys[name] = _TWICE if name in keys else key
-    return keys
+def _check_names(
+    sides: Sequence[tuple[int, str]], places: NDArray[np.int32], images: Sequence[str], path: Path, folder: Path
+) -> None:
+    """Refuse names that stand for several images, and several names of one image: folders before it may part them."""
+    count = Counter(images)
+    owners: dict[int, str] = {}
+    for (line, name), place in zip(sides, places.tolist(), strict=True):
+        if count[images[place]] > 1:
+            raise PairsError(
+                f"{path}, line {line}: several images in {folder} are called {name!a:.200} but for their suffixes: "
+                "leave one"
+            )
+        if (other := owners.setdefault(place, clean_path(name))) != clean_path(name):
+            raise PairsError(
+                f"{path}, line {line}: {name!a:.200} and {other!a:.200} would both be the image {images[place]!a:.200} "
+                f"in {folder}: name it in one way"
+            )
 
 
 def _check_repeats(pairs: PairList, named: NamedPairs, path: Path) -> None:

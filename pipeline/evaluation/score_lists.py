@@ -17,6 +17,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_manifests.image_paths import find_among
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
@@ -113,8 +115,7 @@ def match_scores(
 ) -> Matched:
     """Find the images that the rows of a list are about.
 
-    By `path`, where the images are files and the list names any: the path below the benchmark's folder, with or
-    without folders before it, or the name of a file alone where no other image has it. Else by `key`.
+    By `path`, where the images are files and the list names any, as `find_among` understands it. Else by `key`.
 
     Args:
         scores: the list.
@@ -129,7 +130,7 @@ def match_scores(
     columns = scores.rows.columns
     rows = scores.rows.filter(benchmark=benchmark) if BENCHMARK in columns else scores.rows
     if "path" in columns and paths is not None:
-        find, owner = _find_by_path(paths), "path"
+        find, owner = find_among(paths), "path"
     elif "key" in columns:
         if BENCHMARK not in columns and not alone:
             raise ScoreListError(
@@ -158,27 +159,6 @@ def match_scores(
         seen[place] = number
         quality[place] = np.nan if value is None else value
     return Matched(quality=quality, rows=rows.height, unknown=unknown)
-
-
-def _find_by_path(paths: Sequence[str]) -> Callable[[Any], int | None]:
-    """From a path to the place of its image."""
-    places = {path: place for place, path in enumerate(paths)}
-    names: dict[str, int | None] = {}
-    for place, path in enumerate(paths):
-        name = path.rsplit("/", 1)[-1]
-        names[name] = None if name in names else place
-
-    def find(path: str | None) -> int | None:
-        if not path:
-            return None
-        parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
-        for start in range(len(parts)):
-            place = places.get("/".join(parts[start:]))
-            if place is not None:
-                return place
-        return names.get(parts[0]) if len(parts) == 1 else None
-
-    return find
 
 
 def _convert(cell: Any, convert: Callable[[Any], Any], where: str) -> Any:

@@ -7,6 +7,7 @@ import logging
 import pickle
 import random
 from typing import TYPE_CHECKING, TypeVar
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -125,6 +126,29 @@ def test_lists_of_paths(tmp_path: Path, name: str, text: str) -> None:
     pairs = read_pairs(write_set(tmp_path, text, name))
     assert names_of(pairs) == [(a, b, bool(same)) for a, b, same in PATHS]
     assert pairs.fold.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("before", ["/data/photos/", "photos/", "./", "../x/photos/", "D:\\my photos\\"])
+def test_paths_may_have_folders_before_them(tmp_path: Path, before: str) -> None:
+    text = "".join(f"{before}{a},{before}{b},{same}\n" for a, b, same in PATHS)
+    if "\\" in before:
+        text = text.replace("/", "\\")
+    assert names_of(read_pairs(write_set(tmp_path, text, "p.csv"))) == [(a, b, bool(s)) for a, b, s in PATHS]
+
+
+@pytest.mark.parametrize(("written", "stored"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_names_may_be_in_another_form_of_unicode(tmp_path: Path, written: str, stored: str) -> None:
+    listed, there = (normalize(form, "Zoë/é.jpg") for form in (written, stored))  # type: ignore[arg-type]
+    manifest = write_set(tmp_path, f"{listed},{PHOTOS[0]},0\n", "p.csv")
+    pairs = read_pairs(manifest, (*PHOTOS, there))
+    assert (pairs.a.tolist(), pairs.b.tolist()) == ([len(PHOTOS) + 1], [1])
+
+
+def test_two_names_of_one_image_are_refused(tmp_path: Path) -> None:
+    text = f"lfw/{PHOTOS[0]},{PHOTOS[1]},1\ncfp/{PHOTOS[0]},{PHOTOS[4]},0\n"
+    said = complaint(tmp_path, text, "p.csv")
+    assert f"line 2: 'cfp/{PHOTOS[0]}' and 'lfw/{PHOTOS[0]}' would both be the image '{PHOTOS[0]}'" in said
+    assert "images are called like 'Ann_Lee/Ann_Lee_0001.jpg'" in complaint(tmp_path, "x/1.jpg,x/2.jpg,1\n", "p.csv")
 
 
 def test_paths_that_were_listed_already(tmp_path: Path) -> None:
