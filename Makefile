@@ -16,10 +16,12 @@ help:  ## show the targets
 setup: $(STAMP)  ## make .venv with everything in requirements.lock (needs $(PYTHON) alone)
 
 # The lock is installed by uv, which keeps one provider each of onnxruntime and cv2; pip would bring others back.
+# Both are installed anew: one that is taken away takes the files of the others along.
 $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --reinstall-package onnxruntime-gpu \
+		--reinstall-package opencv-python requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $(STAMP)
 

@@ -3,6 +3,8 @@
 import os
 import sys
 
+from data_manifests.installation import require_installation
+
 # ONNX Runtime reports its use over the network from version 1.29 on, with the names of files and graphs, unless this is
 # set before it is loaded. Every package of this project imports this one first; who wants to report sets it to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -10,3 +12,5 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 # OpenVINO reports its use when it is imported, wherever it finds this package, which it does without if it must.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+require_installation()

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_manifests.alignment import align
 from data_manifests.damage import Damage, apply
+from data_manifests.installation import REPAIR
 from data_manifests.recordio.writer import write_ms1mv2
 from data_manifests.storage.atomic import sha256_of, sync_folder, write_atomically
 from data_manifests.storage.toml_file import check, read_toml
@@ -186,13 +187,13 @@ def read_photo(package: str, path: str, sha256: str) -> NDArray[np.uint8]:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise SampleError(f"the package {package}, which ships a photo of the sample, is missing: run `make setup`")
+        raise SampleError(f"the package {package}, which ships a photo of the sample, is missing: run `{REPAIR}`")
     file = Path(spec.origin).parent / path
     content = file.read_bytes() if file.is_file() else b""
     if hashlib.sha256(content).hexdigest() != sha256:
         raise SampleError(
             f"{file} is {'another photo than' if content else 'missing, and is'} the one whose landmarks the sample "
-            f"uses: run `make setup`, which installs the version of {package} in requirements.lock"
+            f"uses: run `{REPAIR}`, which installs the version of {package} in requirements.lock"
         )
     return np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB), np.uint8)
 

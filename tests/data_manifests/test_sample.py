@@ -225,11 +225,13 @@ def test_several_at_once_make_one(made: Path, tmp_path: Path) -> None:
 
 
 def test_another_photo_is_named_with_the_remedy() -> None:
-    with pytest.raises(SampleError, match=r"astronaut\.png is another photo than .* run `make setup`.*skimage"):
+    with pytest.raises(
+        SampleError, match=r"astronaut\.png is another photo than .* run `rm -r .venv && make setup`.*skimage"
+    ):
         read_photo(*ASTRONAUT[:2], "0" * 64)
-    with pytest.raises(SampleError, match=r"gone\.png is missing.* run `make setup`"):
+    with pytest.raises(SampleError, match=r"gone\.png is missing.* run `rm -r .venv && make setup`"):
         read_photo("skimage", "data/gone.png", ASTRONAUT[2])
-    with pytest.raises(SampleError, match=r"the package no_such_package.* is missing: run `make setup`"):
+    with pytest.raises(SampleError, match=r"the package no_such_package.* is missing: run `rm -r .venv && make setup`"):
         read_photo("no_such_package", "a.png", ASTRONAUT[2])
 
 

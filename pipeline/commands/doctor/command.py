@@ -12,6 +12,7 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
+from data_manifests.installation import REPAIR, SHARED_MODULES
 from data_manifests.manifest import LABELLED_FORMATS
 from data_manifests.recordio.record_file import UNKNOWN_IDENTITY
 from data_manifests.storage.environment import memory_bytes
@@ -89,13 +90,13 @@ def check_processes() -> Finding:
 def check_packages() -> Iterator[Finding]:
     """Each of the modules that several distributions provide is there once."""
     providers = importlib.metadata.packages_distributions()
-    for module in ("onnxruntime", "cv2"):
+    for module in SHARED_MODULES:
         found = sorted(set(providers.get(module, [])))
         if len(found) == 1:
             text = f"{found[0]} {importlib.metadata.version(found[0])}"
             yield Finding(verdict=Verdict.OK, subject=module, text=text)
         else:
-            text = f"provided by {', '.join(found) or 'nothing'}: run `make setup`, which installs exactly one"
+            text = f"provided by {', '.join(found) or 'nothing'}: run `{REPAIR}`, which installs exactly one"
             yield Finding(verdict=Verdict.BAD, subject=module, text=text)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_manifests.installation import REPAIR
 from labelers.runtime.device import Device
 from pipeline.commands.doctor.finding import Finding, Verdict
 
@@ -32,7 +33,7 @@ _QUERY = "name,memory.total,memory.free,driver_version"
 _SECONDS = 120
 """After which a library that does not answer is given up; loading CUDA from a cold disk takes long."""
 
-_UNTOLD = "it says nothing and ended with code {} (negative: by that signal): `make setup` installs it anew"
+_UNTOLD = f"it says nothing and ended with code {{}} (negative: by that signal): `{REPAIR}` installs it anew"
 
 _INVISIBLE = (
     "none is visible: install the driver of the machine's GPU (in a container: start it with the NVIDIA container "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_manifests.installation import REPAIR
 from data_manifests.weights.files import WeightsError
 from labelers.runtime.device import Device
 from labelers.runtime.precision import Precision
@@ -41,7 +42,7 @@ def check_speed(job: Job) -> Iterator[Finding]:
     try:
         rate = _core_rate()
     except Exception as error:  # a library that is broken fails as it likes
-        text = f"ONNX Runtime does not work: {error}; `make setup` installs it anew"
+        text = f"ONNX Runtime does not work: {error}; `{REPAIR}` installs it anew"
         yield Finding(verdict=Verdict.BAD, subject="arithmetic", text=text)
         return
     yield check_core(2 * rate, Path("/proc/cpuinfo").read_text())

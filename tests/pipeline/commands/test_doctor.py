@@ -183,7 +183,10 @@ def test_a_broken_onnxruntime_does_not_end_doctor(labelled_sample: Factory, tmp_
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = labelled_sample.command("doctor", check=False, COLUMNS="10000", PYTHONPATH=path)
     assert done.returncode == 1
-    assert "ONNX Runtime does not work: libonnxruntime.so: torn; `make setup` installs it anew" in done.stdout
+    assert (
+        "ONNX Runtime does not work: libonnxruntime.so: torn; `rm -r .venv && make setup` installs it anew"
+        in done.stdout
+    )
     assert "│ ok │ data" in re.sub(" +", " ", done.stdout)
 
 

@@ -1,0 +1,39 @@
+"""Whether packages that several distributions provide are whole, and the system has the libraries that they load."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+
+SHARED_MODULES = ("onnxruntime", "cv2")
+"""Modules that several distributions provide: one that is taken away takes the files of the others along."""
+
+REPAIR = "rm -r .venv && make setup"
+"""Installs every package whole; `make setup` by itself does nothing where the lock has not changed."""
+
+SYSTEM_PACKAGES = "libegl1 libgl1 libgles2 libglib2.0-0"
+"""Debian's packages of the libraries that OpenCV and MediaPipe load (docker/debian-packages.txt)."""
+
+
+def find_fault() -> str:
+    """What is wrong with the installation, and the remedy, in one sentence; empty if nothing is."""
+    for module in SHARED_MODULES:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:  # a folder without its first file
+            return (
+                f"the module {module} is not whole, as after another of its distributions was removed: run `{REPAIR}`"
+            )
+    try:
+        importlib.import_module("cv2")
+    except ImportError as error:
+        if ".so" not in str(error):
+            raise
+        return f"{error}: install the system's libraries, on Debian and Ubuntu `apt-get install {SYSTEM_PACKAGES}`"
+    return ""
+
+
+def require_installation() -> None:
+    """End the program with one message where the installation has a fault; no command can do anything then."""
+    if fault := find_fault():
+        sys.exit(f"error: {fault}")
