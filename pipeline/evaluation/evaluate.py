@@ -13,14 +13,13 @@ from data_manifests.benchmarks.pairs import PairList, read_pairs
 from data_manifests.manifest import Format
 from data_manifests.tables.evaluation import ACCURACY, EVALUATION_TABLES
 from labelers.runtime.denormals import flush_denormals
-from pipeline.evaluation.images import read_embeddings, read_images, read_measure
+from pipeline.evaluation.images import read_embeddings, read_measure
 from pipeline.evaluation.plan import CORRELATED
 from pipeline.evaluation.pooling import evaluate_templates
-from pipeline.evaluation.qualities import QualityReader, read_lists
+from pipeline.evaluation.qualities import QualityReader, open_readers
 from pipeline.evaluation.request import EvaluationError
 from training.evaluation.comparison import BenchmarkError, compare_identities, compare_pairs
 from training.evaluation.evaluate import Options, correlate, evaluate_methods, list_qualities, stamp
-from training.evaluation.methods.kinds import MethodKind
 from training.evaluation.pairs.all_pairs import IdentitySetError
 from training.evaluation.verification import VerificationPairsError
 
@@ -87,20 +86,8 @@ def evaluate(plan: Plan, set_status: Callable[[str], None]) -> Outcome:
     Raises:
         EvaluationError, ScoreListError, PoolingError: each names the benchmark or the file.
     """
-    lists = read_lists(plan)
-    readers = [
-        QualityReader(
-            plan=plan,
-            benchmark=benchmark,
-            images=read_images(benchmark.job.store, benchmark.job.stages["index"]),
-            lists=lists,
-        )
-        for benchmark in plan.benchmarks
-    ]
+    readers = open_readers(plan)
     shared = [reader.read_shared() for reader in readers]
-    for method in plan.methods:
-        if method.kind is MethodKind.TABLE and not any(method.name in qualities for qualities in shared):
-            raise EvaluationError(f"{method.path}: none of its rows names an image of any of the benchmarks")
     runs = [_BenchmarkRun(reader, qualities, set_status) for reader, qualities in zip(readers, shared, strict=True)]
     evaluated = tuple(run.evaluate() for run in runs)
     tables = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.evaluation.images import read_measure, score_embeddings
+from pipeline.evaluation.images import read_images, read_measure, score_embeddings
 from pipeline.evaluation.plan import QUALITY
 from pipeline.evaluation.request import EvaluationError
 from pipeline.evaluation.score_lists import match_scores, read_scores
@@ -37,6 +37,30 @@ def read_lists(plan: Plan) -> dict[str, ScoreList]:
         for method in plan.methods
         if method.kind is MethodKind.TABLE and method.path is not None
     }
+
+
+def open_readers(plan: Plan) -> list[QualityReader]:
+    """What reads the qualities of every benchmark, once their indexes are there.
+
+    Raises:
+        ScoreListError, EvaluationError: if a list of scores cannot be used, or is about none of the benchmarks.
+    """
+    lists = read_lists(plan)
+    readers = [
+        QualityReader(
+            plan=plan,
+            benchmark=benchmark,
+            images=read_images(benchmark.job.store, benchmark.job.stages["index"]),
+            lists=lists,
+        )
+        for benchmark in plan.benchmarks
+    ]
+    for method in plan.methods:
+        if method.kind is MethodKind.TABLE and all(reader.look_up(method) is None for reader in readers):
+            raise EvaluationError(f"{method.path}: none of its rows names an image of any of the benchmarks")
+    for reader in readers:
+        reader.notes.clear()  # they are said where the qualities are read, in the order of the methods
+    return readers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +99,7 @@ class QualityReader:
         if method.kind is MethodKind.RANDOM:
             return random_quality(self.images.keys)
         if method.kind is MethodKind.TABLE:
-            return self._look_up(method)
+            return self.look_up(method)
         if method.name in self.benchmark.scorings:
             scored = self.benchmark.scorings[method.name]
             return read_measure(scored.store, scored.stages[QUALITY], QUALITY)
@@ -91,8 +115,12 @@ class QualityReader:
             return None
         return read_measure(job.store, job.stages[measure.table], measure.column)
 
-    def _look_up(self, method: Method) -> NDArray[np.float64] | None:
-        """The quality that a list gives; None where it says nothing of this benchmark, which is noted."""
+    def look_up(self, method: Method) -> NDArray[np.float64] | None:
+        """The quality that a list gives; None where it says nothing of this benchmark, which is noted.
+
+        Raises:
+            ScoreListError, EvaluationError: if the list cannot be used, or is about nothing else either.
+        """
         scores, name = self.lists[method.name], self.benchmark.name
         alone = len(self.plan.benchmarks) == 1
         found = match_scores(scores, name, self.images.keys, self.images.paths, alone=alone)

@@ -144,8 +144,11 @@ class EvaluateQuality(luigi.Task):
         return [task for benchmark in self.plan.benchmarks for task in self._stages(benchmark)]
 
     def _begin(self) -> None:
-        """Take the folders, compare the space needed with what is free, and read the lists of scores."""
-        from pipeline.evaluation.qualities import read_lists  # noqa: PLC0415
+        """Take the folders, compare the space needed with what is free, and match the lists of scores.
+
+        The indexes are made for that: what a list lacks is known before any network runs.
+        """
+        from pipeline.evaluation.qualities import open_readers, read_lists  # noqa: PLC0415
 
         with one_message():
             jobs.lock_folder(self.plan.folder.parent)
@@ -155,7 +158,12 @@ class EvaluateQuality(luigi.Task):
                 jobs.check_space(benchmark.job, needed.values())
                 jobs.require_device(benchmark.job)
                 jobs.require_head(benchmark.job, needed.values())
-            read_lists(self.plan)
+            if read_lists(self.plan):
+                for benchmark in self.plan.benchmarks:
+                    index = Index.of(benchmark.job, 1)
+                    if not index.complete():
+                        index.make()
+                open_readers(self.plan)
 
     def _stages(self, benchmark: PlannedBenchmark) -> list[Stage]:
         """The tasks that make what is read of one benchmark."""

@@ -23,6 +23,9 @@ class Index(Stage):
     """Where every image lies and whom it shows."""
 
     stage = "index"
+    priority = (
+        1  # before anything that takes longer: a damaged list of one data set is known before others are measured
+    )
 
     def make(self) -> None:
         """Read the index of the data set and write it in shards."""

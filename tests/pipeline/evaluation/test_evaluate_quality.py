@@ -471,6 +471,26 @@ def test_without_any_benchmark_or_with_a_bad_list_the_command_ends_with_one_mess
     assert not (factory.workspace / "pairs" / "index").exists()  # it was found before anything was computed
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("p0/0,1\np0/1,2\n", "none of its 2 rows names an image of people: check its columns"),
+        ("p0/0.jpg,1\nx/p0/0.jpg,2\n", "line 3: 'x/p0/0.jpg' has a score already, in line 2: leave one"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_known_before_any_network_runs(
+    benchmarks: Benchmarks, tmp_path: Path, rows: str, said: str
+) -> None:
+    (tmp_path / "list.csv").write_text(f"path,quality\n{rows}")
+    factory = Factory(workspace=tmp_path / "workspace")
+    words = ("--benchmarks", str(benchmarks.people), "--methods", f"table:{tmp_path / 'list.csv'}")
+    done = factory.luigi("EvaluateQuality", *words, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count(said) == 1
+    made = {path.name for path in (factory.workspace / "people").iterdir() if not path.name.startswith((".", "_"))}
+    assert made == {"index", "identities"}
+
+
 def test_what_decides_the_outcome_enters_the_fingerprint(benchmarks: Benchmarks, tmp_path: Path) -> None:
     network, scores = tmp_path / "n.onnx", tmp_path / "s.csv"
     scores.write_text("key,quality\n1,1\n")
