@@ -54,6 +54,7 @@ def run_parts(  # noqa: PLR0913 - what, and where
     Raises:
         ClusterError: if the cluster is gone, or has no fit worker.
         ProviderError: if there are fewer GPUs.
+        OSError: if the processes cannot share locks.
     """
     if cluster is not None:
         from pipeline.execution.dask_cluster import run_on_cluster  # noqa: PLC0415 - Dask is loaded where it is asked for
@@ -86,6 +87,7 @@ def _run_in_pool(
     work: PartWork, parts: Sequence[Part], processes: int, show: Callable[[int], None], gpus: Sequence[str]
 ) -> Iterator[PartOutcome]:
     """Compute parts in processes of their own; start the processes anew when one dies."""
+    check_locks()
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
 

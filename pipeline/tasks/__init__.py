@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import queue
 import sys
+import types
 from typing import TYPE_CHECKING
 
 import luigi
 from luigi.task_register import TaskClassException
 
 from pipeline.config.parameters import bound_workers
-from pipeline.execution.dispatch import die_with_parent
-from pipeline.logs import set_up_logs, shorten_traces, wants_trace
+from pipeline.execution.dispatch import check_locks, die_with_parent
+from pipeline.logs import one_message, set_up_logs, shorten_traces, wants_trace
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,6 +26,24 @@ def _prepare_process(task: luigi.Task) -> None:
         set_up_logs()
 
 
+class _LocalQueue(queue.Queue[object]):
+    """The results of tasks within one process."""
+
+    def close(self) -> None:
+        """Luigi closes what lies between processes."""
+
+
+def _make_queue() -> object:
+    """Luigi's queue of results: it wants one between processes also for one worker, which does without."""
+    try:
+        return multiprocessing.Queue()
+    except OSError:
+        with one_message():
+            if luigi.interface.core().workers > 1:
+                check_locks()
+        return _LocalQueue()
+
+
 def _explain_command(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Say in few lines that there is no such task: Luigi would show where in its code it found out."""
     if isinstance(error, TaskClassException) and not wants_trace():
@@ -33,6 +54,7 @@ def _explain_command(kind: type[BaseException], error: BaseException, trace: Tra
 
 shorten_traces()
 bound_workers()
+luigi.worker.multiprocessing = types.SimpleNamespace(**{**vars(multiprocessing), "Queue": _make_queue})
 luigi.Task.event_handler(luigi.Event.START)(_prepare_process)
 if sys.excepthook is sys.__excepthook__:
     sys.excepthook = _explain_command

@@ -70,7 +70,7 @@ def test_a_command_with_nothing_to_do_says_where_it_lies(labelled_sample: Factor
 
 
 @pytest.mark.skipif(not may_mount(), reason="needs the right to mount a file system in a name space of its own")
-def test_processes_that_cannot_share_locks_are_told_the_remedy(labelled_sample: Factory) -> None:
+def test_processes_that_cannot_share_locks_are_told_the_remedy(labelled_sample: Factory, tmp_path: Path) -> None:
     alone = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o ro none /dev/shm && "$@"', "sh"]
     remedy = "make /dev/shm writable, or run with --workers 1"
     run = [LUIGI, "--module", "pipeline", "LabelAll", "--workers", "2"]
@@ -78,6 +78,9 @@ def test_processes_that_cannot_share_locks_are_told_the_remedy(labelled_sample: 
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1].startswith("error: no locks in shared memory")
     assert done.stderr.rstrip().endswith(remedy)
+    alone_run = [LUIGI, "--module", "pipeline", "BlurAll", "--limit", "40", "--workspace", str(tmp_path), "--workers"]
+    assert labelled_sample._run([*alone, *alone_run, "2"], check=False).stderr.rstrip().endswith(remedy)
+    assert "is complete in" in labelled_sample._run([*alone, *alone_run, "1"], check=True).stdout
     doctor = labelled_sample._run([*alone, sys.executable, "-m", "pipeline", "doctor"], check=False)
     assert doctor.returncode == 1
     assert remedy in re.sub(r"[^\w\-/,.]+", " ", doctor.stdout)
