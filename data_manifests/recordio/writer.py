@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from data_manifests.recordio.format import encode
 from data_manifests.recordio.record_file import RecordFile
-from data_manifests.storage.atomic import explain_full_disk, sync_folder, write_atomically
+from data_manifests.storage.atomic import create_beside, explain_full_disk, sync_folder, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,8 +106,7 @@ class _Buffer:
         self._pieces: list[bytes] = []
         self._pending = 0
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        self.path = Path(name)
+        self._handle, self.path = create_beside(target)
 
     def append(self, data: bytes) -> None:
         """Add bytes at the end."""
@@ -128,7 +126,6 @@ class _Buffer:
         self._flush()
         with explain_full_disk(self.path.parent):
             os.fsync(self._handle)
-        os.fchmod(self._handle, 0o644)
 
     def discard(self) -> None:
         """Close the file, and remove it unless it has got its name."""

@@ -8,21 +8,21 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
-import tempfile
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
-"""What `tempfile` makes of a hidden name and the ending `.tmp`."""
+"""The names of temporary files and folders."""
 
 
 class DiskFullError(OSError):
@@ -40,6 +40,18 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
                 error.errno, f"no space is left in {folder}: free some, then run the same command again"
             ) from error
         raise
+
+
+def create_beside(path: Path) -> tuple[int, Path]:
+    """Create a temporary file in a file's folder, with the rights that the umask leaves of 0666.
+
+    Returns:
+        Its handle, open for reading and writing, and its path, which `remove_leftovers` knows.
+    """
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        with contextlib.suppress(FileExistsError):
+            return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), temporary
 
 
 def write_atomically(
@@ -60,8 +72,7 @@ def write_atomically(
     """
     with explain_full_disk(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
+        handle, temporary = create_beside(path)
         try:
             with os.fdopen(handle, "wb") as file:
                 write(file)
@@ -69,7 +80,6 @@ def write_atomically(
                 os.fsync(file.fileno())
             if check is not None:
                 check(temporary)
-            temporary.chmod(0o644)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)

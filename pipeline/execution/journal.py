@@ -41,7 +41,7 @@ class Journalled:
         """Append one line; one write of a short line is never mixed with another process's."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = f"{now} {event} {part.shard} {part.start} {part.stop} {os.getpid()}\n"
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             os.write(handle, line.encode())
         finally:

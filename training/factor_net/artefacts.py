@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_manifests.storage.atomic import explain_full_disk, sync_folder, write_atomically
@@ -20,6 +19,8 @@ from training.factor_net.export import OUTPUT
 from training.scoring.onnx_file import INPUT, TOLERANCE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from data_manifests.wider_face import Split
     from training.factor_net.config import FactorNetConfig
     from training.factor_net.crops import Crops
@@ -77,12 +78,12 @@ def write_folder(training: Training, folder: Path) -> None:
     }
     with explain_full_disk(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+        temporary.mkdir()
         try:
             for name, data in content.items():
                 _write(temporary / name, data)
             read_entries(temporary / REGISTRY)
-            temporary.chmod(0o755)
             temporary.rename(folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)

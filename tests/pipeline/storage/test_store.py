@@ -20,6 +20,7 @@ from pipeline.config.job import lock_folder
 from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.shards import Part
 from pipeline.storage.store import Store, read_metadata
+from tests.pipeline.conftest import Factory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -192,3 +193,19 @@ def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path: Path) ->
     remove_leftovers(tmp_path)
     assert not left.exists()
     assert all(path.exists() for path in others)
+
+
+@pytest.mark.parametrize(("umask", "rights"), [(0o077, 0o600), (0o027, 0o640), (0o002, 0o664)])
+def test_files_have_the_rights_that_the_umask_leaves(
+    sample_weights: None, tmp_path: Path, umask: int, rights: int
+) -> None:
+    """They hold faces and scores: whether others may read them is the user's to say."""
+    factory = Factory(workspace=tmp_path / "workspace")
+    before = os.umask(umask)
+    try:
+        factory.luigi("BlurAll", "--limit", "20")
+    finally:
+        os.umask(before)
+    files = [p for p in factory.workspace.rglob("*") if p.is_file() and p.suffix != ".lock" and p.name != ".lock"]
+    assert {p.suffix for p in files} >= {".parquet", ".json", ".log", ".rec", ".idx"}
+    assert {p: oct(p.stat().st_mode & 0o777) for p in files} == dict.fromkeys(files, oct(rights))
