@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference.md"
 CONFIG = ROOT / "luigi.cfg"
-TRAINING = ("train_quality", "train_on_top", "score", "export", "factor_net.__main__")
+TRAINING = ("train_quality", "train_recognition", "train_on_top", "score", "export", "factor_net.__main__")
 
 VARIABLES = {
     "FIQA_WORKSPACE": "folder of all outputs; default: `workspace` in the current folder",
@@ -61,7 +61,7 @@ EXIT_CODES = (
     ("0", "done, or nothing to do"),
     ("1", "the command cannot be carried out as given; one message says why"),
     ("2", "words that the command does not know (`training`, `python -m pipeline`)"),
-    ("75", "`training.train_quality` was told to stop, and has saved"),
+    ("75", "`training.train_quality` or `training.train_recognition` was told to stop, and has saved"),
     ("130", "`training.score` was stopped by Ctrl-C"),
 )
 
@@ -207,7 +207,7 @@ def _parser(title: str, parser: argparse.ArgumentParser) -> str:
     for action in parser._actions:
         if action.dest != "help":
             value = getattr(action.default, "value", action.default)
-            shown = ",".join(value) if isinstance(value, tuple) else value
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
             default = "" if shown in (None, "", [], False) else f"`{str(shown).lower() if shown is True else shown}`"
             rows.append((f"`{', '.join(action.option_strings)}`", default, _DEFAULT.sub("", action.help or "")))
     return _section(title, (parser.description or "").strip(), rows)

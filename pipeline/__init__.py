@@ -38,6 +38,7 @@ if WORKER_VARIABLE not in os.environ:
     from pipeline.tasks.on_top import TrainOnTop
     from pipeline.tasks.pixels import PIXEL_TASKS, Index
     from pipeline.tasks.publish import PIXEL_PUBLISH_TASKS, AnchorsAll, LabelAll
+    from pipeline.tasks.recognition import TrainRecognition
     from pipeline.tasks.training import TrainFactorNet, TrainQuality
 
     __all__ = [
@@ -55,6 +56,7 @@ if WORKER_VARIABLE not in os.environ:
         "TrainFactorNet",
         "TrainOnTop",
         "TrainQuality",
+        "TrainRecognition",
     ]
     _named = {task.__name__: task for task in (*PIXEL_TASKS.values(), *PIXEL_PUBLISH_TASKS.values())}
     globals().update(_named)

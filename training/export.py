@@ -24,8 +24,11 @@ from labelers.faces import SIDE
 from labelers.runtime.denormals import flush_denormals
 from training.clip.backbone import ClipConfigError
 from training.quality.scorer import OUTPUT_SIZES, OUTPUTS, Scorer
+from training.recognition.export import quality_to_onnx
+from training.recognition.model_file import is_recogniser, load_recogniser
 from training.scoring.models import find_model, load_scorer
 from training.scoring.onnx_file import INPUT, TOLERANCE, ExportError, Note, encode_onnx
+from training.trainer.run_folder import MODEL, SCORER
 from training.trainer.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -72,9 +75,21 @@ def export(checkpoint: Path, output: Path) -> None:
     if output.suffix != ".onnx":
         raise ExportError(f"{output}: give the file a name that ends in .onnx")
     path = find_model(checkpoint)
-    saved = load_scorer(path)
-    encoded = to_onnx(saved.scorer, run=saved.run, sha256=sha256_of(path))
+    if path.name == SCORER:  # of the run of a recogniser
+        path = path.with_name(MODEL)
+    if is_recogniser(path):
+        encoded = _export_recogniser(path)
+    else:
+        saved = load_scorer(path)
+        encoded = to_onnx(saved.scorer, run=saved.run, sha256=sha256_of(path))
     write_atomically(output, lambda file: file.write(encoded))
+
+
+def _export_recogniser(path: Path) -> bytes:
+    """The scorer of a recogniser, as an ONNX model."""
+    found = load_recogniser(path)
+    told = {Note.TOWER: found.backbone.value, Note.RUN: str(found.notes.get("run", "")), Note.MODEL: sha256_of(path)}
+    return quality_to_onnx(found.model, {note.value: text for note, text in told.items() if text})
 
 
 @flush_denormals()
@@ -97,7 +112,8 @@ def parser() -> argparse.ArgumentParser:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     add = result.add_argument
     add("--checkpoint", type=Path, required=True,
-        help="folder of a finished training, its model.safetensors, or a released .pt")  # fmt: skip
+        help="folder of a finished training, its model.safetensors, or a .pt or .pth that the authors of CLIB-FIQA or "
+             "CR-FIQA released")  # fmt: skip
     add("--output", type=Path, required=True, help="the .onnx file to write; an older one is replaced")
     return result
 

@@ -79,5 +79,5 @@ def show_default(parameter: luigi.Parameter) -> str:
         case (str() | int()) as value:
             return str(value)
         case tuple(value):
-            return ",".join(value)
+            return ",".join(map(str, value))
     return ""

@@ -26,11 +26,14 @@ from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.receipts import write_receipt
 from pipeline.storage.store import Store
 from pipeline.tasks.publish import DatasetParameter, LabelAll, WorkspaceParameter
+from training.command_line.settings import to_words
 from training.quality.config import FREE
-from training.quality.settings import SETTINGS, find_changes, read_recipe, to_words
+from training.quality.settings import SETTINGS, find_changes, read_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+
+    from pydantic.fields import FieldInfo
 
 _STOPPED = 75
 """Exit code of a training that was told to stop, and saved."""
@@ -106,6 +109,32 @@ def train(store: Store, spec: StageSpec, module: str, words: Sequence[str], laun
 def resources_of(device: str) -> dict[str, int]:
     """What a training takes: the whole device."""
     return {"gpu": 1} if device == "cuda" else {"cpu": 1}
+
+
+def make_options(settings: Mapping[str, FieldInfo], free: Collection[str]) -> dict[str, TypedParameter]:
+    """The settings of a training as options of a task.
+
+    Args:
+        settings: type, default and text of each, by name.
+        free: those that leave the weights as they are.
+    """
+    return {
+        name: TypedParameter(
+            kind_of(setting),
+            default=None,
+            shown=setting.default,
+            significant=name not in free,
+            description=setting.description,
+        )
+        for name, setting in settings.items()
+    }
+
+
+def add_options(task: type[luigi.Task], options: Mapping[str, TypedParameter]) -> None:
+    """Give a task options that were made."""
+    for name, option in options.items():
+        setattr(task, name, option)
+        option.__set_name__(task, name)
 
 
 class TrainFactorNet(luigi.Task):
@@ -190,22 +219,10 @@ class QualityTask(luigi.Task):
         return of_file | {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
 
 
-_OPTIONS = {
-    name: TypedParameter(
-        kind_of(setting),
-        default=None,
-        shown=setting.default,
-        significant=name not in FREE,
-        description=setting.description,
-    )
-    for name, setting in SETTINGS.items()
-    if name != "rules"
-}
+_OPTIONS = make_options({name: setting for name, setting in SETTINGS.items() if name != "rules"}, FREE)
 """The settings of a training as options of a task; single rules stand in a file."""
 
-for _name, _option in _OPTIONS.items():
-    setattr(QualityTask, _name, _option)
-    _option.__set_name__(QualityTask, _name)
+add_options(QualityTask, _OPTIONS)
 
 
 class TrainQuality(QualityTask):

@@ -15,7 +15,8 @@ from luigi.task_register import Register, TaskClassException
 import pipeline
 from benchmarks.documents import PAGES, ROOT, read_fences
 from pipeline.__main__ import app
-from training.quality.settings import make_config, read_recipe
+from training.quality import settings as quality
+from training.recognition import settings as recognition
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,9 +113,10 @@ def test_the_commands_of_a_recipe_are_understood(script: Path) -> None:
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.toml")), ids=name)
 def test_a_recipe_of_settings_can_be_trained(recipe: Path) -> None:
-    assert make_config(read_recipe(recipe)).batch
-    if recipe.stem == "clib_paper":
-        assert make_config(read_recipe(recipe)) == make_config({})
+    of = recognition if recipe.stem.startswith("cr_fiqa") else quality
+    assert of.make_config(of.read_recipe(recipe)).batch
+    if recipe.stem in ("clib_paper", "cr_fiqa_s"):
+        assert of.make_config(of.read_recipe(recipe)) == of.make_config({})
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name not in _CHECKED_ELSEWHERE], ids=name)

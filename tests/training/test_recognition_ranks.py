@@ -12,6 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from training.recognition.config import Margin
+from training.recognition.head import ClassHead
+from training.trainer.ranks import Ranks
+
 ROOT = Path(__file__).resolve().parents[2]
 
 _STEP = """
@@ -64,3 +68,17 @@ def test_two_processes_compute_what_one_does(tmp_path: Path, margin: str) -> Non
         torch.testing.assert_close(torch.cat([one[name], two[name]]), plain[name], rtol=0, atol=1e-6)
     assert len(one["weight"]) == 5
     assert plain["gradient"].abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_first_weights_are_the_same_however_they_are_shared_out(monkeypatch: pytest.MonkeyPatch, ranks: int) -> None:
+    monkeypatch.setattr("training.recognition.head._BLOCK", 4)
+
+    def weights(rank: int, count: int) -> torch.Tensor:
+        place = Ranks(rank=rank, world_size=count, device=torch.device("cpu"))
+        head = ClassHead(classes=11, dimension=8, margin=Margin.ARCFACE, size=0.5, scale=64.0, ranks=place, seed=7)
+        return head.weight.detach()
+
+    whole = weights(0, 1)
+    assert torch.equal(torch.cat([weights(rank, ranks) for rank in range(ranks)]), whole)
+    assert len(whole.unique(dim=0)) == 11

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from data_manifests.recordio.record_file import UNKNOWN_IDENTITY
 from data_manifests.tables.stages import CLASSES, Factor, Status
+from training.dataset.images import TrainingDataError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,10 +24,6 @@ UNREADABLE = (Status.MISSING, Status.RECORD_ERROR, Status.DECODE_ERROR, Status.W
 """Causes for which there is no picture to learn from."""
 
 _COLUMNS = ("key", "identity", "quality", *(factor.value for factor in Factor), "status")
-
-
-class TrainingDataError(ValueError):
-    """The labels or the images cannot be used, or do not belong together; names the place and the remedy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

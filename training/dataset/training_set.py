@@ -3,90 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
-from data_manifests.image_folder import ImageFolder
-from data_manifests.recordio.record_file import RecordFile, RecordReader
 from data_manifests.tables.stages import CLASSES, Factor, Status
-from labelers.faces import DecodeError, decode
-from training.dataset.labels import Labels, TrainingDataError, read_labels
+from training.dataset.images import TrainingDataError, decode_face, open_source
+from training.dataset.labels import Labels, read_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
     from pathlib import Path
 
     import pyarrow as pa
     from numpy.typing import NDArray
 
     from data_manifests.folds import Fold
-
-__all__ = [
-    "FileImages",
-    "Images",
-    "LabelledImages",
-    "Labels",
-    "RecordImages",
-    "TrainingDataError",
-    "TrainingSet",
-    "load_training_set",
-    "read_labels",
-]
-
-
-class Images(Protocol):
-    """Stored images by their place in the training set."""
-
-    def read(self, row: int) -> bytes:
-        """The encoded bytes of an image."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordImages:
-    """Images in a .rec file.
-
-    Attributes:
-        rec: the file.
-        offsets: int64 [N], where each record starts.
-        lengths: int32 [N], stored bytes.
-    """
-
-    rec: Path
-    offsets: NDArray[np.int64]
-    lengths: NDArray[np.int32]
-
-    def read(self, row: int) -> bytes:
-        """The encoded bytes of an image; RecordError if the record is damaged."""
-        return self._reader.at(int(self.offsets[row]), int(self.lengths[row])).payload
-
-    @cached_property
-    def _reader(self) -> RecordReader:
-        return RecordReader(self.rec)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileImages:
-    """Images as files below a folder.
-
-    Attributes:
-        root: the folder.
-        paths: N paths below it.
-    """
-
-    root: Path
-    paths: tuple[str, ...]
-
-    def read(self, row: int) -> bytes:
-        """The encoded bytes of an image; ImageFileError if the file is gone."""
-        return self._folder.read(self.paths[row])
-
-    @cached_property
-    def _folder(self) -> ImageFolder:
-        return ImageFolder(self.root)
+    from training.dataset.images import Images, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,13 +60,7 @@ class LabelledImages:
         Raises:
             TrainingDataError: if the image cannot be read although the labels say that it could be.
         """
-        try:
-            image = decode(self.images.read(row))
-        except (DecodeError, OSError, ValueError) as error:
-            raise self._changed(row, str(error)) from error
-        if image.shape != target.shape:
-            raise self._changed(row, f"it has the shape {image.shape}")
-        target[:] = image
+        decode_face(lambda: self.images.read(row), target, lambda why: self._changed(row, why))
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many of the M images have each label."""
@@ -142,8 +70,8 @@ class LabelledImages:
             found[factor.value] = {name: int((codes == code).sum()) for code, name in enumerate(CLASSES[factor])}
         return found
 
-    def _changed(self, row: int, why: str) -> TrainingDataError:
-        return TrainingDataError(
+    def _changed(self, row: int, why: str) -> str:
+        return (
             f"key {self.labels.keys[self.rows[row]]} cannot be used, though the labels say it can: {why}; if the "
             "images have changed since, label them anew"
         )
@@ -221,54 +149,42 @@ def load_training_set(
         raise TrainingDataError(
             f"{labels}: nobody of fold {held_out} has an image to learn from; hold out another fold"
         )
-    choose = _find_images(images, table)
+    source = open_source(images)
+    found = _match(source, table)
     return TrainingSet(
         labels=table,
         rows=rows,
         quality=table.quality[rows],
         classes=table.classes[rows],
-        images=choose(rows),
+        images=source.choose(found[rows]),
         left_out={
             "unreadable": int((~table.readable).sum()),
             "unlabelled": int((table.readable & ~labelled).sum()),
             "held out": int(held.sum()),
         },
-        held_out=None if held_out is None else _take(table, np.flatnonzero(held), choose),
+        held_out=None if held_out is None else _take(table, np.flatnonzero(held), source, found),
     )
 
 
-def _take(table: Labels, rows: NDArray[np.int64], choose: Callable[[NDArray[np.int64]], Images]) -> LabelledImages:
+def _take(table: Labels, rows: NDArray[np.int64], source: Source, found: NDArray[np.int64]) -> LabelledImages:
     """The images of some rows of the labels."""
     return LabelledImages(
-        labels=table, rows=rows, quality=table.quality[rows], classes=table.classes[rows], images=choose(rows)
+        labels=table,
+        rows=rows,
+        quality=table.quality[rows],
+        classes=table.classes[rows],
+        images=source.choose(found[rows]),
     )
 
 
-def _find_images(place: Path, table: Labels) -> Callable[[NDArray[np.int64]], Images]:
-    """What tells where the images of given rows of the labels lie."""
-    if place.is_dir():
-        if records := sorted(place.glob("*.rec")):
-            raise TrainingDataError(f"{place}: is a folder of records; name the file, {records[0]}")
-        folder = ImageFolder(place)
-        files = _match(place, table, folder.keys, folder.identities)
-        return lambda rows: FileImages(root=place, paths=tuple(folder.paths[i] for i in files[rows]))
-    if not place.is_file():
-        raise TrainingDataError(f"{place}: no such file or folder; name the .rec file or the folder of images")
-    index = RecordFile(place).index()
-    found = _match(place, table, index.keys, index.identities)
-    return lambda rows: RecordImages(rec=place, offsets=index.offsets[found[rows]], lengths=index.lengths[found[rows]])
-
-
-def _match(place: Path, table: Labels, keys: NDArray[np.int32], identities: NDArray[np.int32]) -> NDArray[np.int64]:
+def _match(source: Source, table: Labels) -> NDArray[np.int64]:
     """Int64 [N]: where every row of the labels lies. That the people agree tells that both belong together."""
-    if not len(keys):
-        raise TrainingDataError(f"{place}: holds no image; name the images that were labelled")
-    found = np.minimum(np.searchsorted(keys, table.keys), len(keys) - 1)
-    other = np.flatnonzero((keys[found] != table.keys) | (identities[found] != table.identities))
+    found = np.minimum(np.searchsorted(source.keys, table.keys), len(source.keys) - 1)
+    other = np.flatnonzero((source.keys[found] != table.keys) | (source.identities[found] != table.identities))
     if len(other):
         key = table.keys[other[0]]
         raise TrainingDataError(
-            f"{place}: does not belong to the labels, which have a person {table.identities[other[0]]} under the key "
-            f"{key}; name the images that were labelled"
+            f"{source.place}: does not belong to the labels, which have a person {table.identities[other[0]]} under "
+            f"the key {key}; name the images that were labelled"
         )
     return found

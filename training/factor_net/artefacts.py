@@ -17,6 +17,7 @@ from training.factor_net.card import write_card
 from training.factor_net.config import LEVEL, Head
 from training.factor_net.export import OUTPUT
 from training.scoring.onnx_file import INPUT, TOLERANCE
+from training.scoring.registry_entry import REGISTRY, TrainedNetwork
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 BATCH = 64
 """Pictures in a run of the network when it labels, as its entry says."""
 
-METRICS, CARD, REGISTRY = "metrics.json", "card.md", "models.toml"
+METRICS, CARD = "metrics.json", "card.md"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,19 +140,15 @@ def _describe_part(crops: Crops) -> dict[str, Any]:
 
 def registry_entry(training: Training) -> str:
     """The network's entry, in the form of data_manifests/weights/models.toml."""
-    sha256 = hashlib.sha256(training.onnx).hexdigest()
-    levels = f"[{LEVEL}, {LEVEL}, {LEVEL}]"
     columns = ", ".join(json.dumps(str(head)) for head in Head)
-    return (
-        f"[{training.name}]\n"
-        'kind = "factors"\n'
-        "version = 1\n"
-        f"licence = {json.dumps(training.licence, ensure_ascii=False)}\n"
-        f'notes = "Trained by python -m training.factor_net; {METRICS} beside this file says how well."\n'
-        f"batch = {BATCH}\n"
-        "files = [\n"
-        f'    {{ name = "{training.name}.onnx", bytes = {len(training.onnx)}, sha256 = "{sha256}" }},\n'
-        "]\n"
-        f'input = {{ width = {SIDE}, height = {SIDE}, colour = "rgb", mean = {levels}, std = {levels} }}\n'
-        f'output = {{ kind = "probabilities", columns = [{columns}] }}\n'
+    network = TrainedNetwork(
+        name=training.name,
+        kind="factors",
+        licence=training.licence,
+        notes=f"Trained by python -m training.factor_net; {METRICS} beside this file says how well.",
+        batch=BATCH,
+        level=LEVEL,
+        output=f'{{ kind = "probabilities", columns = [{columns}] }}',
+        onnx=training.onnx,
     )
+    return network.to_toml()

@@ -230,6 +230,10 @@ class TrainingConfig:
         """Passes over the images in all."""
         return self.epochs_one + self.epochs_two
 
+    def count_steps(self, epoch_steps: int) -> int:
+        """Steps in all, with so many in a pass over the images."""
+        return self.epochs * epoch_steps
+
     @property
     def calibrated(self) -> bool:
         """Whether there is a second phase with confidences."""

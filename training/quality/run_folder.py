@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Self
 
 from data_manifests.storage.atomic import write_atomically
 from data_manifests.storage.environment import version_of
+from training.command_line.settings import describe_change
 from training.quality.card import write_card
 from training.quality.config import FREE
 from training.quality.model_file import save_model
-from training.quality.settings import flatten
 from training.trainer.run_folder import CARD, CONFIG, MODEL, RunFolder
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class QualityRunFolder(RunFolder):
             },
             "versions": {"python": platform.python_version(), **{name: version_of(name) for name in _PACKAGES}},
         }
-        self.open(facts, describe_change)
+        self.open(facts, partial(describe_change, content="data.labels_content", free=FREE))
 
     @property
     def confidence(self) -> Path:
@@ -77,12 +78,3 @@ class QualityRunFolder(RunFolder):
         card = write_card(facts, losses, metrics)
         write_atomically(self.root / CARD, lambda file: file.write(card.encode()))
         save_model(self.root / MODEL, networks.model, networks.merged, {**facts, "score": config.terms.score.value})
-
-
-def describe_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The settings that decide the weights and in which two runs differ, each with both values."""
-    before, after = flatten(old), flatten(new)
-    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    told = [n for n in names if n.startswith("config.") or n == "data.labels_content"]
-    told = [n for n in told if n.removeprefix("config.") not in FREE]
-    return ", ".join(f"{name}: {before.get(name)} there, {after.get(name)} here" for name in told) or "unknown"

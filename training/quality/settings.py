@@ -6,14 +6,13 @@ Loads no PyTorch, so that a plan can read them.
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field, create_model
 
 from data_manifests.recipes import Recipe
-from data_manifests.storage.toml_file import check, read_toml
-from data_manifests.values import attributes
 from labelers.runtime.device import Device
+from training.command_line.settings import flatten, list_fields, read_settings
 from training.quality.config import FREE, ModelConfig, Rules, Terms, TrainingConfig
 
 if TYPE_CHECKING:
@@ -49,10 +48,7 @@ def _list_settings() -> dict[str, Any]:
         "rules": (dict[Literal[_RULES], Recipe], Field({}, description=rules)),  # type: ignore[valid-type]  # made of names
     }
     for part, names in _FIELDS.items():
-        texts, kinds, defaults = attributes(part), get_type_hints(part, include_extras=True), part()
-        for name, field in names.items():
-            default = None if name in _BY_MACHINE else getattr(defaults, field)
-            found[name] = kinds[field], Field(default, description=texts[field].rstrip("."))
+        found |= list_fields(part, names, unset=_BY_MACHINE)
     return found
 
 
@@ -71,8 +67,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         TomlFileError: names the file, the key, and what is expected.
     """
-    found = check(QualitySettings, read_toml(path), path)
-    return {name: getattr(found, name) for name in sorted(found.model_fields_set)}
+    return read_settings(QualitySettings, path)
 
 
 def make_config(values: Mapping[str, Any], device: Device = Device.CPU) -> TrainingConfig:
@@ -104,26 +99,4 @@ def find_changes(values: Mapping[str, Any], but: Mapping[str, Any]) -> dict[str,
     found = {n: value for n, value in asked.items() if n not in FREE and (n not in known or known[n] != value)}
     if values.get("bf16") is not None:  # its default depends on the device, which decides no run
         found["bf16"] = values["bf16"]
-    return found
-
-
-def to_words(values: Mapping[str, Any]) -> list[str]:
-    """Settings as options of training.train_quality."""
-    words = []
-    for name, value in values.items():
-        option = name.replace("_", "-")
-        if name == "rules":
-            words += [f"--rule={rule}={recipe}" for rule, recipe in value.items()]
-        elif isinstance(value, bool):
-            words.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            words.append(f"--{option}={','.join(value) if isinstance(value, tuple) else value}")
-    return words
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return found

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _SPREAD = 0.01
 """Standard deviation of the first weights, as in CR-FIQA's code."""
 
+_BLOCK = 4096
+"""Classes whose first weights are drawn from one seed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classified:
@@ -68,8 +71,7 @@ class ClassHead(nn.Module):
             )
         self._margin, self._size, self._scale, self._ranks = margin, size, scale, ranks
         self.first, end = share_of_classes(classes, ranks.rank, ranks.world_size)
-        whole = torch.empty(classes, dimension).normal_(0.0, _SPREAD, generator=torch.Generator().manual_seed(seed))
-        self.weight = nn.Parameter(whole[self.first : end].clone())
+        self.weight = nn.Parameter(_draw_centres(self.first, end, dimension, seed))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Classified:
         """Hold embeddings against all centres.
@@ -106,6 +108,16 @@ class ClassHead(nn.Module):
         if self._ranks.world_size > 1:
             dist.all_reduce(values, dist.ReduceOp.MAX)
         return values
+
+
+def _draw_centres(first: int, end: int, dimension: int, seed: int) -> Tensor:
+    """The first weights of some classes [end - first, D], drawn in blocks: nobody draws those of all classes."""
+    blocks = []
+    for start in range(first - first % _BLOCK, end, _BLOCK):
+        generator = torch.Generator().manual_seed((seed << 32) + start)
+        rows = torch.empty(_BLOCK, dimension).normal_(0.0, _SPREAD, generator=generator)
+        blocks.append(rows[max(0, first - start) : end - start])
+    return torch.cat(blocks)
 
 
 def share_of_classes(classes: int, rank: int, ranks: int) -> tuple[int, int]:

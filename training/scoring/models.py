@@ -14,10 +14,10 @@ from labelers.runtime.device import Device
 from training.quality.config import Score
 from training.quality.model_file import load_model
 from training.quality.released import load_released
-from training.quality.scorer import OUTPUTS, Scorer, full_float32
+from training.quality.scorer import OUTPUT_SIZES, OUTPUTS, Scorer, full_float32
 from training.scoring.onnx_file import INPUT, Note
 from training.trainer.ranks import DeviceError
-from training.trainer.run_folder import CHECKPOINTS, MODEL
+from training.trainer.run_folder import CHECKPOINTS, MODEL, SCORER
 from training.trainer.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ class ScoringModel:
         path: its file.
         sha256: of the file, in hexadecimal.
         score: what the score is taken from; None for an ONNX file that does not tell.
+        numbers: how many of the 18 numbers it gives: all, or the quality alone.
         device: where it computes.
-        run: uint8 [N, 112, 112, 3] RGB to float32 [N, 18], the numbers of training.quality.scorer.OUTPUTS side by side;
-            or to [N, 1], by an ONNX file that gives the quality alone.
+        run: uint8 [N, 112, 112, 3] RGB to float32 [N, 18], the numbers of training.quality.scorer.OUTPUTS side by side,
+            NaN where it gives none.
         flip_average: whether `run` takes the mean over each image and its mirror image.
     """
 
@@ -48,6 +49,7 @@ class ScoringModel:
     score: Score | None
     device: Device
     run: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    numbers: int = sum(OUTPUT_SIZES)
     flip_average: bool = False
 
 
@@ -81,12 +83,13 @@ def open_model(checkpoint: Path, device: Device | str = Device.CPU) -> ScoringMo
     path = find_model(checkpoint)
     if device is Device.CUDA and not torch.cuda.is_available():
         raise DeviceError("no GPU can be used here: ask for the device cpu, or install a driver that fits PyTorch")
+    numbers = sum(OUTPUT_SIZES)
     if path.suffix == ".onnx":
-        score, run = _open_onnx(path, device)
+        score, run, numbers = _open_onnx(path, device)
     else:
         scorer = load_scorer(path).scorer
         score, run = scorer.score, _run_by_torch(scorer, torch.device(device.value))
-    return ScoringModel(path=path, sha256=sha256_of(path), score=score, device=device, run=run)
+    return ScoringModel(path=path, sha256=sha256_of(path), score=score, device=device, run=run, numbers=numbers)
 
 
 def average_flips(model: ScoringModel) -> ScoringModel:
@@ -109,9 +112,9 @@ def find_model(checkpoint: Path) -> Path:
         WeightsError: if there is none.
     """
     if checkpoint.is_dir():
-        model = checkpoint / MODEL
+        scorer, model = checkpoint / SCORER, checkpoint / MODEL
         if model.is_file():
-            return model
+            return scorer if scorer.is_file() else model
         if (checkpoint / CHECKPOINTS).is_dir():
             raise WeightsError(
                 f"{checkpoint}: this training is not finished, there is no {MODEL} yet; start it again with the same "
@@ -162,10 +165,12 @@ def _run_by_torch(scorer: Scorer, device: torch.device) -> Callable[[NDArray[np.
     return run
 
 
-def _open_onnx(path: Path, device: Device) -> tuple[Score | None, Callable[[NDArray[np.uint8]], NDArray[np.float32]]]:
-    """What an exported model's score is taken from, and the model."""
+def _open_onnx(
+    path: Path, device: Device
+) -> tuple[Score | None, Callable[[NDArray[np.uint8]], NDArray[np.float32]], int]:
+    """What an exported model's score is taken from, the model, and how many numbers it gives."""
     if device is not Device.CPU:
-        raise DeviceError(f"{path}: ONNX is scored on the CPU; name the run's {MODEL} for the device {device}")
+        raise DeviceError(f"{path}: ONNX is scored on the CPU; name a quality model's {MODEL} for the device {device}")
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
@@ -178,11 +183,15 @@ def _open_onnx(path: Path, device: Device) -> tuple[Score | None, Callable[[NDAr
             "wrote it: export the run's model again"
         )
 
+    numbers = sum(OUTPUT_SIZES[: len(gives)])
+
     def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         outputs = session.run(gives, {INPUT: images})
-        return np.concatenate([np.reshape(output, (len(images), -1)) for output in outputs], axis=1)  # [N, 18 or 1]
+        found = np.full((len(images), sum(OUTPUT_SIZES)), np.nan, np.float32)
+        found[:, :numbers] = np.concatenate([np.reshape(output, (len(images), -1)) for output in outputs], axis=1)
+        return found
 
-    return _read_score(session, path), run
+    return _read_score(session, path), run, numbers
 
 
 def _read_score(session: onnxruntime.InferenceSession, path: Path) -> Score | None:

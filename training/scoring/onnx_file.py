@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,8 @@ def encode_onnx(
     Raises:
         ExportError: if the exporter gives nothing.
     """
+    for teller in ("onnx_ir", "onnxscript"):  # each step of their optimisers
+        logging.getLogger(teller).setLevel(logging.WARNING)
     with torch.no_grad():
         program = torch.onnx.export(
             module,

@@ -42,8 +42,7 @@ class Scores:
 
     Attributes:
         images: which images.
-        values: float32 [N, 18], columns as in `NUMBERS`; NaN where the status is not ok, and where the model does not
-            give that number.
+        values: float32 [N, 18], columns as in `NUMBERS`; NaN where the status is not ok, or the model gives none.
         status: N of them.
     """
 
@@ -53,20 +52,18 @@ class Scores:
 
     def to_table(self) -> pa.Table:
         """The table `scores`, without file metadata."""
-        lacking = dict(zip(NUMBERS, np.isnan(self.values).T, strict=True))
         columns: dict[str, Any] = {
             "key": pa.array(self.images.keys),
             "path": pa.array(self.images.paths or [None] * len(self.status), pa.string()),
             "status": pa.array([each.value for each in self.status]).dictionary_encode(),
         }
         for name, values in zip(NUMBERS, self.values.T, strict=True):
-            columns[name] = pa.array(values, mask=lacking[name])
+            columns[name] = pa.array(values, mask=np.isnan(values))
         for factor, classes in CLASSES.items():
             first = NUMBERS.index(name_class(classes[0]))
-            codes = self.values[:, first : first + len(classes)].argmax(axis=1).astype(np.int8)
-            columns[factor.value] = pa.DictionaryArray.from_arrays(
-                pa.array(codes, mask=lacking[NUMBERS[first]]), list(classes), ordered=True
-            )
+            shares = self.values[:, first : first + len(classes)]
+            codes = pa.array(shares.argmax(axis=1).astype(np.int8), mask=np.isnan(shares[:, 0]))
+            columns[factor.value] = pa.DictionaryArray.from_arrays(codes, list(classes), ordered=True)
         return pa.table([columns[name] for name in SCORES.names], schema=SCORES.schema())
 
 
@@ -96,9 +93,8 @@ def score_images(
         readable = np.array([each is Status.OK for each in piece.status])
         if readable.any():
             rows = piece.start + np.flatnonzero(readable)
-            found = model.run(piece.pixels[readable])
-            values[rows, : found.shape[1]] = found
-            if not (finite := np.isfinite(found).all(axis=1)).all():
+            values[rows] = model.run(piece.pixels[readable])
+            if not (finite := np.isfinite(values[rows, : model.numbers]).all(axis=1)).all():
                 raise ScoreError(
                     f"{model.path}: gives no number for key {images.keys[rows[~finite][0]]} of {images.place}: its "
                     "training has diverged, or the file is damaged; score with an earlier checkpoint"

@@ -71,6 +71,19 @@ class Ranks:
             dist.all_reduce(total, group=self.control)
         return total
 
+    def collect(self, own: Tensor) -> list[Tensor]:
+        """The tensors of all processes on the processor, by rank, in process 0; nothing in the others."""
+        mine = own.detach().cpu().contiguous()
+        shapes = self.gather(tuple(mine.shape))
+        if not self.is_main:
+            dist.send(mine, 0, group=self.control)
+            return []
+        found = [mine]
+        for rank, shape in enumerate(shapes[1:], start=1):
+            found.append(torch.empty(shape, dtype=mine.dtype))
+            dist.recv(found[-1], rank, group=self.control)
+        return found
+
     def wait(self) -> None:
         """Wait for all processes."""
         if self.world_size > 1:

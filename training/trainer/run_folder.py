@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONFIG, CARD, MODEL = "config.json", "README.md", "model.safetensors"
+SCORER = "quality.onnx"
+"""What scores images by a run whose model gives more than qualities: a recogniser."""
 EVENTS, CHECKPOINTS = "events", "checkpoints"
 
 

@@ -48,12 +48,16 @@ class Work:
         flipped: bool [n], which of them are mirrored.
         whole: int64 [N], the rows of the batch over all processes.
         last: whether the weights move after it.
+        together: int64 [M], the rows of all processes that are computed at the same time, by process.
+        first: where this process's begin among them.
     """
 
     rows: NDArray[np.int64]
     flipped: NDArray[np.bool_]
     whole: NDArray[np.int64]
     last: bool
+    together: NDArray[np.int64]
+    first: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,10 +129,18 @@ class Sampler:
             if epoch is None or wanted != number:
                 number, epoch = wanted, self.epoch(wanted)
             whole = epoch.batch(place)
-            share = part_of(whole, self.rank, self.ranks)
+            shares = [part_of(whole, rank, self.ranks) for rank in range(self.ranks)]
             for part in range(self.parts):
-                rows = part_of(share, part, self.parts)
-                yield Work(rows=rows, flipped=epoch.flipped[rows], whole=whole, last=part == self.parts - 1)
+                every = [part_of(share, part, self.parts) for share in shares]
+                rows = every[self.rank]
+                yield Work(
+                    rows=rows,
+                    flipped=epoch.flipped[rows],
+                    whole=whole,
+                    last=part == self.parts - 1,
+                    together=np.concatenate(every),
+                    first=sum(map(len, every[: self.rank])),
+                )
 
     def _random(self, epoch: int, kind: int) -> np.random.Generator:
         # NumPy promises the stream of PCG64, and in practice keeps what a Generator makes of it.

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from data_manifests.recipes import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 RELEASED_PERIOD = 5
 """Epochs in which the released code's rate falls to 0; in the next five it rises again (T_max of its scheduler)."""
@@ -34,3 +38,15 @@ def rate_share(step: int, *, steps: int, epochs: int, recipe: Recipe, warm_up: f
     if step < rising:
         return (step + 1) / (rising + 1)
     return 0.5 * (1.0 + math.cos(math.pi * (step - rising) / max(1, every - rising)))
+
+
+def step_share(step: int, *, drops: Sequence[int], rising: int = 0) -> float:
+    """The share of the highest learning rate where it is divided by ten at some steps (CR-FIQA section IV).
+
+    Args:
+        step: from 0.
+        drops: the steps at which it falls.
+        rising: steps in which it first rises in a straight line; CR-FIQA has none.
+    """
+    warm = min(1.0, (step + 1) / (rising + 1))
+    return warm * 0.1 ** sum(step >= drop for drop in drops)

@@ -93,10 +93,10 @@ class Learner(Protocol):
         """What else is worth a curve, at this share of the highest learning rates."""
 
     def weights(self) -> Mapping[str, Tensor]:
-        """The weights by name."""
+        """The weights by name, all of them in process 0; called in every process at once."""
 
     def state(self) -> Mapping[str, Any]:
-        """What else a checkpoint has to hold: plain values and tensors."""
+        """What else a checkpoint has to hold, plain values and tensors; likewise."""
 
 
 class LoopSettings(Protocol):
@@ -110,9 +110,8 @@ class LoopSettings(Protocol):
     def accumulation(self) -> int:
         """Parts into which a process divides its images of a step."""
 
-    @property
-    def epochs(self) -> int:
-        """Passes over the images."""
+    def count_steps(self, epoch_steps: int) -> int:
+        """Steps in all, with so many in a pass over the images."""
 
     @property
     def seed(self) -> int:
@@ -151,6 +150,7 @@ class Trainer(Generic[AnyLearner]):
     Attributes:
         learner: what is trained.
         epoch_steps: steps in an epoch.
+        steps: steps in all.
         step: steps done in all.
         history: the means of the learner's terms in every epoch.
         weights_sha256: of the weights of the last checkpoint; known to the process that wrote it, or read it.
@@ -179,6 +179,7 @@ class Trainer(Generic[AnyLearner]):
             rank=ranks.rank, ranks=ranks.world_size, parts=config.accumulation,
         )  # fmt: skip
         self.epoch_steps = self._sampler.steps
+        self.steps = config.count_steps(self.epoch_steps)
         self._store = CheckpointFolder(root=folder.checkpoints, run=folder.fingerprint, keep=config.keep)
         found = self._store.load()
         self.learner = build(found)
@@ -212,7 +213,7 @@ class Trainer(Generic[AnyLearner]):
         shown = self._ranks.is_main
         with (
             remember_signals() as self._stop,
-            TrainingProgress(total=self._config.epochs * self.epoch_steps, done=self.step, shown=shown) as self._meter,
+            TrainingProgress(total=self.steps, done=self.step, shown=shown) as self._meter,
             Curves(self._folder, self.step, shown=shown) as self._curves,
         ):
             try:
@@ -321,7 +322,9 @@ class Trainer(Generic[AnyLearner]):
         losses = self.learner.losses(means)
         values = {f"loss/{name}": value for name, value in losses.items()} | self.learner.curves(self._rate())
         self.add_curves({**values, "speed/images_per_second": self._meter.speed})
-        self._meter.show(f"{phase}, epoch {-(-self.step // self.epoch_steps)} of {self._config.epochs}", losses)
+        self._meter.show(
+            f"{phase}, epoch {-(-self.step // self.epoch_steps)} of {-(-self.steps // self.epoch_steps)}", losses
+        )
 
     def _end_epoch(self) -> None:
         """Keep the epoch's means, by which a learner may weigh the next."""
@@ -336,9 +339,11 @@ class Trainer(Generic[AnyLearner]):
         parts = self._ranks.gather({"sums": self._sums.cpu(), "random": random_state(self._ranks.device)})
         if not all(bool(part["sums"].isfinite().all()) for part in parts):
             raise LossError(f"the loss is not finite by step {self.step}: lower the learning rate")
+        weights, state = self.learner.weights(), self.learner.state()
         if self._ranks.is_main:
-            state = {**self.learner.state(), "history": self.history, "ranks": parts}
-            checkpoint = Checkpoint(step=self.step, weights=self.learner.weights(), state=state)
+            checkpoint = Checkpoint(
+                step=self.step, weights=weights, state={**state, "history": self.history, "ranks": parts}
+            )
             self.weights_sha256 = self._store.save(checkpoint)
         self._saved_step = self.step
 

@@ -11,8 +11,9 @@ import polars as pl
 import pytest
 
 from data_manifests.folds import fold_of
-from data_manifests.sample import draw_images
+from data_manifests.sample import draw_images, make_sample
 from labelers.faces import decode
+from pipeline.tasks.recognition import TrainRecognition
 from pipeline.tasks.training import TrainFactorNet, TrainQuality
 from tests.pipeline.conftest import Factory
 
@@ -164,3 +165,38 @@ def test_the_quality_model_is_trained_from_the_labels(sample_copy: Factory) -> N
     before = (run / "model.safetensors").stat().st_mtime_ns
     sample_copy.luigi(*words)
     assert (run / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_recogniser_is_trained_and_labels_with_its_own_centres(sample_copy: Factory) -> None:
+    options = ("--backbone", "mobilefacenet", "--steps", "3", "--drops", "2", "--batch-size", "16")
+    words = ("TrainRecognition", "--dataset", "sample", "--name", "own", *options)
+    sample_copy.luigi(*words)
+    folder = sample_copy.workspace / "sample" / "recogniser" / "current"
+    assert {"own.onnx", "models.toml", "head.safetensors", "quality.onnx"} <= {path.name for path in folder.iterdir()}
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    sample_copy.luigi(*words)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+    stages = ("embeddings", "centres", "anchors", "labels", "blur", "pose", "factors")
+    links = {name: sample_copy.workspace / "sample" / name / "current" for name in stages}
+    old = {name: link.readlink() for name, link in links.items()}
+    head = ("--anchors-centres", "head", "--anchors-head", str(folder / "head.safetensors"))
+    sample_copy.luigi("LabelAll", "--models-recognition", "own", *head, FIQA_MODELS=str(folder))
+    assert [name for name, link in links.items() if link.readlink() != old[name]] == list(stages[:4])
+    labels, centres = (pl.read_parquet(links[name]) for name in ("labels", "centres"))
+    assert labels["ccs"].null_count() == 0
+    assert centres["identity"].to_list() == sorted(labels["identity"].unique().to_list())
+
+
+def test_a_recogniser_needs_people(tmp_path: Path) -> None:
+    words = ("TrainRecognition", "--dataset", str(write_wider(tmp_path / "wider")))
+    done = Factory(workspace=tmp_path / "workspace").luigi(*words, check=False)
+    assert done.returncode
+    assert "images with people are needed, recordio or image_folder" in done.stderr
+    make_sample(tmp_path / "faces")
+    manifest = tmp_path / "faces.toml"
+    manifest.write_text(f'name = "faces"\nformat = "recordio"\nroot = "{tmp_path / "faces"}"\n')
+    settings = {"dataset": str(manifest), "workspace": str(tmp_path / "workspace")}
+    here, there = (TrainRecognition(device=device, **settings) for device in ("cpu", "cuda"))
+    assert (here.resources, there.resources) == ({"cpu": 1}, {"gpu": 1})
+    assert here.spec.fingerprint == there.spec.fingerprint
+    assert TrainRecognition(drops=(5, 6), **settings).spec.fingerprint != here.spec.fingerprint

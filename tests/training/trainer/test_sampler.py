@@ -102,3 +102,12 @@ def test_too_small_a_batch_for_the_processes_is_an_error() -> None:
 def test_impossible_numbers_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least"):
         Sampler(**{"images": 4, "batch": 2, "seed": 0, **wrong})
+
+
+def test_every_process_knows_what_the_others_compute_at_the_same_time() -> None:
+    samplers = [Sampler(images=23, batch=9, seed=1, rank=rank, ranks=2, parts=2) for rank in range(2)]
+    for works in zip(*(sampler.work(1, 7) for sampler in samplers), strict=True):
+        together = np.concatenate([work.rows for work in works])
+        for work in works:
+            np.testing.assert_array_equal(work.together, together)
+            np.testing.assert_array_equal(together[work.first : work.first + len(work.rows)], work.rows)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 MODEL = "model.safetensors"
 """The result of a training, in its folder (training.trainer.run_folder)."""
+SCORER = "quality.onnx"
+"""What gives the quality where the result is a recogniser, likewise."""
 CHECKPOINTS = "checkpoints"
 """What lies in the folder of a training that has begun."""
 WEIGHTS = (".safetensors", ".pt", ".pth")
@@ -62,6 +64,8 @@ def find_network(path: Path) -> QualityNetwork:
     Raises:
         QualityNetworkError: if there is none, or if an ONNX file neither is one of training.export nor takes floats.
     """
+    if path.is_dir() and (path / MODEL).is_file() and (path / SCORER).is_file():
+        return _describe_onnx(path / SCORER)
     if path.is_dir():
         return QualityNetwork(kind=NetworkKind.TRAINED, files=(_find_result(path),))
     if not path.is_file():

@@ -1,0 +1,216 @@
+"""Recogniser, head and their optimiser: one step of learning, and what a checkpoint has to hold of them."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from training.recognition.head import ClassHead, gather_rows
+from training.recognition.model import DIMENSION, Recogniser
+from training.recognition.objective import regression_loss, regression_target
+from training.trainer.schedule import step_share
+from training.trainer.weights import load_strictly
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from training.recognition.config import RecognitionConfig
+    from training.trainer.checkpoint import Checkpoint
+    from training.trainer.feeding import MicroBatch
+    from training.trainer.ranks import Ranks
+
+RECOGNITION, REGRESSION, ERROR = "recognition", "regression", "error"
+"""Terms: the loss of the softmax, that of the regression layer, and the fraction of images that are nearer to another
+person's centre than to their own."""
+
+_MODEL, _HEAD = "model.", "head.weight"
+_MOMENTUM = "momentum_buffer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """Whom images show.
+
+    Attributes:
+        labels: int64 [M], of the images of all processes that are computed at the same time.
+        first: where those of this process begin.
+    """
+
+    labels: Tensor
+    first: int
+
+    def change(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same with every tensor changed."""
+        return replace(self, labels=change(self.labels))
+
+
+class RecognitionLearner:
+    """Recogniser, head and SGD.
+
+    Args:
+        config: all settings.
+        classes: C, how many people there are.
+        ranks: the processes.
+        start: a checkpoint to go on from; None to begin.
+
+    Attributes:
+        model: backbone and regression layer, on the device.
+        head: the centres of this process's classes.
+    """
+
+    terms = (RECOGNITION, REGRESSION, ERROR)
+
+    def __init__(self, config: RecognitionConfig, classes: int, ranks: Ranks, start: Checkpoint | None) -> None:
+        self._config, self._ranks = config, ranks
+        torch.manual_seed(config.seed)
+        assert config.margin_size is not None
+        self.model = Recogniser(config.backbone, config.dropout)
+        self.head = ClassHead(
+            classes=classes, dimension=DIMENSION, margin=config.margin, size=config.margin_size, scale=config.scale,
+            ranks=ranks, seed=config.seed,
+        )  # fmt: skip
+        if start is not None:
+            self._load(start.weights, f"the checkpoint of step {start.step}")
+        elif config.pretrained:
+            self.model.load_published(Path(config.pretrained))
+        self.model.to(ranks.device)
+        self.head.to(ranks.device)
+        if config.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self._parallel = _join(self.model, ranks)
+        self._optimiser = torch.optim.SGD(
+            [parameter for _, parameter in self._parameters()],
+            lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay,
+        )  # fmt: skip
+        if start is not None:
+            self._load_momentum(start.state["momentum"])
+
+    def begin_epoch(self, history: Sequence[Sequence[float]]) -> None:
+        """Nothing depends on the epochs before."""
+
+    def rate(self, step: int, steps: int) -> float:  # noqa: ARG002 - this training is measured in steps
+        """The share of the highest learning rate at a step, from 0."""
+        return step_share(step, drops=self._config.drops, rising=self._config.warm_up)
+
+    def forward_backward(self, micro: MicroBatch[Targets]) -> Tensor:
+        """Add a micro-batch to the gradient (CR-FIQA Eq. 6).
+
+        Args:
+            micro: what is learned from, on the device; `counts` holds the images of the whole batch.
+
+        Returns:
+            The micro-batch's share of every term's mean, float64 [T], on the device.
+        """
+        config, first, labels = self._config, micro.targets.first, micro.targets.labels
+        own = slice(first, first + len(micro.images))
+        with self._hold_gradients() if not micro.last else contextlib.nullcontext():
+            with torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=config.bf16):
+                embeddings, qualities = self._parallel(micro.images, micro.flipped)
+            found = self.head(gather_rows(embeddings.float(), first, len(labels), self._ranks), labels)
+            wanted = regression_target(found.ccs[own], found.nnccs[own], config.target)
+            regression = regression_loss(qualities.float(), wanted, config.threshold)
+            # Every process has the softmax of all, and its own part of the regression.
+            loss = (found.loss.sum() + config.balance * regression.sum()) / micro.counts[0]
+            loss.backward()
+        errors = found.ccs[own] <= found.nnccs[own]
+        terms = (found.loss.detach()[own], regression.detach(), errors)
+        return torch.stack([term.double().sum() for term in terms]) / micro.counts[0]
+
+    def optimizer_step(self, rate: float) -> None:
+        """Move the weights, at this share of the highest learning rate."""
+        nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip)
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._config.learning_rate * rate
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+
+    def sync_buffers(self) -> None:
+        """Give every process the batch statistics of the first, which are those that are saved."""
+        self._ranks.copy_from_first(self.model.buffers())
+
+    def losses(self, means: Sequence[float]) -> dict[str, float]:
+        """The T means by name, behind their sum that is learned from."""
+        found = dict(zip(self.terms, means, strict=True))
+        return {"total": found[RECOGNITION] + self._config.balance * found[REGRESSION], **found}
+
+    def curves(self, rate: float) -> dict[str, float]:
+        """The learning rate."""
+        return {"rate": rate * self._config.learning_rate}
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights by name, with all centres in process 0."""
+        own = {_MODEL + name: value for name, value in self.model.state_dict().items()}
+        return own | self._whole(_HEAD, self.head.weight)
+
+    def centres(self) -> Tensor | None:
+        """The centres of all classes [C, D] in process 0, None in the others; called in every process at once."""
+        return self._whole(_HEAD, self.head.weight.detach()).get(_HEAD)
+
+    def state(self) -> dict[str, Any]:
+        """What else a checkpoint has to hold of them: the momentum of every weight."""
+        moments = {name: self._optimiser.state[value].get(_MOMENTUM) for name, value in self._parameters()}
+        if moments[_HEAD] is None:
+            return {"momentum": {}}
+        return {"momentum": moments | self._whole(_HEAD, moments[_HEAD])}
+
+    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What is learned, by name, in an order of its own."""
+        for name, value in self.model.named_parameters():
+            if value.requires_grad:
+                yield _MODEL + name, value
+        yield _HEAD, self.head.weight
+
+    def _whole(self, name: str, own: Tensor) -> dict[str, Tensor]:
+        """The rows of all classes, in process 0; nothing in the others."""
+        if self._ranks.world_size == 1:
+            return {name: own}
+        parts = self._ranks.collect(own)
+        return {name: torch.cat(parts)} if parts else {}
+
+    def _own(self, whole: Tensor) -> Tensor:
+        """The rows of this process's classes."""
+        return whole[self.head.first : self.head.first + len(self.head.weight)]
+
+    def _load(self, weights: Mapping[str, Tensor], place: str) -> None:
+        """Take the weights of a checkpoint."""
+        model = {n.removeprefix(_MODEL): value for n, value in weights.items() if n.startswith(_MODEL)}
+        load_strictly(self.model, model, place)
+        load_strictly(self.head, {"weight": self._own(weights[_HEAD])}, place)
+
+    def _load_momentum(self, saved: Mapping[str, Tensor]) -> None:
+        """Take the momentum of a checkpoint, in the memory layout of the weights of now."""
+        for name, value in self._parameters() if saved else ():
+            moment = self._own(saved[name]) if name == _HEAD else saved[name]
+            self._optimiser.state[value][_MOMENTUM] = torch.empty_like(value).copy_(moment)
+
+    def _hold_gradients(self) -> contextlib.AbstractContextManager[None]:
+        """Keep the processes from adding up their gradients yet."""
+        if isinstance(self._parallel, DistributedDataParallel):
+            return self._parallel.no_sync()
+        return contextlib.nullcontext()
+
+
+def _join(model: nn.Module, ranks: Ranks) -> nn.Module:
+    """The model, joined to the other processes, whose gradients are added up."""
+    if ranks.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    if ranks.world_size == 1:
+        return model
+    places = [ranks.device] if ranks.device.type == "cuda" else None
+    joined = DistributedDataParallel(model, device_ids=places, broadcast_buffers=False, gradient_as_bucket_view=True)
+    joined.register_comm_hook(None, lambda _, bucket: _add_up(bucket))
+    return joined
+
+
+def _add_up(bucket: Any) -> torch.futures.Future[Tensor]:
+    """The sum over the processes; DistributedDataParallel itself would take the mean."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda done: done.value()[0])

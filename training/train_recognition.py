@@ -1,0 +1,94 @@
+r"""Trains CR-FIQA: python -m training.train_recognition --images REC_OR_FOLDER --output RUN.
+
+No labels are needed: it learns from images and whom they show. A small network on a processor:
+
+    python -m training.train_recognition --images workspace/sample/_source/train.rec --output runs/recogniser \
+        --backbone mobilefacenet --steps 60 --drops 40 --batch-size 32
+
+Settings may stand in a file: --config recipes/cr_fiqa_s.toml. Started again with the same settings, it goes on from
+the last checkpoint in RUN. SIGTERM or Ctrl-C saves and ends with the exit code 75. On several GPUs:
+torchrun --nproc-per-node N -m training.train_recognition ... (each holds the centres of its part of the people).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_manifests.values import reader_of
+from data_manifests.weights.entry import PlainName
+from labelers.runtime.denormals import flush_denormals
+from training.command_line.options import add_run_options, add_setting, lock_run, parse, run_training
+from training.recognition.data import load_people
+from training.recognition.run_folder import RecognitionRunFolder
+from training.recognition.settings import SETTINGS, make_config, read_recipe
+from training.recognition.training import RecognitionTraining
+from training.scoring.onnx_file import ExportError
+from training.trainer.ranks import Ranks, join_ranks
+from training.trainer.trainer import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from training.recognition.config import RecognitionConfig
+
+log = logging.getLogger("training.train_recognition")
+
+LICENCE = "as its training images allow"
+
+
+@flush_denormals()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train; 0 when done, 75 when told to stop and saved, 1 with one message on stderr when it cannot be done."""
+
+    def work() -> Outcome:
+        given = parse(parser, read_recipe, arguments)
+        config = make_config(vars(given), given.device)
+        with join_ranks(config.device.value) as ranks:
+            return train(config, given, ranks)
+
+    return run_training(work, (ExportError,))
+
+
+def train(config: RecognitionConfig, given: argparse.Namespace, ranks: Ranks) -> Outcome:
+    """Train as the command line asks, in the processes that torchrun started, or in this one."""
+    data = load_people(given.images, held_out=config.held_out, least_images=config.least_images)
+    folder = RecognitionRunFolder.of(given.output, config, data, name=given.name, licence=given.licence)
+    with lock_run(folder.root, ranks):
+        if ranks.is_main:
+            folder.begin(config, data)
+            left_out = ", ".join(f"{count:,} {cause}" for cause, count in data.left_out.items() if count)
+            told = left_out and f", left out {left_out}"
+            log.info("run %s: %d images of %d people%s", folder.fingerprint, len(data), len(data.identities), told)
+        if folder.finished:
+            log.info("%s: this run is finished already", folder.root)
+            return Outcome.FINISHED
+        ranks.wait()
+        training = RecognitionTraining(config, data, ranks, folder)
+        outcome = training.run(given.limit_steps)
+        if ranks.is_main:
+            log.info("step %d: %s; %s", training.trainer.step, outcome.value, folder.root)
+        return outcome
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's options: where the images are, and the settings, with their defaults."""
+    result = argparse.ArgumentParser(prog="python -m training.train_recognition", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    add = result.add_argument
+    add("--images", type=Path, required=True,
+        help="the .rec file (its .idx beside it), or the folder of images, one folder a person")  # fmt: skip
+    add("--name", type=reader_of(PlainName), default="cr_fiqa",
+        help="the network's name in models.toml (default: %(default)s)")  # fmt: skip
+    add("--licence", default=LICENCE, help="of the weights, for their entry in models.toml (default: %(default)s)")
+    add_run_options(result, "recipes/cr_fiqa_s.toml")
+    for name, setting in SETTINGS.items():
+        add_setting(result, name, setting)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())
