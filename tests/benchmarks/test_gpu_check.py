@@ -18,7 +18,7 @@ from data_manifests.weights.files import WeightsUnreachableError, fetch
 from data_manifests.weights.registry import load_registry
 from labelers.runtime.device import Device
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HERE = argparse.Namespace(device=Device.CPU, small=False)
 
 
