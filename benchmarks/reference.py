@@ -21,11 +21,11 @@ import typer
 from benchmarks.stale_stages import stale_stages
 from data_manifests.manifest import Manifest, load_manifest, shipped_names
 from data_manifests.storage.atomic import write_atomically
+from data_manifests.storage.values import attributes
 from data_manifests.tables.alignment import ALIGNMENT
 from data_manifests.tables.evaluation import EVALUATION_TABLES
 from data_manifests.tables.scores import MODEL_TABLES
 from data_manifests.tables.stages import TABLES
-from data_manifests.values import attributes
 from data_manifests.weights.entry import ModelEntry
 from data_manifests.weights.registry import SHIPPED, read_entries
 from pipeline.__main__ import app

@@ -23,8 +23,8 @@ from data_manifests.durations import describe_time_left
 from data_manifests.image_folder import ImageFolderError
 from data_manifests.recordio.record_file import RecordError
 from data_manifests.storage.atomic import DiskFullError
+from data_manifests.storage.values import Positive, reader_of
 from data_manifests.tables.stages import Status
-from data_manifests.values import Positive, reader_of
 from data_manifests.verification import VerificationError
 from labelers.faces import SIDE
 from labelers.runtime.denormals import flush_denormals

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from data_manifests.storage.atomic import DiskFullError, LockedError, RunLock, write_atomically
 from data_manifests.storage.environment import version_of
-from data_manifests.values import attributes, reader_of
+from data_manifests.storage.values import attributes, reader_of
 from data_manifests.weights.files import WeightsError
 from data_manifests.weights.registry import RegistryError
 from labelers.runtime.denormals import flush_denormals

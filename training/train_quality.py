@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_manifests.values import kind_of, reader_of
+from data_manifests.storage.values import kind_of, reader_of
 from labelers.runtime.denormals import flush_denormals
 from training.clip.backbone import ClipConfigError
 from training.command_line.options import add_run_options, add_setting, lock_run, parse, run_training

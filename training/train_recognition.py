@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_manifests.values import reader_of
+from data_manifests.storage.values import reader_of
 from data_manifests.weights.entry import PlainName
 from labelers.runtime.denormals import flush_denormals
 from training.command_line.options import add_run_options, add_setting, lock_run, parse, run_training

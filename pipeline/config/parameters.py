@@ -8,7 +8,7 @@ import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.interface import core
 
-from data_manifests.values import Positive, reader_of
+from data_manifests.storage.values import Positive, reader_of
 from pipeline.logs import one_message
 
 

@@ -29,7 +29,7 @@ from pydantic import (
 from data_manifests.manifest import Anchor, Centres
 from data_manifests.recipes import Recipe
 from data_manifests.storage.toml_file import suggest
-from data_manifests.values import Number, Positive, kind_of, what_is_expected
+from data_manifests.storage.values import Number, Positive, kind_of, what_is_expected
 from labelers.anchors.head import HeadLayout  # noqa: TC001 - pydantic reads the annotation
 from labelers.runtime.device import Device
 from labelers.runtime.precision import Precision, check_precision

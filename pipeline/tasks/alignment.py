@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import luigi
 
-from data_manifests.values import Number
+from data_manifests.storage.values import Number
 from pipeline.alignment.job import AlignJob, AlignRequest, resolve_alignment
 from pipeline.alignment.run import make_crops
 from pipeline.config.parameters import TypedParameter

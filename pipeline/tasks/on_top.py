@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import luigi
 
-from data_manifests.values import attributes
+from data_manifests.storage.values import attributes
 from pipeline.config.parameters import TypedParameter
 from pipeline.logs import one_message
 from pipeline.storage.fingerprint import StageSpec

@@ -16,7 +16,7 @@ import luigi
 from data_manifests.identity import read_identity
 from data_manifests.manifest import Format, load_manifest
 from data_manifests.storage.atomic import sync_folder
-from data_manifests.values import kind_of
+from data_manifests.storage.values import kind_of
 from labelers.runtime.device import Device
 from pipeline.config.job import JobError
 from pipeline.config.parameters import TypedParameter

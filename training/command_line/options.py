@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from data_manifests.image_folder import ImageFolderError
 from data_manifests.recordio.record_file import RecordError
 from data_manifests.storage.atomic import DiskFullError, LockedError, RunLock
-from data_manifests.values import Positive, kind_of, reader_of
+from data_manifests.storage.values import Positive, kind_of, reader_of
 from labelers.runtime.device import Device
 from training.trainer.checkpoint import CheckpointError
 from training.trainer.ranks import DeviceError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from pydantic import Field
 
 from data_manifests.storage.toml_file import check, read_toml
-from data_manifests.values import attributes
+from data_manifests.storage.values import attributes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -18,7 +18,7 @@ from pathlib import Path
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 from data_manifests.storage.atomic import DiskFullError
-from data_manifests.values import reader_of
+from data_manifests.storage.values import reader_of
 from data_manifests.wider_face import Split, WiderFaceError
 from labelers.runtime.denormals import flush_denormals
 from labelers.runtime.device import Device

@@ -70,7 +70,7 @@ def reader_of(kind: Any) -> Callable[[Any], Any]:
 
     >>> reader_of(Positive)("0")
     Traceback (most recent call last):
-    data_manifests.values.UnreadableError: at least 1 is expected
+    data_manifests.storage.values.UnreadableError: at least 1 is expected
     """
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
 
