@@ -17,13 +17,18 @@ SYSTEM_PACKAGES = "libegl1 libgl1 libgles2 libglib2.0-0"
 
 
 def find_fault() -> str:
-    """What is wrong with the installation, and the remedy, in one sentence; empty if nothing is."""
+    """What is wrong with the packages, and the remedy, in one sentence; empty if nothing is. Loads none of them."""
     for module in SHARED_MODULES:
         spec = importlib.util.find_spec(module)
         if spec is None or spec.origin is None:  # a folder without its first file
             return (
                 f"the module {module} is not whole, as after another of its distributions was removed: run `{REPAIR}`"
             )
+    return ""
+
+
+def find_missing_library() -> str:
+    """What library the system lacks, and the remedy, in one sentence; empty if none is missing. Loads OpenCV."""
     try:
         importlib.import_module("cv2")
     except ImportError as error:
@@ -34,6 +39,12 @@ def find_fault() -> str:
 
 
 def require_installation() -> None:
-    """End the program with one message where the installation has a fault; no command can do anything then."""
+    """End the program with one message where packages are not whole; no command can do anything then."""
     if fault := find_fault():
+        sys.exit(f"error: {fault}")
+
+
+def require_libraries() -> None:
+    """End the program with one message where the system lacks a library; for commands, which load OpenCV anyway."""
+    if fault := find_missing_library():
         sys.exit(f"error: {fault}")

@@ -92,7 +92,7 @@ VERSIONS: dict[str, Version] = {
     "centres": Version(
         number=2,
         modules=("anchors/centres.py", "anchors/copies.py", "anchors/head.py"),
-        code="3b2313893f4bc8ad91b996209abab41816b9fd24f183c19b1a245cc7bb673fdd",
+        code="456fe383d634b7d71323587cf445f6b58d3b10153cc09561b87ea598c9cc00db",
     ),
     "anchors": Version(
         number=2,

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from pathlib import Path
 
+from data_manifests.installation import require_libraries
 from pipeline.execution.contract import WORKER_VARIABLE
 
 multiprocessing.set_start_method("spawn", force=True)
@@ -26,6 +27,8 @@ def _find_settings() -> None:
         if chosen := os.environ.get("LUIGI_CONFIG_PATH"):
             luigi.configuration.add_config_path(chosen)
 
+
+require_libraries()
 
 if WORKER_VARIABLE not in os.environ:
     _find_settings()

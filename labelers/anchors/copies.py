@@ -32,13 +32,25 @@ def find_copies(embeddings: NDArray[np.floating], identities: NDArray[np.integer
         identities: [N]; below zero nobody is meant, and nothing is a copy.
 
     Returns:
-        bool [N]; an image without direction (zero or not finite) is none.
+        bool [N]; an image without direction (zero or not finite) is none, and none is where a recogniser gives all
+        people nearly the same embedding, as one that has hardly been trained does.
     """
     copies = np.zeros(len(embeddings), np.bool_)
     units = unit_rows(embeddings)
-    for rows in _people(np.where(np.isfinite(units[:, 0]), identities, -1)):
+    people = list(_people(np.where(np.isfinite(units[:, 0]), identities, -1)))
+    if _are_alike([units[rows].mean(axis=0) for rows in people]):
+        return copies
+    for rows in people:
         copies[rows] = _repeat_earlier(units[rows])
     return copies
+
+
+def _are_alike(means: list[NDArray[np.float32]]) -> bool:
+    """Whether all people, of several, have nearly the same mean embedding [D]."""
+    if len(means) < 2:
+        return False
+    units = unit_rows(np.stack(means))
+    return bool((units @ unit_rows(units.mean(axis=0, keepdims=True))[0]).min() >= LEAST_COSINE)
 
 
 def _people(identities: NDArray[np.integer]) -> Iterator[NDArray[np.intp]]:

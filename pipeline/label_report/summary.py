@@ -215,7 +215,7 @@ def print_unread(folder: Path) -> None:
 def print_anchors(job: Job) -> None:
     """Say which images could not be read, and what looks wrong with the anchors."""
     folder = job.store.folder(job.stages["anchors"])
-    anchors = pl.scan_parquet(folder)
+    anchors = pl.scan_parquet(folder, glob=False)
     for line in centre_warnings(job, anchors) + copy_warnings(anchors):
         _warn(line)
     print_unread(folder)

@@ -291,6 +291,12 @@ def test_nothing_is_a_copy_among_nothing() -> None:
     assert find_copies(np.zeros((0, 4), np.float32), np.zeros(0, np.int32)).tolist() == []
 
 
+def test_nothing_is_a_copy_where_a_recogniser_gives_all_people_the_same() -> None:
+    alike = np.ones((6, 8), np.float32) + np.random.default_rng(0).normal(0, 1e-3, (6, 8)).astype(np.float32)
+    assert not find_copies(alike, np.array([0, 0, 1, 1, 2, 2])).any()
+    assert find_copies(alike, np.zeros(6, int)).sum() == 5
+
+
 def test_one_person_has_no_other() -> None:
     embeddings = np.random.default_rng(0).standard_normal((4, 8))
     measures = measure_anchors(embeddings, np.full(4, 7), open_search(accumulate([(embeddings, np.full(4, 7))])))

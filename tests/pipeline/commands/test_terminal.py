@@ -112,7 +112,7 @@ def test_a_terminal_that_is_gone_decides_nothing(module: ModuleType, monkeypatch
     with (
         module.StageProgress("pose", total=2)
         if module is pipeline.execution.progress
-        else module.StageProgress(total=2)
+        else module.TrainingProgress(total=2)
     ):
         os.close(master)
     with pytest.raises(OSError, match="Input/output error"):
