@@ -15,7 +15,6 @@ ends with 1 when it is told to stop).
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from data_manifests.storage.values import kind_of, reader_of
 from labelers.runtime.denormals import flush_denormals
 from training.clip.backbone import ClipConfigError
-from training.command_line.options import add_run_options, add_setting, lock_run, parse, run_training
+from training.command_line.options import add_run_options, add_setting, parse, run_training, train_in
 from training.dataset.training_set import load_training_set
 from training.quality.calibration import ConfidenceError
 from training.quality.config import Compilation
@@ -31,15 +30,13 @@ from training.quality.run_folder import QualityRunFolder
 from training.quality.settings import SETTINGS, make_config, read_recipe
 from training.quality.training import QualityTraining
 from training.trainer.ranks import Ranks, join_ranks
-from training.trainer.trainer import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from data_manifests.recipes import Recipe
     from training.quality.config import TrainingConfig
-
-log = logging.getLogger("training.train_quality")
+    from training.trainer.trainer import Outcome
 
 
 @flush_denormals()
@@ -62,21 +59,15 @@ def train(config: TrainingConfig, given: argparse.Namespace, ranks: Ranks) -> Ou
         given.labels, given.images, quality=terms.quality, factors=terms.factors, held_out=config.held_out
     )
     folder = QualityRunFolder.of(given.output, config, data)
-    with lock_run(folder.root, ranks):
-        if ranks.is_main:
-            folder.begin(config, data)
-            left_out = ", ".join(f"{count:,} {cause}" for cause, count in data.left_out.items() if count)
-            told = left_out and f", left out {left_out}"
-            log.info("run %s: %d images to learn from%s", folder.fingerprint, len(data), told)
-        if folder.finished:
-            log.info("%s: this run is finished already", folder.root)
-            return Outcome.FINISHED
-        ranks.wait()
-        training = QualityTraining(config, data, ranks, folder)
-        outcome = training.run(given.limit_steps)
-        if ranks.is_main:
-            log.info("step %d: %s; %s", training.trainer.step, outcome.value, folder.root)
-        return outcome
+
+    def begin() -> str:
+        folder.begin(config, data)
+        return f"{len(data)} images to learn from"
+
+    def build() -> QualityTraining:
+        return QualityTraining(config, data, ranks, folder)
+
+    return train_in(folder, ranks, begin=begin, left_out=data.left_out, build=build, limit=given.limit_steps)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -13,7 +13,6 @@ torchrun --nproc-per-node N -m training.train_recognition ... (each holds the ce
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,21 +20,19 @@ from typing import TYPE_CHECKING
 from data_manifests.storage.values import reader_of
 from data_manifests.weights.entry import PlainName
 from labelers.runtime.denormals import flush_denormals
-from training.command_line.options import add_run_options, add_setting, lock_run, parse, run_training
+from training.command_line.options import add_run_options, add_setting, parse, run_training, train_in
 from training.recognition.data import load_people
 from training.recognition.run_folder import RecognitionRunFolder
 from training.recognition.settings import SETTINGS, make_config, read_recipe
 from training.recognition.training import RecognitionTraining
 from training.scoring.onnx_file import ExportError
 from training.trainer.ranks import Ranks, join_ranks
-from training.trainer.trainer import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from training.recognition.config import RecognitionConfig
-
-log = logging.getLogger("training.train_recognition")
+    from training.trainer.trainer import Outcome
 
 LICENCE = "as its training images allow"
 
@@ -57,21 +54,15 @@ def train(config: RecognitionConfig, given: argparse.Namespace, ranks: Ranks) ->
     """Train as the command line asks, in the processes that torchrun started, or in this one."""
     data = load_people(given.images, held_out=config.held_out, least_images=config.least_images)
     folder = RecognitionRunFolder.of(given.output, config, data, name=given.name, licence=given.licence)
-    with lock_run(folder.root, ranks):
-        if ranks.is_main:
-            folder.begin(config, data)
-            left_out = ", ".join(f"{count:,} {cause}" for cause, count in data.left_out.items() if count)
-            told = left_out and f", left out {left_out}"
-            log.info("run %s: %d images of %d people%s", folder.fingerprint, len(data), len(data.identities), told)
-        if folder.finished:
-            log.info("%s: this run is finished already", folder.root)
-            return Outcome.FINISHED
-        ranks.wait()
-        training = RecognitionTraining(config, data, ranks, folder)
-        outcome = training.run(given.limit_steps)
-        if ranks.is_main:
-            log.info("step %d: %s; %s", training.trainer.step, outcome.value, folder.root)
-        return outcome
+
+    def begin() -> str:
+        folder.begin(config, data)
+        return f"{len(data)} images of {len(data.identities)} people"
+
+    def build() -> RecognitionTraining:
+        return RecognitionTraining(config, data, ranks, folder)
+
+    return train_in(folder, ranks, begin=begin, left_out=data.left_out, build=build, limit=given.limit_steps)
 
 
 def parser() -> argparse.ArgumentParser:

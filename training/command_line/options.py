@@ -9,7 +9,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from data_manifests.image_folder import ImageFolderError
 from data_manifests.recordio.record_file import RecordError
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
     from training.trainer.ranks import Ranks
+    from training.trainer.run_folder import RunFolder
+    from training.trainer.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 MISTAKES = (
     CheckpointError, DeviceError, DiskFullError, FileNotFoundError, ImageFolderError, LockedError, LossError,
@@ -56,8 +60,54 @@ def run_training(work: Callable[[], Outcome], mistakes: tuple[type[Exception], .
     return EXIT_CODE if outcome is Outcome.STOPPED else 0
 
 
+class Training(Protocol):
+    """A training that lies in a run folder, new or taken up again."""
+
+    @property
+    def trainer(self) -> Trainer[Any]:
+        """Its loop."""
+
+    def run(self, limit: int | None = None) -> Outcome:
+        """Train to the end, until told to stop, or for so many steps in all."""
+
+
+def train_in(  # noqa: PLR0913 - a run, who computes it, and what is its own
+    folder: RunFolder,
+    ranks: Ranks,
+    *,
+    begin: Callable[[], str],
+    left_out: Mapping[str, int],
+    build: Callable[[], Training],
+    limit: int | None,
+) -> Outcome:
+    """Train in a run's folder, which the process that writes holds meanwhile.
+
+    Args:
+        folder: of the run.
+        ranks: the processes.
+        begin: writes down what the run is made from, and says what is learned from.
+        left_out: cause -> images that are not learned from.
+        build: makes the training, unless it is finished.
+        limit: steps in all, after which it stops.
+    """
+    with _lock_run(folder.root, ranks):
+        if ranks.is_main:
+            told = begin()
+            causes = ", ".join(f"{count:,} {cause}" for cause, count in left_out.items() if count)
+            log.info("run %s: %s%s", folder.fingerprint, told, causes and f", left out {causes}")
+        if folder.finished:
+            log.info("%s: this run is finished already", folder.root)
+            return Outcome.FINISHED
+        ranks.wait()
+        training = build()
+        outcome = training.run(limit)
+        if ranks.is_main:
+            log.info("step %d: %s; %s", training.trainer.step, outcome.value, folder.root)
+        return outcome
+
+
 @contextlib.contextmanager
-def lock_run(folder: Path, ranks: Ranks) -> Iterator[None]:
+def _lock_run(folder: Path, ranks: Ranks) -> Iterator[None]:
     """Hold the folder of a run, in the process that writes."""
     if not ranks.is_main:
         yield
