@@ -75,6 +75,7 @@ def main() -> None:
         job = find_job(dataset, folder, given)
         rates = {rate.stage: rate.images_per_second for rate in measure_kernels(job, given.device)}
         rates["anchors"] = anchor_rate(head, given.device)
+        print("the kernels alone:", {stage: round(rate) for stage, rate in rates.items()})
         settings = words_for(given, head)
         images = job.manifest.images or 0
         runs = []
@@ -83,6 +84,7 @@ def main() -> None:
             limit = ["--limit", str(count)] if count < images else []
             wall = time_labels(workspace, dataset, given.workers, *settings, *limit)
             runs.append((count, wall, read_receipts(workspace)))
+            print(f"LabelAll of {count:,} images: {wall:.1f} s")
     figures = summarise(runs, rates, given)
     print_figures(figures)
     if given.json:

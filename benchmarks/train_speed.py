@@ -3,7 +3,7 @@
     python -m benchmarks.train_speed [--tower RN50-quickgelu] [--device cpu|cuda] [--json speed.json]
     python -m benchmarks.train_speed --dataset train.rec --labels .../labels/current --device cuda
 
-Options that are not named below go to training.train_quality, such as --compiled, --bf16 or --threads 8. Weights are
+Options that are not named below go to training.train_quality, such as --compiled no, --bf16 or --threads 8. Weights are
 random, which costs the same as trained ones. Images are read from the page cache: no disk is measured.
 
 Aims stand beside what was reached, and nothing fails: on one H200 the loader and the model together 4,000 images a
@@ -33,12 +33,12 @@ from data_manifests.storage.atomic import write_atomically
 from pipeline.storage.receipts import machine
 from training.clip.backbone import find_clip_config
 from training.dataset.training_set import TrainingSet, load_training_set
-from training.quality.config import Compilation
 from training.quality.model import JOINT
 from training.quality.run_folder import QualityRunFolder
 from training.quality.settings import make_config
 from training.quality.training import QualityTraining
 from training.train_quality import parser as training_parser
+from training.trainer.compilation import Compilation
 from training.trainer.ranks import Ranks, join_ranks
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def measure_ours(report: Report, bench: Bench, root: Path) -> None:
     learner = training.trainer.learner
     report.gflop_per_image = count_flops(learner.networks.model) / 1e9
     step = SyntheticStep(learner, config, device)
-    impatient = device.type == "cpu" and config.compiled is Compilation.NO
+    impatient = device.type == "cpu" and config.compiled in {Compilation.NO, Compilation.AUTO}
     report.add(measure(MODEL, device, lambda: time_steps(step, seconds, device, impatient=impatient), trains=True))
     report.waits = count_waits(step, device)
     steps = max(LEAST_STEPS, math.ceil(seconds * report.rate(MODEL) / config.batch))

@@ -25,7 +25,6 @@ from training.clip.backbone import ClipConfigError
 from training.command_line.options import add_run_options, add_setting, parse, run_training, train_in
 from training.dataset.training_set import load_training_set
 from training.quality.calibration import ConfidenceError
-from training.quality.config import Compilation
 from training.quality.run_folder import QualityRunFolder
 from training.quality.settings import SETTINGS, make_config, read_recipe
 from training.quality.training import QualityTraining
@@ -82,8 +81,6 @@ def parser() -> argparse.ArgumentParser:
         if name == "rules":
             told = setting.description
             add("--rule", dest=name, type=_rule, action="append", default=[], metavar="NAME=RECIPE", help=told)
-        elif name == "compiled":
-            add_setting(result, name, setting, nargs="?", const=Compilation.DEFAULT)
         else:
             add_setting(result, name, setting)
     return result

@@ -63,7 +63,7 @@ class Network:
         self.batch = batch
         self._session = session
         self._buffer = np.zeros((batch, spec.height, spec.width, 3), np.uint8)  # [B, H, W, 3]
-        self.outputs = self._check_batch(BATCH_TOLERANCE[precision])
+        self.outputs = self._check_batch(precision)
 
     def run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Resize, normalise and run N pictures.
@@ -105,7 +105,7 @@ class Network:
             outputs: list[NDArray[Any]] = self._session.run(None, {PICTURES: batch})
         return outputs
 
-    def _check_batch(self, tolerance: float) -> tuple[tuple[int, ...], ...]:
+    def _check_batch(self, precision: Precision) -> tuple[tuple[int, ...], ...]:
         """Run noise as a full batch and alone; both must agree, or the batch axis is not free."""
         noise = np.random.default_rng(0).integers(0, 256, self._buffer.shape, dtype=np.uint8)
         self._fill(noise)
@@ -121,10 +121,15 @@ class Network:
                 raise NetworkError(
                     f"{self.path}: output {number} is {list(output.shape)} for a batch of {self.batch}: {remedy}"
                 )
+            if not np.isfinite(output).all():
+                raise NetworkError(
+                    f"{self.path}: output {number} holds values that are no numbers, in {precision}: set another"
+                    " [models] precision, or check the file"
+                )
             for row, single in zip(rows, alone, strict=True):
                 scale = float(np.abs(output).max(initial=0.0))
                 difference = float(np.abs(output[row] - single[number][0]).max(initial=0.0))
-                if not difference <= tolerance * scale:
+                if not difference <= BATCH_TOLERANCE[precision] * scale:
                     raise NetworkError(
                         f"{self.path}: output {number} of one picture changes by {difference:.3g} (of {scale:.3g})"
                         f" in a batch of {self.batch}: {remedy}"

@@ -208,7 +208,7 @@ def test_wrong_options_are_told(words: list[str]) -> None:
 
 
 def test_other_options_go_to_the_training() -> None:
-    options, others = parse(["--batch", "4", "--compiled", "--threads", "3"])
+    options, others = parse(["--batch", "4", "--compiled", "no", "--threads", "3"])
     assert isinstance(options, argparse.Namespace)
     assert (options.batch, options.seconds, options.prompts) == (4, 6.0, 60)
-    assert others == ["--compiled", "--threads", "3"]
+    assert others == ["--compiled", "no", "--threads", "3"]

@@ -14,6 +14,7 @@ from data_manifests.folds import MaybeFold  # noqa: TC001 - pydantic reads it wh
 from data_manifests.recipes import Recipe
 from data_manifests.tables.stages import Factor
 from labelers.runtime.device import Device
+from training.trainer.compilation import Compilation
 from training.trainer.cores import share_of_cores
 
 if TYPE_CHECKING:
@@ -62,15 +63,6 @@ class Score(StrEnum):
     """P(h_q | x), the marginal of the joint distribution."""
     MERGED = "merged"
     """What the merged-factor network makes of the factors: M-F in CLIB-FIQA's Table 4 and Figure 5."""
-
-
-class Compilation(StrEnum):
-    """Whether torch.compile compiles the model, and its mode."""
-
-    NO = "no"
-    DEFAULT = "default"
-    REDUCE_OVERHEAD = "reduce-overhead"
-    """By CUDA graphs: for batches so small that a GPU waits for the processor to start its kernels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,8 +163,8 @@ class TrainingConfig:
         device: where it is trained.
         bf16: compute the tower in bfloat16, with weights in float32; left out: on a GPU.
         channels_last: keep the tower's weights in the layout that convolutions read fastest.
-        compiled: mode of torch.compile: no, default, or reduce-overhead (small batches on a GPU); several GPUs need
-            sync_batchnorm off to gain from it.
+        compiled: mode of torch.compile: auto (default on a GPU for two million images or more), no, default, or
+            reduce-overhead (small batches on a GPU); several GPUs need sync_batchnorm off to gain from it.
         sync_batchnorm: take batch statistics over all GPUs.
         threads: threads that decode images, in every process; left out: one for every core, at most 8.
         checkpoint_every: steps between two checkpoints.
@@ -200,7 +192,7 @@ class TrainingConfig:
     device: Device = Device.CPU
     bf16: bool = False
     channels_last: bool = True
-    compiled: Compilation = Compilation.NO
+    compiled: Compilation = Compilation.AUTO
     sync_batchnorm: bool = True
     threads: int = field(default_factory=share_of_cores)
     checkpoint_every: int = 1000
@@ -233,6 +225,10 @@ class TrainingConfig:
     def count_steps(self, epoch_steps: int) -> int:
         """Steps in all, with so many in a pass over the images."""
         return self.epochs * epoch_steps
+
+    def count_images(self, images: int) -> int:
+        """How many images are seen in all, each as often as it is seen, where there are so many."""
+        return self.epochs * images
 
     @property
     def calibrated(self) -> bool:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training.clip.backbone import ClipConfig, build_image_encoder
+from training.clip.pooling import speed_up_pools
 from training.quality.calibration import calibrate
-from training.quality.config import Compilation
 from training.quality.model import QualityModel, build_merged, build_model
 from training.quality.objective import MERGED, TOTAL, Objective, Targets
 from training.quality.scorer import Scorer, TrainedNetworks, full_float32
+from training.trainer.compilation import Compilation, compile_network
 from training.trainer.optimiser import load_state
 from training.trainer.schedule import rate_share
 from training.trainer.weights import load_strictly
@@ -35,6 +36,7 @@ class QualityLearner:
         config: all settings.
         ranks: the processes.
         start: a checkpoint to go on from; None to begin.
+        images: how many it is to see in all.
 
     Attributes:
         networks: the networks, on the device.
@@ -42,14 +44,14 @@ class QualityLearner:
         source: SHA-256 of the weights after phase one, of which the confidences are made; empty before.
     """
 
-    def __init__(self, config: TrainingConfig, ranks: Ranks, start: Checkpoint | None) -> None:
+    def __init__(self, config: TrainingConfig, ranks: Ranks, start: Checkpoint | None, images: int = 0) -> None:
         self._config, self._ranks = config, ranks
         self.objective = Objective(config)
         self.source: str = "" if start is None else start.state["source"]
         self.networks = _build(config, start).to(ranks.device)
         if config.channels_last:
             self.networks.to(memory_format=torch.channels_last)
-        self._parallel: nn.Module = self._wrap()
+        self._parallel: nn.Module = self._wrap(images)
         groups = [(self.networks.model, config.learning_rate), (self.networks.merged, config.merged_learning_rate)]
         self._groups = [(list(net.parameters()), rate) for net, rate in groups if net is not None]
         self._optimiser = torch.optim.AdamW(
@@ -181,17 +183,19 @@ class QualityLearner:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=self._config.bf16)
 
-    def _wrap(self) -> nn.Module:
+    def _wrap(self, images: int) -> nn.Module:
         """What a step calls: the networks, compiled and joined to the other processes where asked for."""
         config, ranks = self._config, self._ranks
         cuda = ranks.device.type == "cuda"
         if cuda:
             torch.backends.cudnn.benchmark = True
-        if ranks.world_size > 1 and cuda and config.sync_batchnorm:
+        synced = ranks.world_size > 1 and cuda and config.sync_batchnorm
+        if synced:
             self.networks = nn.SyncBatchNorm.convert_sync_batchnorm(self.networks)  # type: ignore[no-untyped-call]
-        if config.compiled is not Compilation.NO:
-            # Batches have two or three sizes, and each gets code, and with reduce-overhead CUDA graphs, of its own.
-            self.networks.compile(mode=config.compiled.value, dynamic=False)
+        asked = Compilation.NO if synced and config.compiled is Compilation.AUTO else config.compiled
+        compiled = compile_network(self.networks, asked, device=ranks.device.type, images=images)
+        if cuda and config.channels_last and not compiled:
+            speed_up_pools(self.networks)
         if ranks.world_size == 1:
             return self.networks
         # Joined outside, compiled inside: what is compiled within a DistributedDataParallel is cut where its buckets

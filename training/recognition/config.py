@@ -12,6 +12,7 @@ from pydantic import BeforeValidator
 
 from data_manifests.folds import Fold
 from labelers.runtime.device import Device
+from training.trainer.compilation import Compilation
 from training.trainer.cores import share_of_cores
 
 
@@ -56,7 +57,7 @@ def _read_steps(given: object) -> object:
 SIZES = {Margin.ARCFACE: 0.5, Margin.COSFACE: 0.35}
 """m of each margin, where nothing else is asked for (ArcFace and CosFace)."""
 
-FREE = frozenset({"device", "threads", "channels_last", "checkpoint_every", "keep", "log_every"})
+FREE = frozenset({"device", "threads", "channels_last", "compiled", "checkpoint_every", "keep", "log_every"})
 """Settings that leave the weights as they are, but for their last bits: a run may go on with others."""
 
 
@@ -91,6 +92,8 @@ class RecognitionConfig:
         device: where it is trained.
         bf16: compute the backbone in bfloat16, with weights in float32; left out: on a GPU.
         channels_last: keep the backbone's weights in the layout that convolutions read fastest.
+        compiled: mode of torch.compile: auto (default on a GPU for two million images or more), no, default, or
+            reduce-overhead (small batches on a GPU).
         threads: threads that decode images, in every process; left out: one for every core, at most 8.
         checkpoint_every: steps between two checkpoints.
         keep: checkpoints that are kept.
@@ -121,6 +124,7 @@ class RecognitionConfig:
     device: Device = Device.CPU
     bf16: bool = False
     channels_last: bool = True
+    compiled: Compilation = Compilation.AUTO
     threads: int = field(default_factory=share_of_cores)
     checkpoint_every: int = 1000
     keep: int = 3
@@ -144,6 +148,10 @@ class RecognitionConfig:
     def count_steps(self, epoch_steps: int) -> int:  # noqa: ARG002 - this training is measured in steps, not in passes
         """Steps in all, with so many in a pass over the images."""
         return self.steps
+
+    def count_images(self, images: int) -> int:  # noqa: ARG002 - likewise
+        """How many images are seen in all, each as often as it is seen."""
+        return self.steps * self.batch
 
     def describe(self) -> dict[str, Any]:
         """All settings as plain values."""

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from training.recognition.head import ClassHead, gather_rows
 from training.recognition.model import DIMENSION, Recogniser
 from training.recognition.objective import regression_loss, regression_target
+from training.trainer.compilation import compile_network
 from training.trainer.schedule import step_share
 from training.trainer.weights import load_strictly
 
@@ -59,6 +60,7 @@ class RecognitionLearner:
         classes: C, how many people there are.
         ranks: the processes.
         start: a checkpoint to go on from; None to begin.
+        images: how many it is to see in all.
 
     Attributes:
         model: backbone and regression layer, on the device.
@@ -67,7 +69,9 @@ class RecognitionLearner:
 
     terms = (RECOGNITION, REGRESSION, ERROR)
 
-    def __init__(self, config: RecognitionConfig, classes: int, ranks: Ranks, start: Checkpoint | None) -> None:
+    def __init__(
+        self, config: RecognitionConfig, classes: int, ranks: Ranks, start: Checkpoint | None, images: int = 0
+    ) -> None:
         self._config, self._ranks = config, ranks
         torch.manual_seed(config.seed)
         assert config.margin_size is not None
@@ -84,6 +88,7 @@ class RecognitionLearner:
         self.head.to(ranks.device)
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
+        compile_network(self.model, config.compiled, device=ranks.device.type, images=images)
         self._parallel = _join(self.model, ranks)
         self._optimiser = torch.optim.SGD(
             [parameter for _, parameter in self._parameters()],

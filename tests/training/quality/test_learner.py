@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from training.quality.config import Compilation, Terms, TrainingConfig
+from training.quality.config import Terms, TrainingConfig
 from training.quality.learner import QualityLearner
 from training.quality.model import ModelConfig
 from training.quality.objective import Targets
 from training.trainer.checkpoint import Checkpoint, CheckpointFolder
+from training.trainer.compilation import Compilation
 from training.trainer.feeding import MicroBatch
 from training.trainer.ranks import Ranks
 

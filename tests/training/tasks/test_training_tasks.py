@@ -131,7 +131,7 @@ def test_a_training_is_known_by_its_settings_however_they_are_written(tmp_path: 
         (("--batch-size", "0"), "batch must be at least 1"),
         (("--held-out", "5/5"), "there is no fold 5/5"),
         (("--factors", "none"), "the confidence compares quality with factors"),
-        (("--compiled", "fast"), "--compiled fast: one of no, default, reduce-overhead is expected"),
+        (("--compiled", "fast"), "--compiled fast: one of auto, no, default, reduce-overhead is expected"),
     ],
 )
 def test_a_wrong_setting_of_a_training_is_told_before_anything_is_labelled(
