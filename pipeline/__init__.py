@@ -42,6 +42,7 @@ if WORKER_VARIABLE not in os.environ:
     from pipeline.tasks.pixels import PIXEL_TASKS, Index
     from pipeline.tasks.publish import PIXEL_PUBLISH_TASKS, AnchorsAll, LabelAll
     from pipeline.tasks.recognition import TrainRecognition
+    from pipeline.tasks.train_all import TrainAll
     from pipeline.tasks.training import TrainFactorNet, TrainQuality
 
     __all__ = [
@@ -56,6 +57,7 @@ if WORKER_VARIABLE not in os.environ:
         "LabelAll",
         "LabelReport",
         "Labels",
+        "TrainAll",
         "TrainFactorNet",
         "TrainOnTop",
         "TrainQuality",

@@ -3,7 +3,7 @@
 #
 # Expected on one H100 with 16 cores, reckoned from docs/scale.md; nobody has run the whole yet:
 #   labels      45 minutes   5.8 million images: pose at 148 images a second on each core, all else beside it or shorter
-#   training    15 hours     25 epochs at 2,686 images a second
+#   training    9 hours      25 epochs at 4,712 images a second, the model alone
 # Not known: the factor network, and judging. Room: 24 GB for train.rec, 7 GB for tables, 7 GB for packages.
 #
 # It needs in $FIQA_DATA: faces_emore (MS1MV2 and five of the benchmarks), wider_face, xqlfw, adience_112, tinyface_112.

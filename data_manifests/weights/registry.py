@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).with_name("models.toml")
 
+HEAD = "head.safetensors"
+"""The class centres beside the models.toml of a recogniser's training."""
+
 
 class RegistryError(TomlFileError):
     """The registry of networks does not hold what was asked for, or holds it twice."""
@@ -81,6 +84,43 @@ def model_folders() -> tuple[Path, ...]:
                 raise RegistryError(f"FIQA_MODELS names {folder}, which is no folder: correct FIQA_MODELS")
             folders.append(folder)
     return tuple(folders)
+
+
+def find_network(text: str, *kinds: Kind) -> tuple[str, Path | None]:
+    """The network that a name, or the folder of a training that made one, stands for.
+
+    The folder is searched for networks from then on, by this process and those that it starts.
+
+    Args:
+        text: a name as in models.toml, or a folder that holds a models.toml.
+        kinds: what the network must be for.
+
+    Returns:
+        Its name; and the folder, with links followed, where one was given.
+
+    Raises:
+        TomlFileError: if the folder's models.toml is wrong.
+        RegistryError: if there is no such folder, or if it holds not exactly one network of these kinds.
+    """
+    folder = Path(text).expanduser()
+    if text in _shipped() or not (folder.is_dir() or os.sep in text):
+        return text, None
+    if not (path := folder / SHIPPED.name).is_file():
+        raise RegistryError(
+            f"{text} is no folder of a trained network: it has no {SHIPPED.name}; name a network, or the folder of a "
+            "training that is done"
+        )
+    fitting = [name for name, entry in read_entries(path).items() if not kinds or entry.kind in kinds]
+    if len(fitting) != 1:
+        raise RegistryError(
+            f"{path} holds {len(fitting)} networks for {' or '.join(kinds)}{': ' if fitting else ''}"
+            f"{', '.join(fitting)}; name a folder with one, or list the folder in FIQA_MODELS and name the network"
+        )
+    folder = folder.resolve()
+    if folder not in model_folders():
+        others = os.environ.get("FIQA_MODELS", "")
+        os.environ["FIQA_MODELS"] = os.pathsep.join(filter(None, [str(folder), others]))
+    return fitting[0], folder
 
 
 def load_registry() -> Registry:

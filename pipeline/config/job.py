@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from data_manifests.image_folder import ImageFolder
 from data_manifests.manifest import Centres, Format, Manifest, load_manifest
 from data_manifests.recordio.record_file import RecordError, RecordFile
-from data_manifests.sample import make_sample
+from data_manifests.sample import SAMPLE, make_sample
 from data_manifests.storage.atomic import DiskFullError, RunLock, remove_leftovers, sha256_of
-from data_manifests.weights.entry import POSE_KINDS, EmbeddingOutput, Kind
+from data_manifests.weights.entry import EmbeddingOutput, Kind
 from data_manifests.weights.files import WeightsMissingError, fetch, sha256_of_entry
 from data_manifests.weights.registry import load_registry
 from labelers.anchors.head import load_head
@@ -26,7 +26,7 @@ from labelers.runtime.precision import check_processor
 from pipeline.config.catalogue import Inputs, build_stages
 from pipeline.config.pixel_stages import PIXEL_STAGES
 from pipeline.config.recheck import data_token
-from pipeline.config.settings import Settings, dataset, read_settings
+from pipeline.config.settings import ROLES, Settings, dataset, read_settings
 from pipeline.storage.images import ImageSource
 from pipeline.storage.store import RECEIPTS, Store
 
@@ -72,6 +72,7 @@ class Job:
 
     Attributes:
         asked: the data set as it was asked for, for commands that are shown.
+        recogniser: the run whose recogniser and class centres were asked for, likewise; empty: none.
         name: the folder's name in the workspace.
         manifest: the data set.
         limit: the first images only; 0 for all.
@@ -82,6 +83,7 @@ class Job:
     """
 
     asked: str
+    recogniser: str
     name: str
     manifest: Manifest
     limit: int
@@ -119,6 +121,7 @@ def resolve(  # noqa: PLR0913 - what a command says
     recheck: bool = False,
     stage: str = "",
     gpus: int = 0,
+    recogniser: str = "",
 ) -> Job:
     """Resolve a data set to a job.
 
@@ -129,6 +132,8 @@ def resolve(  # noqa: PLR0913 - what a command says
         recheck: read all content and compare it with what was seen before.
         stage: the last stage that is wanted, where that is known: not every data set can have every stage.
         gpus: compute on so many GPUs, whatever [execution] says; 0: as it says.
+        recogniser: the folder of a run of TrainRecognition, whose network and class centres are taken; empty: as
+            [models] and [anchors] say.
 
     Raises:
         ManifestError, SettingsError, ModelsError, JobError: each names the file, the field and the remedy.
@@ -138,24 +143,19 @@ def resolve(  # noqa: PLR0913 - what a command says
     if gpus < 0:
         raise JobError(f"--gpus {gpus}: give a number of GPUs, or leave it out to compute as [execution] says")
     asked = name_or_path or dataset().name
-    manifest = load_manifest(asked, workspace=workspace)
+    manifest = load_data_set(asked, workspace)
     manifest.require_images()
     if stage and stage not in MEASURED_STAGES:
         manifest.require_labelled()
-    if manifest.name == "sample":
-        make_sample(manifest.root)
-    settings = read_settings(manifest.overrides(), gpus)
+    settings = read_settings(manifest.overrides(), gpus, recogniser)
     registry = load_registry()
-    models = {
-        "pose": registry.get(settings.pose, *POSE_KINDS),
-        "factors": registry.get(settings.factors, Kind.FACTORS),
-        "recognition": registry.get(settings.recognition, Kind.RECOGNITION),
-    }
+    models = {role: registry.get(getattr(settings, role), *kinds) for role, kinds in ROLES.items()}
     folder = f"{manifest.name}-first-{limit}" if limit else manifest.name
     store = Store(root=workspace / folder)
     data = data_token(manifest, store.root / RECEIPTS, recheck=recheck)
     return Job(
         asked=asked,
+        recogniser=recogniser,
         name=folder,
         manifest=manifest,
         limit=limit,
@@ -164,6 +164,18 @@ def resolve(  # noqa: PLR0913 - what a command says
         stages=build_stages(_gather(manifest, data, limit, settings, models)),
         store=store,
     )
+
+
+def load_data_set(name_or_path: str, workspace: Path) -> Manifest:
+    """Read a manifest, and make the embedded sample where that is meant.
+
+    Raises:
+        ManifestError, TomlFileError, SampleError: see `load_manifest` and `make_sample`.
+    """
+    manifest = load_manifest(name_or_path, workspace=workspace)
+    if manifest.name == SAMPLE:
+        make_sample(manifest.root)
+    return manifest
 
 
 def change_recogniser(job: Job, name: str) -> Job:

@@ -30,6 +30,8 @@ from data_manifests.manifest import Anchor, Centres
 from data_manifests.recipes import Recipe
 from data_manifests.storage.toml_file import suggest
 from data_manifests.storage.values import Number, Positive, kind_of, what_is_expected
+from data_manifests.weights.entry import POSE_KINDS, Kind
+from data_manifests.weights.registry import HEAD, find_network
 from labelers.anchors.head import HeadLayout  # noqa: TC001 - pydantic reads the annotation
 from labelers.runtime.device import Device
 from labelers.runtime.precision import Precision, check_precision
@@ -81,10 +83,10 @@ class DatasetSettings(Section):
 
 
 class ModelSettings(Section):
-    """The networks, by their names in data_manifests/weights/models.toml; a data set's manifest may name others."""
+    """The networks, by their names in models.toml or as folders of trainings; a manifest may name others."""
 
     recognition: str = "fr_feature"
-    """recogniser of embeddings, class centres and anchors"""
+    """recogniser of embeddings, class centres and anchors: a name, or the folder of a run of TrainRecognition"""
     pose: str = "face_landmarker"
     """network of yaw, pitch and roll: face_landmarker, face_mesh, fr_pose or fsanet"""
     factors: str = "factors_mini"
@@ -110,7 +112,8 @@ class AnchorSettings(Section):
     centres: Centres = Centres.MEAN
     """class centres: mean (of the other images of each person) or head (the recogniser's last layer)"""
     head: Path | None = None
-    """for centres = head: a .npy, .safetensors or .pt file with one row or column a person"""
+    """for centres = head: a .npy, .safetensors or .pt file with one row or column a person; left out: that of the run
+    that is named as recogniser"""
     head_tensor: str = ""
     """name of the matrix in that file, where it holds several that could be meant"""
     head_layout: HeadLayout | Literal[""] = ""
@@ -231,7 +234,10 @@ class Settings(ModelSettings, BlurSettings, AnchorSettings, ExecutionSettings):
     def _head_given(self) -> Settings:
         """A head needs its file."""
         if self.centres is Centres.HEAD and self.head is None:
-            raise ValueError("centres = head needs the file: set head to a .npy, .safetensors or .pt file")
+            raise ValueError(
+                "centres = head needs the file: set head to a .npy, .safetensors or .pt file, or recognition to the "
+                "folder of a run of TrainRecognition"
+            )
         return self
 
 
@@ -322,15 +328,26 @@ _CHOICES: dict[str, tuple[type[luigi.Config], str]] = {
 """What a manifest may choose for its data set, and the setting that it then stands above."""
 
 
-def read_settings(overrides: dict[str, str], gpus: int = 0) -> Settings:
+ROLES: dict[str, tuple[Kind, ...]] = {
+    "pose": POSE_KINDS,
+    "factors": (Kind.FACTORS,),
+    "recognition": (Kind.RECOGNITION,),
+}
+"""The settings that name networks, and what each may be for."""
+
+
+def read_settings(overrides: dict[str, str], gpus: int = 0, recogniser: str = "") -> Settings:
     """Read the settings: the command line stands above the manifest's own choices, and these above luigi.cfg.
 
     Args:
         overrides: what the manifest chooses of `_CHOICES`.
         gpus: compute on so many GPUs, whatever [execution] says; 0: as it says.
+        recogniser: the folder of a run of TrainRecognition, whose network and class centres are taken whatever else
+            says; empty: as that says.
 
     Raises:
         SettingsError: names the first setting that is wrong.
+        RegistryError: if a folder is named as a network, and holds none.
     """
     values = {section: dict(section().param_kwargs) for section in (models, blur, anchors, execution, labels)}
     for choice, value in overrides.items():
@@ -339,6 +356,13 @@ def read_settings(overrides: dict[str, str], gpus: int = 0) -> Settings:
             values[section][name] = value
     if gpus:
         values[execution] |= {"device": Device.CUDA, "gpus": gpus}
+    if recogniser:
+        values[models]["recognition"] = recogniser
+        values[anchors] |= {"centres": Centres.HEAD, "head": None}
+    for role, kinds in ROLES.items():
+        values[models][role], run = find_network(values[models][role], *kinds)
+        if role == "recognition" and run is not None and not values[anchors]["head"] and (run / HEAD).is_file():
+            values[anchors]["head"] = run / HEAD
     of_labels = _check(LabelSettings, values.pop(labels), "labels: ")
     return _check(Settings, {"labels": of_labels, **{n: v for section in values.values() for n, v in section.items()}})
 

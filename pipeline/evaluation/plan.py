@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from data_manifests.manifest import LABELLED_FORMATS, ManifestError, load_manifest
-from data_manifests.sample import make_sample
-from pipeline.config.job import Job, change_recogniser, resolve
+from data_manifests.manifest import LABELLED_FORMATS, ManifestError
+from pipeline.config.job import Job, change_recogniser, load_data_set, resolve
 from pipeline.config.settings import read_settings
 from pipeline.evaluation.methods import Method, parse_methods
 from pipeline.evaluation.request import EvaluationError, EvaluationRequest, require_once
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from pipeline.evaluation.quality_factory import QualityLabelerFactory
     from training.on_top.scorer import OnTopScorer
 
-SAMPLE = "sample"
 VERSION = 1
 """Raised when the same tables give another evaluation."""
 QUALITY = "quality"
@@ -145,9 +143,7 @@ def make_plan(request: EvaluationRequest) -> Plan:
     benchmarks = []
     missing: dict[str, str] = {}
     for name in request.benchmarks:
-        manifest = load_manifest(name, workspace=request.workspace)
-        if manifest.name == SAMPLE:
-            make_sample(manifest.root)
+        manifest = load_data_set(name, request.workspace)
         try:
             manifest.require_data()
         except ManifestError as error:

@@ -48,6 +48,7 @@ def label_command(job: Job) -> str:
     """The command that makes a job's labels with the settings of luigi.cfg."""
     words = ["luigi", "--module", "pipeline", "LabelAll", "--dataset", job.asked]
     words += ["--limit", str(job.limit)] if job.limit else []
+    words += ["--recogniser", job.recogniser] if job.recogniser else []
     return shlex.join(words)
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import luigi
 from luigi.parameter import ParameterVisibility
 
+from data_manifests.weights.entry import Kind
+from data_manifests.weights.registry import find_network
 from pipeline.config import job as jobs
 from pipeline.config.parameters import TypedParameter
 from pipeline.logs import one_message, set_up_logs
@@ -17,6 +19,7 @@ from pipeline.tasks.derived import Anchors
 from pipeline.tasks.pixels import PIXEL_TASKS, Index, Measure
 from pipeline.tasks.publish import WorkspaceParameter
 from pipeline.tasks.stage import Stage, luigi_processes
+from pipeline.terminal import tell
 
 if TYPE_CHECKING:
     from pipeline.evaluation.plan import Plan, PlannedBenchmark
@@ -117,7 +120,7 @@ class EvaluateQuality(luigi.Task):
 
         return request.EvaluationRequest(
             benchmarks=request.split(self.benchmarks),
-            recognisers=request.split(self.recognition),
+            recognisers=tuple(find_network(r, Kind.RECOGNITION)[0] for r in request.split(self.recognition)),
             methods=self.methods,
             protocols=request.read_protocols(self.protocols),
             fmrs=request.read_rates(self.fmrs),
@@ -206,3 +209,13 @@ class EvaluateQuality(luigi.Task):
         ended = time.monotonic()
         seconds = {"judge_seconds": evaluated - started, "write_seconds": ended - evaluated}
         write_receipt(self.plan.store, self.plan.spec, seconds, ended - started, luigi_processes())
+
+    def print_complete(self) -> None:
+        """Say that nothing had to be done, and show what came out."""
+        from pipeline.evaluation.summary import print_outcome  # noqa: PLC0415
+
+        tell("nothing to do: the evaluation is complete")
+        print_outcome(self.plan)
+
+
+EvaluateQuality.event_handler(luigi.Event.DEPENDENCY_PRESENT)(EvaluateQuality.print_complete)

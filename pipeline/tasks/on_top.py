@@ -11,8 +11,8 @@ from data_manifests.storage.values import attributes
 from pipeline.config.parameters import TypedParameter
 from pipeline.logs import one_message
 from pipeline.storage.fingerprint import StageSpec
-from pipeline.tasks.publish import AnchorsAll, DatasetParameter, WorkspaceParameter
-from pipeline.tasks.training import Launch, resources_of, train
+from pipeline.tasks.publish import RECOGNISER_TEXT, AnchorsAll, DatasetParameter
+from pipeline.tasks.training import Launch, TrainingTask, train
 from training.on_top.config import OnTopConfig
 
 if TYPE_CHECKING:
@@ -25,33 +25,28 @@ VERSION = 1
 """Raised when the same tables give another quality."""
 
 
-class TrainOnTop(luigi.Task):
+class TrainOnTop(TrainingTask):
     """Learns the certainty ratio from the recogniser's embeddings and norms (CR-FIQA on top), without reading an image.
 
     `luigi --module pipeline TrainOnTop --dataset ms1mv2 --models-recognition w600k_r50`
     """
 
-    retry_count = 1
-
     dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
     limit = TypedParameter(int, default=0, description="learn from the first N images only")
-    workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
+    recogniser = luigi.Parameter(default="", description=RECOGNISER_TEXT)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         with one_message():
-            self.anchors = AnchorsAll(dataset=self.dataset, limit=self.limit, workspace=self.workspace)
+            self.anchors = AnchorsAll(
+                dataset=self.dataset, limit=self.limit, recogniser=self.recogniser, workspace=self.workspace
+            )
         self.chosen = OnTopConfig(**{field.name: getattr(self, field.name) for field in fields(OnTopConfig)})
         anchors = self.anchors.job.stages["anchors"]
         parameters = self.chosen.describe()
         self.spec = StageSpec(
             name=ON_TOP, version=VERSION, data=anchors.data, parameters=parameters, upstream=(anchors,)
         )
-
-    @property
-    def resources(self) -> dict[str, int]:
-        """The processor."""
-        return resources_of("cpu")
 
     @property
     def store(self) -> Store:
@@ -62,20 +57,15 @@ class TrainOnTop(luigi.Task):
         """The anchors, and the embeddings that they are made from."""
         return self.anchors
 
-    def complete(self) -> bool:
-        """Whether the result is there, which is written last, and `current` names it."""
-        there = (self.store.folder(self.spec) / "model.safetensors").is_file()
-        return there and self.store.current(ON_TOP) == self.spec.fingerprint
-
     def run(self) -> None:
         """Learn in a child process, and point `current` at the run."""
         stages = self.anchors.job.stages
-        words = ["--output", str(self.store.folder(self.spec))]
+        words = ["--output", str(self.folder)]
         for stage in ("index", "embeddings", "anchors"):
             words += [f"--{stage}", str(self.store.folder(stages[stage]))]
         words += [f"--{name.replace('_', '-')}={value}" for name, value in self.spec.parameters.items() if value]
         train(self.store, self.spec, "training.train_on_top", words, Launch())
-        self.store.point_current(self.spec)
+        self.publish()
 
 
 def _add_options() -> None:

@@ -55,8 +55,13 @@ class WorkspaceParameter(_FilledParameter):
         return str(jobs.workspace_root())
 
 
+RECOGNISER_TEXT = (
+    "a run of TrainRecognition, whose network and class centres are taken; empty: as [models] and [anchors] say"
+)
+
+
 class PublishStage(luigi.Task):
-    """Makes one stage and all that it needs, then points `current` at what was requested_stage for."""
+    """Makes one stage and all that it needs, then points `current` at what was asked for."""
 
     last: ClassVar[type[Stage]]
 
@@ -68,6 +73,7 @@ class PublishStage(luigi.Task):
     gpus = TypedParameter(
         int, default=0, significant=False, description="compute on so many GPUs; 0: as [execution] says"
     )
+    recogniser = luigi.Parameter(default="", description=RECOGNISER_TEXT)
     workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
     fingerprint = luigi.Parameter(default="", description="left empty: computed from all that decides the output")
 
@@ -84,7 +90,7 @@ class PublishStage(luigi.Task):
         """Keep what only this process knows, for the run may be in another one: the command line."""
 
     def requested_stage(self) -> StageSpec:
-        """What is requested_stage for."""
+        """What is asked for."""
         return self.job.stages[self.last.stage]
 
     def _resolve(self) -> Job:
@@ -100,6 +106,7 @@ class PublishStage(luigi.Task):
                 recheck=self.recheck,
                 stage=self.last.stage,
                 gpus=self.gpus,
+                recogniser=self.recogniser,
             )
 
     def stages(self) -> tuple[StageSpec, ...]:
@@ -112,7 +119,7 @@ class PublishStage(luigi.Task):
         return all(store.current(s.name) == s.fingerprint and store.is_complete(s) for s in reversed(self.stages()))
 
     def requires(self) -> Stage:
-        """The last stage; requested_stage for only where something is missing, so this is where the run begins."""
+        """The last stage; asked for only where something is missing, so this is where the run begins."""
         self._begin()
         return self.last.of(self.job, luigi_processes())
 
@@ -125,7 +132,7 @@ class PublishStage(luigi.Task):
             jobs.require_head(self.job, self.stages())
 
     def run(self) -> None:
-        """Point `current` at the stages that were requested_stage for, and say what they hold."""
+        """Point `current` at the stages that were asked for, and say what they hold."""
         for spec in self.stages():
             self.job.store.point_current(spec)
         self.print_result()

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import luigi
 
 from data_manifests.identity import read_identity
-from data_manifests.manifest import LABELLED_FORMATS, load_manifest
+from data_manifests.manifest import LABELLED_FORMATS
 from labelers.runtime.device import Device
-from pipeline.config.job import JobError
+from pipeline.config.job import JobError, load_data_set
 from pipeline.config.parameters import TypedParameter
 from pipeline.logs import one_message, set_up_logs
 from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.store import Store
-from pipeline.tasks.publish import DatasetParameter, WorkspaceParameter
-from pipeline.tasks.training import Launch, add_options, make_options, resources_of, train
+from pipeline.tasks.publish import DatasetParameter
+from pipeline.tasks.training import Launch, TrainingTask, add_options, make_options, train
 from training.command_line.settings import to_words
 from training.recognition.config import FREE
 from training.recognition.settings import SETTINGS, make_config, read_recipe
@@ -28,21 +28,18 @@ RECOGNISER = "recogniser"
 """The folder of runs."""
 
 
-class TrainRecognition(luigi.Task):
+class TrainRecognition(TrainingTask):
     """Trains CR-FIQA, a recogniser with a quality, from the images of a data set and whom they show.
 
     `luigi --module pipeline TrainRecognition --dataset ms1mv2 --config recipes/cr_fiqa_l.toml --device cuda`
 
-    The result is a folder with the recogniser, its models.toml, its class centres and its scorer: name the folder in
-    FIQA_MODELS and the network in `[models] recognition`, and embeddings, anchors and labels are made anew with it.
+    The result is a folder with the recogniser, its models.toml, its class centres and its scorer. `LabelAll
+    --recogniser RUN` makes embeddings, centres, anchors and labels anew with its network and centres;
+    `--models-recognition RUN` takes its network alone.
     """
-
-    retry_count = 1
-    """What stops a training stops it again: no second try."""
 
     dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
     name = luigi.Parameter(default="cr_fiqa", description="the network's name in models.toml")
-    workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
     device = TypedParameter(Device, default=Device.CPU, significant=False, description="where: cpu or cuda")
     gpus = TypedParameter(int, default=0, significant=False, description="processes by torchrun; 0: one without it")
     config = luigi.Parameter(
@@ -62,28 +59,9 @@ class TrainRecognition(luigi.Task):
             self.spec = StageSpec(name=RECOGNISER, version=1, data=data, parameters=parameters)
 
     @property
-    def resources(self) -> dict[str, int]:
-        """The whole device."""
-        return resources_of(self.device)
-
-    @property
     def store(self) -> Store:
         """Where the data set's outputs lie."""
         return Store(root=Path(self.workspace) / self.manifest.name)
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the run."""
-        return self.store.folder(self.spec)
-
-    @property
-    def trained(self) -> bool:
-        """Whether the recogniser is there; it is written last."""
-        return (self.folder / "model.safetensors").is_file()
-
-    def complete(self) -> bool:
-        """Whether the recogniser is there and `current` names it."""
-        return self.trained and self.store.current(RECOGNISER) == self.spec.fingerprint
 
     def run(self) -> None:
         """Train in a child process, which goes on from its last checkpoint, then point `current` at the run."""
@@ -91,7 +69,7 @@ class TrainRecognition(luigi.Task):
             words = ["--images", str(self.manifest.data_path), "--output", str(self.folder), "--name", self.name]
             words += ["--licence", self.manifest.licence, "--device", self.device, *to_words(self.chosen)]
             train(self.store, self.spec, "training.train_recognition", words, Launch(processes=self.gpus))
-        self.store.point_current(self.spec)
+        self.publish()
 
     def _read_settings(self) -> dict[str, Any]:
         """The settings that the file and the options name; all others have their defaults."""
@@ -100,7 +78,7 @@ class TrainRecognition(luigi.Task):
 
     def _load_manifest(self) -> Manifest:
         """The data set, which has to say whom its images show."""
-        found = load_manifest(self.dataset, workspace=Path(self.workspace))
+        found = load_data_set(self.dataset, Path(self.workspace))
         if found.format not in LABELLED_FORMATS:
             raise JobError(
                 f"{found.name} has the format {found.format}: images with people are needed, "

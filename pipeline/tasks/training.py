@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import luigi
 
@@ -25,7 +25,8 @@ from pipeline.logs import one_message, set_up_logs
 from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.receipts import write_receipt
 from pipeline.storage.store import Store
-from pipeline.tasks.publish import DatasetParameter, LabelAll, WorkspaceParameter
+from pipeline.tasks.publish import RECOGNISER_TEXT, DatasetParameter, LabelAll, WorkspaceParameter
+from pipeline.terminal import tell
 from training.command_line.settings import to_words
 from training.quality.config import FREE
 from training.quality.settings import SETTINGS, find_changes, read_recipe
@@ -41,8 +42,8 @@ _STOPPED = 75
 QUALITY_MODEL, FACTOR_NET = "quality_model", "factor_net"
 """The folders of runs."""
 
-_TRIES = 1
-"""What stops a training stops it again, and one that was told to stop is not to begin anew: no second try."""
+MODEL, SCORER = "model.safetensors", "quality.onnx"
+"""What a run leaves: its weights, and what scores pictures."""
 
 
 class TrainingError(RuntimeError):
@@ -106,11 +107,6 @@ def train(store: Store, spec: StageSpec, module: str, words: Sequence[str], laun
         write_receipt(store, spec, {}, time.monotonic() - started, max(launch.processes, 1))
 
 
-def resources_of(device: str) -> dict[str, int]:
-    """What a training takes: the whole device."""
-    return {"gpu": 1} if device == "cuda" else {"cpu": 1}
-
-
 def make_options(settings: Mapping[str, FieldInfo], free: Collection[str]) -> dict[str, TypedParameter]:
     """The settings of a training as options of a task.
 
@@ -137,23 +133,74 @@ def add_options(task: type[luigi.Task], options: Mapping[str, TypedParameter]) -
         option.__set_name__(task, name)
 
 
-class TrainFactorNet(luigi.Task):
+class TrainingTask(luigi.Task):
+    """What all trainings share: a run in a folder of its own, whose result is written last.
+
+    Attributes:
+        spec: what the run is made from.
+    """
+
+    retry_count = 1
+    """What stops a training stops it again, and one that was told to stop is not to begin anew: no second try."""
+
+    result: ClassVar[str] = MODEL
+
+    workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
+
+    spec: StageSpec
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """What it takes: the whole device."""
+        return {"gpu": 1} if getattr(self, "device", Device.CPU) == "cuda" else {"cpu": 1}
+
+    @property
+    def store(self) -> Store:
+        """Where the data set's outputs lie."""
+        raise NotImplementedError
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return self.store.folder(self.spec)
+
+    @property
+    def trained(self) -> bool:
+        """Whether the result is there."""
+        return (self.folder / self.result).is_file()
+
+    def complete(self) -> bool:
+        """Whether the result is there and `current` names it."""
+        return self.trained and self.store.current(self.spec.name) == self.spec.fingerprint
+
+    def publish(self) -> None:
+        """Point `current` at the run."""
+        self.store.point_current(self.spec)
+
+    def print_complete(self) -> None:
+        """Say that nothing had to be done, and where the run lies."""
+        tell(f"nothing to do: {self.spec.name} of {self.store.root.name} is complete in {self.folder}")
+
+
+TrainingTask.event_handler(luigi.Event.DEPENDENCY_PRESENT)(TrainingTask.print_complete)
+
+
+class TrainFactorNet(TrainingTask):
     """Trains the network of occlusion, expression and lighting from WIDER FACE's layout.
 
     `luigi --module pipeline TrainFactorNet --dataset wider_face --device cuda`
 
-    The result is a folder with the ONNX file, its metrics, its card, and a models.toml: name that folder in
-    FIQA_MODELS and the network in `[models] factors`, and the factors and labels are made anew with it.
+    The result is a folder with the ONNX file, its metrics, its card, and a models.toml: name that folder in `[models]
+    factors`, and the factors and labels are made anew with it.
     """
 
-    retry_count = _TRIES
+    result = "models.toml"
 
     dataset = luigi.Parameter(default="wider_face", description="a manifest of format wider_face")
     name = luigi.Parameter(default="factors_own", description="the network's name in models.toml")
     epochs = TypedParameter(int, default=0, description="passes over the training faces; 0: the trainer's default")
     seed = TypedParameter(int, default=0, description="of weights, order and augmentation")
     device = TypedParameter(Device, default=Device.CPU, significant=False, description="where: cpu or cuda")
-    workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -170,34 +217,20 @@ class TrainFactorNet(luigi.Task):
             )
 
     @property
-    def resources(self) -> dict[str, int]:
-        """The whole device."""
-        return resources_of(self.device)
-
-    @property
     def store(self) -> Store:
         """Where the data set's outputs lie."""
         return Store(root=Path(self.workspace) / self.manifest.name)
 
-    @property
-    def folder(self) -> Path:
-        """The folder that the training writes in one step."""
-        return self.store.folder(self.spec)
-
-    def complete(self) -> bool:
-        """Whether the network is there and `current` names it."""
-        return (self.folder / "models.toml").is_file() and self.store.current(FACTOR_NET) == self.spec.fingerprint
-
     def run(self) -> None:
         """Train in a child process, then point `current` at the result."""
-        if not (self.folder / "models.toml").is_file():
+        if not self.trained:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             words = ["--root", str(self.manifest.root), "--output", str(self.folder)]
             words += ["--name", self.name, "--seed", str(self.seed), "--device", self.device]
             words += ["--epochs", str(self.epochs)] if self.epochs else []
             train(self.store, self.spec, "training.factor_net", words, Launch())
             sync_folder(self.folder.parent)
-        self.store.point_current(self.spec)
+        self.publish()
 
 
 class QualityTask(luigi.Task):
@@ -205,6 +238,7 @@ class QualityTask(luigi.Task):
 
     dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
     limit = TypedParameter(int, default=0, description="train on the labels of the first N images only")
+    recogniser = luigi.Parameter(default="", description=RECOGNISER_TEXT)
     workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")
     device = TypedParameter(Device, default=Device.CPU, significant=False, description="where: cpu or cuda")
     gpus = TypedParameter(int, default=0, significant=False, description="processes by torchrun; 0: one without it")
@@ -225,13 +259,11 @@ _OPTIONS = make_options({name: setting for name, setting in SETTINGS.items() if 
 add_options(QualityTask, _OPTIONS)
 
 
-class TrainQuality(QualityTask):
+class TrainQuality(TrainingTask, QualityTask):
     """Trains CLIB-FIQA's model from the labels of a data set, and goes on where it was stopped.
 
     `luigi --module pipeline TrainQuality --dataset ms1mv2 --config recipes/clib_paper.toml --device cuda`
     """
-
-    retry_count = _TRIES
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -240,16 +272,13 @@ class TrainQuality(QualityTask):
                 raise JobError(f"--gpus {self.gpus}: give a number of GPUs, or leave it out")
             self.chosen = self.settings
             parameters = describe_settings(self.chosen)
-        self.labels = LabelAll(dataset=self.dataset, limit=self.limit, workspace=self.workspace)
+        self.labels = LabelAll(
+            dataset=self.dataset, limit=self.limit, recogniser=self.recogniser, workspace=self.workspace
+        )
         labels = self.labels.job.stages["labels"]
         self.spec = StageSpec(
             name=QUALITY_MODEL, version=1, data=labels.data, parameters=parameters, upstream=(labels,)
         )
-
-    @property
-    def resources(self) -> dict[str, int]:
-        """The whole device."""
-        return resources_of(self.device)
 
     @property
     def launch(self) -> Launch:
@@ -261,23 +290,9 @@ class TrainQuality(QualityTask):
         """Where the data set's outputs lie."""
         return self.labels.job.store
 
-    @property
-    def folder(self) -> Path:
-        """The folder of the run."""
-        return self.store.folder(self.spec)
-
     def requires(self) -> LabelAll:
         """The labels."""
         return self.labels
-
-    def complete(self) -> bool:
-        """Whether the trained model is there and `current` names it."""
-        return self.trained and self.store.current(self.spec.name) == self.spec.fingerprint
-
-    @property
-    def trained(self) -> bool:
-        """Whether the trained model is there; it is written last."""
-        return (self.folder / "model.safetensors").is_file()
 
     def run(self) -> None:
         """Train in a child process, which goes on from its last checkpoint, and publish the run."""
@@ -286,10 +301,6 @@ class TrainQuality(QualityTask):
         words += ["--output", str(self.folder), "--device", self.device, *to_words(self.chosen)]
         train(self.store, self.spec, "training.train_quality", words, self.launch)
         self.publish()
-
-    def publish(self) -> None:
-        """Point `current` at the run."""
-        self.store.point_current(self.spec)
 
 
 def describe_settings(chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,8 +20,9 @@ BLOCK = 4096
 PENALTIES = tuple(10.0 ** (power / 2) for power in range(-12, 5))
 """What is tried: 1e-6 to 1e2, in units of the variance of one feature, each of which is brought to 1."""
 
-_CONSTANT = 1e-12
-"""A feature varies where its variance exceeds this share of its mean square."""
+_CONSTANT = 1e-6
+"""A feature whose variance is a smaller share of its mean square does not vary: it is rounding, for embeddings are
+stored in float16."""
 
 
 class RidgeError(ValueError):

@@ -19,7 +19,7 @@ from safetensors.torch import save
 
 from data_manifests.storage.atomic import write_atomically
 from data_manifests.storage.environment import version_of
-from data_manifests.weights.registry import read_entries
+from data_manifests.weights.registry import HEAD, read_entries
 from training.command_line.settings import describe_change
 from training.recognition.card import write_card
 from training.recognition.config import FREE
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from training.recognition.data import PeopleImages
     from training.recognition.model import Recogniser
 
-HEAD = "head.safetensors"
 CENTRES, IDENTITIES = "centres", "identities"
 """What the file of the head holds."""
 

@@ -28,7 +28,14 @@ from data_manifests.weights.entry import (
     ProbabilitiesOutput,
     UrlSource,
 )
-from data_manifests.weights.registry import SHIPPED, RegistryError, load_registry, model_folders, read_entries
+from data_manifests.weights.registry import (
+    SHIPPED,
+    RegistryError,
+    find_network,
+    load_registry,
+    model_folders,
+    read_entries,
+)
 
 SHA = "ab" * 32
 OWN = f"""
@@ -278,3 +285,44 @@ def test_any_entry_is_taken_or_explained(values: dict[str, object]) -> None:
     base = load_registry().get("fr_pose").model_dump()
     with contextlib.suppress(TomlFileError):
         assert check(ModelEntry, base | values, Path("m.toml"), "t").files
+
+
+# --- a network by the folder of its training --------------------------------------------------------------------------
+
+
+def test_a_folder_stands_for_the_network_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder, other = own_folder(tmp_path / "run"), own_folder(tmp_path / "other", OWN.replace("mine]", "theirs]"))
+    (tmp_path / "current").symlink_to("run")
+    use_folders(monkeypatch, other)
+    assert find_network(str(tmp_path / "current"), Kind.RECOGNITION) == ("mine", folder)
+    assert model_folders() == (folder, other)
+    assert find_network(str(folder)) == ("mine", folder)
+    assert model_folders() == (folder, other)
+    assert load_registry().get("mine").name == "mine"
+
+
+def test_a_name_stays_a_name_whatever_folders_there_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    own_folder(tmp_path / "fr_feature")
+    assert find_network("fr_feature", Kind.RECOGNITION) == ("fr_feature", None)
+    assert find_network("nothing_yet", Kind.RECOGNITION) == ("nothing_yet", None)
+    assert not model_folders()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "is no folder of a trained network: it has no models.toml"),
+        (OWN.replace("recognition", "pose"), "holds 0 networks for recognition"),
+        (OWN + OWN.replace("[mine]", "[second]"), "holds 2 networks for recognition: mine, second; name a folder with"),
+    ],
+)
+def test_a_folder_without_one_network_is_named(tmp_path: Path, text: str | None, said: str) -> None:
+    folder = tmp_path / "run"
+    if text is not None:
+        own_folder(folder, text.replace('"embedding", dimension = 128', '"angles", signs = [1, 1, 1]')
+                   if "pose" in text else text)  # fmt: skip
+    with pytest.raises(RegistryError, match=re.escape(said)) as raised:
+        find_network(f"{folder}/", Kind.RECOGNITION)
+    assert str(folder) in str(raised.value)
+    assert not model_folders()

@@ -167,24 +167,40 @@ def test_the_quality_model_is_trained_from_the_labels(sample_copy: Factory) -> N
     assert (run / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_recogniser_is_trained_and_labels_with_its_own_centres(sample_copy: Factory) -> None:
-    options = ("--backbone", "mobilefacenet", "--steps", "3", "--drops", "2", "--batch-size", "16")
-    words = ("TrainRecognition", "--dataset", "sample", "--name", "own", *options)
-    sample_copy.luigi(*words)
-    folder = sample_copy.workspace / "sample" / "recogniser" / "current"
-    assert {"own.onnx", "models.toml", "head.safetensors", "quality.onnx"} <= {path.name for path in folder.iterdir()}
-    before = (folder / "model.safetensors").stat().st_mtime_ns
-    sample_copy.luigi(*words)
-    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+@pytest.mark.slow
+def test_from_images_to_evaluated_qualities_by_one_command(sample_copy: Factory, tmp_path: Path) -> None:
+    recognition, quality = tmp_path / "recognition.toml", tmp_path / "quality.toml"
+    recognition.write_text('backbone = "mobilefacenet"\nsteps = 3\ndrops = [2]\nbatch_size = 16\n')
+    quality.write_text('tower = "test-vit"\npretrained = "none"\nepochs_one = 1\nepochs_two = 1\nbatch_size = 64\n')
+    words = ["TrainAll", "--dataset", "sample", "--benchmarks", "sample", "--recognition-config", str(recognition)]
+    words += ["--quality-config", str(quality)]
     stages = ("embeddings", "centres", "anchors", "labels", "blur", "pose", "factors")
     links = {name: sample_copy.workspace / "sample" / name / "current" for name in stages}
     old = {name: link.readlink() for name, link in links.items()}
-    head = ("--anchors-centres", "head", "--anchors-head", str(folder / "head.safetensors"))
-    sample_copy.luigi("LabelAll", "--models-recognition", "own", *head, FIQA_MODELS=str(folder))
+    done = sample_copy.luigi(*words)
+    folder = sample_copy.workspace / "evaluation" / "current"
+    metrics = pl.read_parquet(folder / "metrics.parquet")
+    assert {"clib_fiqa", "cr_fiqa", "on_top", "norm", "sobel", "random"} <= set(metrics["method"].unique())
+    assert metrics["recogniser"].unique().to_list() == ["cr_fiqa"]
+    assert (metrics.filter(pl.col("method") == "cr_fiqa")["status"] == "ok").any()
+    assert str(folder.resolve()) in done.stdout
+    again = sample_copy.luigi(*words)
+    assert "nothing to do" in again.stdout
+    assert str(folder.resolve()) in again.stdout
+    # The recogniser changes what rests on it and nothing else, and its head holds the data set's people.
+    run = sample_copy.workspace / "sample" / "recogniser" / "current"
+    assert {"cr_fiqa.onnx", "models.toml", "head.safetensors", "quality.onnx"} <= {p.name for p in run.iterdir()}
+    sample_copy.luigi("LabelAll", "--recogniser", str(run))
     assert [name for name, link in links.items() if link.readlink() != old[name]] == list(stages[:4])
     labels, centres = (pl.read_parquet(links[name]) for name in ("labels", "centres"))
     assert labels["ccs"].null_count() == 0
     assert centres["identity"].to_list() == sorted(labels["identity"].unique().to_list())
+    # The same in the words of the settings, and of who lists the folder in FIQA_MODELS.
+    head = ("--anchors-centres", "head")
+    assert "nothing to do" in sample_copy.luigi("LabelAll", "--models-recognition", str(run), *head).stdout
+    head += ("--anchors-head", str(run / "head.safetensors"))
+    words = ["LabelAll", "--models-recognition", "cr_fiqa", *head]
+    assert "nothing to do" in sample_copy.luigi(*words, FIQA_MODELS=str(run)).stdout
 
 
 def test_a_recogniser_needs_people(tmp_path: Path) -> None:
