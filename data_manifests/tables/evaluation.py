@@ -43,7 +43,8 @@ METRICS = Table(
         _number("auc_low", "lower end of the 95 % bootstrap interval of auc"),
         _number("auc_high", "upper end"),
         Column(name="status", type=_TEXT,
-               text="`ok`; `too_few_impostors`: the threshold rests on too few impostor pairs; `no_errors`: fnmr is 0"),
+               text="`ok`; `too_few_impostors`: fewer impostor pairs than `--fewest-impostors` set the threshold; "
+               "`no_errors`: fnmr is 0"),
     ),
     per_image=False,
 )  # fmt: skip

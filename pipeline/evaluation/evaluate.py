@@ -122,7 +122,12 @@ class _BenchmarkRun:
         self._images = reader.images
         self._shared = shared
         self._set_status = set_status
-        self._options = Options(fmrs=request.fmrs, protocols=request.protocols, replicates=request.replicates)
+        self._options = Options(
+            fmrs=request.fmrs,
+            protocols=request.protocols,
+            replicates=request.replicates,
+            fewest_impostors=request.fewest_impostors,
+        )
 
     def evaluate(self) -> EvaluatedBenchmark:
         """Evaluate with every recogniser, then compare with the measures of the factory."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.evaluation.quality_factory import QualityLabelerFactory
     from training.on_top.scorer import OnTopScorer
 
-VERSION = 1
+VERSION = 2
 """Raised when the same tables give another evaluation."""
 QUALITY = "quality"
 QUALITY_VERSION = 1
@@ -117,6 +117,7 @@ class Plan:
             "protocols": [protocol.value for protocol in self.request.protocols],
             "fmrs": list(self.request.fmrs),
             "replicates": self.request.replicates,
+            "fewest_impostors": self.request.fewest_impostors,
             "correlate": self.request.correlate,
         }
         return StageSpec(name=EVALUATION, version=VERSION, data="", parameters=parameters)

@@ -29,6 +29,7 @@ class EvaluationRequest:
         protocols: which pairs are rejected, and when the threshold is set.
         fmrs: false match rates.
         replicates: bootstrap draws.
+        fewest_impostors: a threshold above which fewer impostor pairs lie is left out; 0: none is.
         correlate: whether qualities are compared with the measures of the factory.
         limit: the first images of every benchmark only; 0 for all.
         workspace: the folder of all outputs.
@@ -43,6 +44,7 @@ class EvaluationRequest:
     protocols: tuple[Protocol, ...]
     fmrs: tuple[float, ...]
     replicates: int
+    fewest_impostors: int
     correlate: bool
     limit: int
     workspace: Path
@@ -58,6 +60,8 @@ class EvaluationRequest:
             raise EvaluationError(f"--protocols: give one or more of {', '.join(Protocol)}")
         if self.replicates < 0:
             raise EvaluationError(f"--replicates {self.replicates}: give a number of draws, or 0 for no intervals")
+        if self.fewest_impostors < 0:
+            raise EvaluationError(f"--fewest-impostors {self.fewest_impostors}: give a number of pairs, or 0 for any")
         require_once("recognisers", self.recognisers)
         require_once("false match rates", self.fmrs)
         require_once("protocols", self.protocols)

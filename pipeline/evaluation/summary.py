@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 from rich.table import Table
 
+from pipeline.evaluation.report.tables import explain_unsure
 from pipeline.storage.store import PAGE
 from pipeline.terminal import tell
 
@@ -29,7 +30,8 @@ def print_outcome(plan: Plan) -> None:
     for row in rows:
         if row["fmr"] == fmr:
             numbers = (f"{row[name]:.3f}" if row["status"] == "ok" else "-" for name in ("pauc", "auc"))
-            status = "" if row["status"] == "ok" else row["status"].replace("_", " ")
+            few = "few impostor pairs" if explain_unsure(row) else ""
+            status = few if row["status"] == "ok" else row["status"].replace("_", " ")
             table.add_row(row["benchmark"], row["recogniser"], row["method"], *numbers, status)
     if table.row_count:
         tell(table)

@@ -89,6 +89,12 @@ class EvaluateQuality(luigi.Task):
     protocols = luigi.Parameter(default="fixed", description="fixed, cr_fiqa, or both separated by a comma")
     fmrs = luigi.Parameter(default="0.01,0.001,0.0001", description="false match rates, separated by commas")
     replicates = TypedParameter(int, default=1000, description="bootstrap draws; 0: no intervals")
+    fewest_impostors = TypedParameter(
+        int,
+        default=0,
+        description="leave out a threshold above which fewer impostor pairs lie; 0: none, as in the papers' tables, "
+        "but what rests on fewer than 10 is marked",
+    )
     no_correlate = TypedParameter(
         bool, default=False, description="do not compare qualities with blur, pose and factors"
     )
@@ -125,6 +131,7 @@ class EvaluateQuality(luigi.Task):
             protocols=request.read_protocols(self.protocols),
             fmrs=request.read_rates(self.fmrs),
             replicates=self.replicates,
+            fewest_impostors=self.fewest_impostors,
             correlate=not self.no_correlate,
             limit=self.limit,
             workspace=Path(self.workspace),

@@ -32,6 +32,9 @@ _SHOWN = {
 }
 _MOST_DIGITS = 4
 
+SURE = 10
+"""A threshold above which fewer impostor pairs lie is marked."""
+
 
 class Mark(StrEnum):
     """Rank of a number in its column."""
@@ -161,7 +164,9 @@ def build_area_table(metrics: pl.DataFrame, point: OperatingPoint) -> ReportTabl
         method: f"images without a quality, which are rejected first: {', '.join(texts)}"
         for method, texts in unscored.items()
     }
-    return _build("method", columns, best=min, notes=notes)
+    unsure = {row["recogniser"]: explain_unsure(row) for row in rows.iter_rows(named=True)}
+    heads = {column: unsure[column[0]] for column in columns}
+    return _build("method", columns, best=min, notes=notes, heads=heads)
 
 
 def average_areas(metrics: pl.DataFrame, point: OperatingPoint) -> tuple[pl.DataFrame, list[str]]:
@@ -176,7 +181,10 @@ def average_areas(metrics: pl.DataFrame, point: OperatingPoint) -> tuple[pl.Data
     known = point.select(metrics).filter(status="ok")
     of_recogniser = (
         known.group_by("recogniser", maintain_order=True)
-        .agg(benchmarks=pl.col("benchmark").unique(maintain_order=True))
+        .agg(
+            benchmarks=pl.col("benchmark").unique(maintain_order=True),
+            unsure=pl.col("benchmark").filter(pl.col("fmr") * pl.col("impostors") < SURE).unique(maintain_order=True),
+        )
         .filter(pl.col("benchmarks").list.len() >= 2)
     )
     means = (
@@ -186,7 +194,11 @@ def average_areas(metrics: pl.DataFrame, point: OperatingPoint) -> tuple[pl.Data
         .filter(pl.col("averaged") == pl.col("benchmarks").list.len())
         .with_columns(unscored=pl.lit(0))
     )
-    return means, [f"{name}: mean over {', '.join(benchmarks)}" for name, benchmarks in of_recogniser.rows()]
+    notes = []
+    for name, benchmarks, unsure in of_recogniser.rows():
+        few = f"; few impostor pairs set the threshold of {', '.join(unsure)}" if unsure else ""
+        notes.append(f"{name}: mean over {len(benchmarks)} benchmarks, {', '.join(benchmarks)}{few}")
+    return means, notes
 
 
 def build_accuracy_table(accuracy: pl.DataFrame) -> ReportTable:
@@ -212,7 +224,15 @@ def build_template_table(templates: pl.DataFrame) -> ReportTable:
         for recogniser in distinct(templates, "recogniser")
         for far in templates["far"].unique().sort()
     }
-    return _build("method", columns, best=max)
+    heads = {
+        (row["recogniser"], f"FAR {show_rate(row['far'])}"): (
+            f"{row['recogniser']}: of {row['impostors']:,} impostor template pairs, "
+            f"{row['far'] * row['impostors']:.3g} may be accepted at FAR {show_rate(row['far'])}: few to set a threshold"
+        )
+        for row in templates.iter_rows(named=True)
+        if row["status"] == "ok" and row["far"] * row["impostors"] < SURE
+    }
+    return _build("method", columns, best=max, heads=heads)
 
 
 def build_correlation_table(correlations: pl.DataFrame) -> ReportTable:
@@ -234,10 +254,7 @@ def explain_missing(row: Mapping[str, Any]) -> str:
         case "ok":
             return ""
         case "too_few_impostors":
-            return (
-                f"{row['recogniser']}: of {row['impostors']:,} impostor pairs, {row['fmr'] * row['impostors']:.3g} may "
-                f"match at FMR {rate}: too few to set a threshold"
-            )
+            return f"{_count_impostors(row)}: too few to set a threshold"
         case "no_errors":
             return (
                 f"{row['recogniser']} makes no error on {row['genuine']:,} genuine pairs at FMR {rate}: there is "
@@ -245,6 +262,21 @@ def explain_missing(row: Mapping[str, Any]) -> str:
             )
         case other:
             return f"{row['recogniser']}: {other}"
+
+
+def explain_unsure(row: Mapping[str, Any]) -> str:
+    """What to know of the threshold of a row of `metrics` that shows areas; nothing where enough pairs set it."""
+    if row["status"] != "ok" or row.get("impostors") is None or row["fmr"] * row["impostors"] >= SURE:
+        return ""  # a mean over benchmarks has no pairs of its own
+    return f"{_count_impostors(row)}: few to set a threshold"
+
+
+def _count_impostors(row: Mapping[str, Any]) -> str:
+    """How many impostor pairs set a threshold."""
+    return (
+        f"{row['recogniser']}: of {row['impostors']:,} impostor pairs, {row['fmr'] * row['impostors']:.3g} may match "
+        f"at FMR {show_rate(row['fmr'])}"
+    )
 
 
 def show_accuracy(row: Mapping[str, Any] | None) -> str:
@@ -271,6 +303,7 @@ def _build(
     *,
     best: Callable[..., float] | None = None,
     notes: Mapping[str, str] | None = None,
+    heads: Mapping[tuple[str, str], str] | None = None,
 ) -> ReportTable:
     """The table, with the best numbers marked, and a footnote for each reason or note; equal texts share one.
 
@@ -279,6 +312,7 @@ def _build(
         columns: the cells.
         best: `min` or `max`, where numbers are ranked.
         notes: row -> what a reader should know of it.
+        heads: column -> likewise.
     """
     footnotes: dict[str, str] = {}
 
@@ -286,6 +320,7 @@ def _build(
         return footnotes.setdefault(text, _superscript(len(footnotes) + 1)) if text else ""
 
     marks = {column: _rank(cells, larger=best is max) if best else {} for column, cells in columns.items()}
+    names = [(group, name + refer(heads.get((group, name), "") if heads else "")) for group, name in columns]
     rows = []
     for name in next(iter(columns.values()), {}):
         cells = tuple(
@@ -296,7 +331,7 @@ def _build(
         )
         footnote = refer(notes.get(name, "")) if notes else ""
         rows.append(Row(name=name, kind=kind_of(name), cells=cells, footnote=footnote))
-    return ReportTable(corner=corner, columns=tuple(columns), rows=tuple(rows), footnotes=tuple(footnotes))
+    return ReportTable(corner=corner, columns=tuple(names), rows=tuple(rows), footnotes=tuple(footnotes))
 
 
 def _rank(cells: Mapping[str, Cell], *, larger: bool) -> dict[str, Mark]:
