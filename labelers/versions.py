@@ -59,7 +59,7 @@ VERSIONS: dict[str, Version] = {
             "pose/face_mesh.py",
             "pose/head_geometry.py",
         ),
-        code="adaa3171c316ba2d41ebcf9dea014114d5397da8378ab596a518989fea64348a",
+        code="e11e9aa4aa29c1db958d43f1960ee0fee372c8d008b3aade5318572a463243bb",
     ),
     "factors": Version(
         number=1,

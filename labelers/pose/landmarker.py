@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import subprocess
 import tempfile
 import weakref
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ _NOISE = (
     b"Created TensorFlow Lite XNNPACK delegate for CPU",
     b"Feedback manager requires a model with a single signature inference",
 )
+
+_LAST_WORDS = 'read -r over || { cat "$0" >&2; rm -f "$0"; }'
+"""What a shell does with the file of held-back lines, $0, when its input ends without a line: this process has died."""
 
 
 class LandmarkerError(ValueError):
@@ -149,10 +153,13 @@ def block_network() -> Iterator[None]:
 def quiet_stderr() -> Iterator[Any]:
     """Hold back what native code writes to stderr; all but the known chatter is logged as a warning at the end.
 
+    Where native code ends the process meanwhile, no Python runs any more: a shell that waits for the end writes all of
+    it to stderr.
+
     Yields:
         A function that gives the lines so far and takes them off the log.
     """
-    with tempfile.TemporaryFile() as file:
+    with tempfile.NamedTemporaryFile() as file:
         read = 0
 
         def take() -> list[bytes]:
@@ -161,6 +168,9 @@ def quiet_stderr() -> Iterator[Any]:
             read += len(lines)
             return [line for line in lines.splitlines() if line.strip() and not any(n in line for n in _NOISE)]
 
+        # In a session of its own, so that Ctrl-C leaves it to the end of this process.
+        command = ["/bin/sh", "-c", _LAST_WORDS, file.name]
+        witness = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
         screen = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
@@ -168,5 +178,6 @@ def quiet_stderr() -> Iterator[Any]:
         finally:
             os.dup2(screen, 2)
             os.close(screen)
+            witness.communicate(b"\n")
             for line in take():
                 _LOG.warning("MediaPipe: %s", line.decode(errors="replace"))

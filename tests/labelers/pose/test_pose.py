@@ -314,6 +314,27 @@ def test_only_known_chatter_is_dropped(capfd: pytest.CaptureFixture[str], caplog
     assert [record.getMessage() for record in caplog.records] == ["MediaPipe: E0000 real trouble"]
 
 
+@pytest.mark.parametrize("end", ["os.abort()", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_what_native_code_says_before_it_ends_the_process_is_told(real_data: Path, tmp_path: Path, end: str) -> None:
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+from labelers.pose.landmarker import Landmarker, vision
+def die(options):
+    os.write(2, b"F0000 no memory of this size\\n")
+    {end}
+vision.FaceLandmarker.create_from_options = die  # where MediaPipe aborts
+Landmarker(Path(sys.argv[1]))
+"""
+    command = [sys.executable, "-c", script, str(real_data / "models" / "face_landmarker.task")]
+    root = Path(__file__).resolve().parents[3]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode < 0
+    assert done.stderr == "F0000 no memory of this size\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_networks_do_without_mediapipe() -> None:
     script = "import sys, labelers.pose.labeler; sys.exit('mediapipe' in sys.modules or 'torch' in sys.modules)"
     root = Path(__file__).resolve().parents[3]
