@@ -130,7 +130,7 @@ def fit_on_top(job: Job) -> OnTopScorer:
 
 def judge_people(job: Job, models: Mapping[str, Callable[[Tensor], Tensor]], on_top: OnTopScorer) -> pl.DataFrame:
     """All pairs of the people held out."""
-    labels = pl.read_parquet(job.store.folder(job.stages["labels"]), columns=["identity", "sobel", "norm"])
+    labels = pl.read_parquet(job.store.folder(job.stages["labels"]), glob=False, columns=["identity", "sobel", "norm"])
     identities = labels["identity"].to_numpy()
     unseen = HELD_OUT.holds(identities)
     embeddings = read_embeddings(job.store, job.stages["embeddings"])
@@ -144,7 +144,7 @@ def judge_pairs(job: Job, models: Mapping[str, Callable[[Tensor], Tensor]], on_t
     """The pairs of a list."""
     embeddings = read_embeddings(job.store, job.stages["embeddings"])
     found = ~np.isnan(embeddings[:, 0])
-    table = pl.read_parquet(job.store.folder(job.stages["embeddings"]), columns=["key", "norm"])
+    table = pl.read_parquet(job.store.folder(job.stages["embeddings"]), glob=False, columns=["key", "norm"])
     compared = compare_pairs(embeddings, found, table["key"].to_numpy(), read_pairs(job.manifest), FMRS)
     table = table.with_columns(pl.Series(ON_TOP, on_top.score(embeddings, table["norm"].to_numpy())))
     return tabulate(job, compared, models, table, np.ones(len(table), np.bool_))

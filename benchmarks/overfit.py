@@ -72,7 +72,7 @@ def main() -> None:
 
 def draw_labels(labels: Path, folder: Path) -> None:
     """Write the labels of 512 anchored images as a label folder of their own."""
-    frame = pl.read_parquet(labels).filter(pl.col("quality").is_not_null()).sort("key")
+    frame = pl.read_parquet(labels, glob=False).filter(pl.col("quality").is_not_null()).sort("key")
     order = np.random.default_rng(0).permutation(len(frame))
     codes = np.stack([frame[factor.value].to_physical().cast(pl.Int64).fill_null(-1).to_numpy() for factor in Factor])
     chosen: list[int] = []

@@ -133,12 +133,12 @@ def compare(pairs: GenuinePairs, published: dict[tuple[str, float, str], list[fl
 
 def read_identity_set(name: str, folder: Path, sources: Path) -> GenuinePairs:
     """All pairs of a labelled data set."""
-    table = {stage: pl.read_parquet(folder / stage / "current") for stage in STAGES}
+    table = {stage: pl.read_parquet(folder / stage / "current", glob=False) for stage in STAGES}
     for frame in table.values():
         assert (frame["key"] == table["index"]["key"]).all()
     bits = b"".join(table["embeddings"]["embedding"].to_list())
     embeddings = np.frombuffer(bits, np.float16).reshape(len(table["index"]), -1)
-    known = pl.read_csv(sources, separator="\t", quote_char=None)
+    known = pl.read_csv(sources, separator="\t", quote_char=None, glob=False)
     assert (known["key"] == table["index"]["key"]).all()
     pairs = AllPairs.build(embeddings, table["index"]["identity"].to_numpy())
     print(f"\n{name}: {pairs.impostors:,} impostor pairs")
@@ -171,7 +171,7 @@ def embed_verification(path: Path) -> GenuinePairs:
     similarity = pair_similarities(units, np.arange(0, len(images), 2), np.arange(1, len(images), 2))
     accuracy = measure_accuracy(similarity, same)
     print(f"\n{path.stem}: ten-fold accuracy {accuracy.mean:.4f} ± {accuracy.std:.4f} at {accuracy.threshold:.3f}")
-    known = pl.read_csv(path.with_suffix(".tsv"), separator="\t", quote_char=None)
+    known = pl.read_csv(path.with_suffix(".tsv"), separator="\t", quote_char=None, glob=False)
     damage = [-severities(known[f"degradations_{side}"]) for side in "ab"]
     qualities = {
         "random": np.random.default_rng(0).random(len(same)),

@@ -42,7 +42,7 @@ def main() -> None:
             settings = ["--execution-device", device.value, "--models-precision", precision.value]
             time_labels(workspace, given.dataset, given.workers, *words, *settings)
             (current,) = workspace.glob("*/labels/current")
-            tables.append(pl.read_parquet(current / "*.parquet"))
+            tables.append(pl.read_parquet(current, glob=False))
     left, right = tables[0], tables[-1]
     same = {factor.value: float(left[factor.value].eq_missing(right[factor.value]).mean()) for factor in Factor}
     difference = (left["quality"] - right["quality"]).abs().max()

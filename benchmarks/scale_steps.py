@@ -107,7 +107,7 @@ def random_measures(keys: NDArray[np.int32], chance: np.random.Generator, dimens
 
 def query(job: Job) -> None:
     """Filter the labels and group them, as a user does."""
-    labels = pl.scan_parquet(job.store.root / "labels" / "current")
+    labels = pl.scan_parquet(job.store.root / "labels" / "current", glob=False)
     sharp = labels.filter((pl.col("status") == "ok") & (pl.col("blur") != "hazy"))
     groups = sharp.group_by("pose", "occlusion").agg(pl.len(), pl.col("quality").mean(), pl.col("cpbd").median())
     print(groups.sort("len").collect())

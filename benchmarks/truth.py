@@ -48,14 +48,14 @@ def main() -> None:
 
 def join_sources(job: Job, sources: Path) -> pl.DataFrame:
     """Labels with the damages of each image: `kinds` (joined by +) and `severity` (the largest; 0 for none)."""
-    table = pl.read_csv(sources, separator="\t", quote_char=None)
+    table = pl.read_csv(sources, separator="\t", quote_char=None, glob=False)
     damage = [json.loads(text) for text in table["degradations"]]
     known = pl.DataFrame({
         "key": table["key"].cast(pl.Int32),
         "kinds": ["+".join(kind for kind, _ in d) for d in damage],
         "severity": [max((s for _, s in d), default=0.0) for d in damage],
     })  # fmt: skip
-    labels = pl.read_parquet(job.store.folder(job.stages["labels"]))
+    labels = pl.read_parquet(job.store.folder(job.stages["labels"]), glob=False)
     return labels.join(known, on="key", how="inner", validate="1:1")
 
 
