@@ -47,9 +47,6 @@ UNDAMAGED = 0.4
 DOUBLE = 0.25
 """Share of the damaged images that get two damages."""
 
-SAMPLE = "sample"
-"""The name of its manifest."""
-
 _FACES = Path(__file__).parent / "annotations" / "sample_faces.toml"
 _STAMP = "sample.json"
 _FILES = ("train.rec", "train.idx", "property", "sources.tsv")

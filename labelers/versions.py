@@ -59,7 +59,7 @@ VERSIONS: dict[str, Version] = {
             "pose/face_mesh.py",
             "pose/head_geometry.py",
         ),
-        code="e11e9aa4aa29c1db958d43f1960ee0fee372c8d008b3aade5318572a463243bb",
+        code="6b84e10c2a6676073fcb3b62c65f70c74c02f0ae64c587a89d778e5511f85e81",
     ),
     "factors": Version(
         number=1,

@@ -14,7 +14,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pooch
 from filelock import FileLock
 
 from data_manifests.storage.atomic import sha256_of, write_atomically
@@ -57,8 +56,11 @@ class WeightsMismatchError(WeightsError):
 
 def cache_folder() -> Path:
     """Where fetched files lie: FIQA_CACHE, or `weights` in the user's cache folder for this project."""
-    chosen = os.environ.get("FIQA_CACHE", "").strip()
-    return Path(chosen).expanduser().absolute() if chosen else Path(pooch.os_cache("fiqa-factory")) / "weights"
+    if chosen := os.environ.get("FIQA_CACHE", "").strip():
+        return Path(chosen).expanduser().absolute()
+    import pooch  # noqa: PLC0415 - see downloads.py
+
+    return Path(pooch.os_cache("fiqa-factory")) / "weights"
 
 
 def cached_path(entry: ModelEntry, file: WeightFile) -> Path:

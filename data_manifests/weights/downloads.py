@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import pooch
 import requests
 from filelock import FileLock, Timeout
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from data_manifests.weights.entry import ModelEntry, WeightFile
 
 log = logging.getLogger(__name__)
-pooch.get_logger().setLevel(logging.WARNING)
 
 RemoteSource = NpmSource | UrlSource
 
@@ -125,6 +123,9 @@ def download_url(url: str, folder: Path) -> Path:
     Raises:
         SourceError: if it cannot be had.
     """
+    import pooch  # noqa: PLC0415 - it takes a while, and most commands fetch nothing
+
+    pooch.get_logger().setLevel(logging.WARNING)
     path = folder / (PurePosixPath(urlsplit(url).path).name or "download")
     load = pooch.HTTPDownloader(chunk_size=1 << 16, timeout=TIMEOUT_S, headers={"Accept-Encoding": "identity"})
     cause = ""
@@ -210,6 +211,9 @@ def _lay_down(path: Path, source: RemoteSource, entry: ModelEntry, file: WeightF
 
 def _unpack(archive: Path, member: str) -> Path:
     """Unpack one member of a zip archive or a tarball."""
+    import pooch  # noqa: PLC0415 - see _download
+
+    pooch.get_logger().setLevel(logging.WARNING)
     unpack = (pooch.Untar if archive.suffix == ".tgz" else pooch.Unzip)(members=[member])
     try:
         unpack(str(archive), "download", None)

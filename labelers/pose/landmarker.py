@@ -15,6 +15,7 @@ import mediapipe
 import numpy as np
 from mediapipe.tasks.python import BaseOptions, vision
 
+from data_manifests.installation import find_missing_landmarker_library
 from data_manifests.storage.environment import environment
 from labelers.pose.head_geometry import EYES_NOSE_MOUTH
 
@@ -78,7 +79,8 @@ class Landmarker:
                 self._landmarker: Any = vision.FaceLandmarker.create_from_options(options)
             except Exception as error:  # MediaPipe raises by the C status code: RuntimeError, ValueError and others
                 text = b" ".join(said()).decode(errors="replace")
-                raise LandmarkerError(f"MediaPipe does not open {task_file}: {error} {text}".rstrip()) from error
+                fault = find_missing_landmarker_library() or f"MediaPipe does not open {task_file}: {error} {text}"
+                raise LandmarkerError(fault.rstrip()) from error
             self._close = weakref.finalize(self, _close_silently, self._landmarker, blocked.pop_all())
             # Its worker threads speak up with the first picture.
             self._detect(np.zeros((112, 112, 3), np.uint8))

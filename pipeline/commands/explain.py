@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import cv2
 import numpy as np
-import polars as pl
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from data_manifests.tables.stages import LABELS, TABLES, Status
-from labelers.faces import DecodeError, decode
 from labelers.runtime.precision import Precision
 from pipeline.commands.common import Dataset, Limit, console, job_of, require_labels
 from pipeline.commands.settings import with_settings
@@ -138,8 +135,10 @@ def _rule(job: Job, column: str) -> str:
 
 def _record(job: Job, stage: str, row: Row) -> dict[str, Any]:
     """One row of a stage's table."""
-    frame = pl.read_parquet(job.store.shard(job.stages[stage], row.shard), glob=False)
-    return frame.row(row.row, named=True)
+    record: dict[str, Any] = (
+        read_columns(job.store.folder(job.stages[stage]), row.shard).slice(row.row, 1).to_pylist()[0]
+    )
+    return record
 
 
 def _place(job: Job, index: pa.Table) -> str:
@@ -152,6 +151,8 @@ def _place(job: Job, index: pa.Table) -> str:
 
 def _print_picture(stored: bytes) -> None:
     """Draw the image in the terminal, two pixels a character."""
+    from labelers.faces import DecodeError, decode  # noqa: PLC0415 - OpenCV is loaded by who needs it
+
     try:
         image = decode(stored)
     except DecodeError as error:
@@ -163,6 +164,8 @@ def _print_picture(stored: bytes) -> None:
 
 def half_blocks(image: NDArray[np.uint8], width: int) -> Text:
     """A picture of coloured half blocks, `width` characters across, from uint8 [H, W, 3] RGB."""
+    import cv2  # noqa: PLC0415 - OpenCV is loaded by who needs it
+
     height = 2 * round(width * image.shape[0] / image.shape[1] / 2)
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     text = Text()

@@ -6,7 +6,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import polars as pl
 import typer
 
 from data_manifests.storage.atomic import write_atomically
@@ -19,6 +18,7 @@ from pipeline.storage.store import read_columns
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import polars as pl
     import pyarrow as pa
 
 
@@ -56,6 +56,8 @@ def export(
 
     The file of the authors' loader: python -m pipeline export --format clib --output labels.txt --images faces
     """
+    import polars as pl  # noqa: PLC0415 - Polars is loaded by who needs it
+
     job = job_of(dataset, limit, "labels")
     require_labels(job)
     labels = pl.scan_parquet(job.store.folder(job.stages["labels"]), glob=False)
@@ -76,6 +78,8 @@ def write_clib(job: Job, output: Path, images: Path | None) -> tuple[int, int]:
     Returns:
         Rows written, and images left out.
     """
+    import polars as pl  # noqa: PLC0415 - see export
+
     if job.source.record_file is not None and images is None:
         raise JobError("the authors' loader reads image files: give --images FOLDER, to which they are written")
     counts = [0, 0]
@@ -96,7 +100,7 @@ def write_clib(job: Job, output: Path, images: Path | None) -> tuple[int, int]:
 
 def _clib_lines(labels: pl.DataFrame, paths: list[Path]) -> Iterator[str]:
     """The lines of one shard."""
-    codes = [[CLASSES[f].index(name) for name in labels[f.value].cast(pl.String)] for f in CLIB_FACTORS]
+    codes = [[CLASSES[f].index(name) for name in labels[f.value].to_list()] for f in CLIB_FACTORS]
     for path, quality, *classes in zip(paths, labels["quality"], *codes, strict=True):
         yield "\t".join([str(path), f"{quality:.9g}", *map(str, classes)]) + "\n"
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_manifests.image_folder import ImageFolder
+from data_manifests.installation import find_missing_landmarker_library
 from data_manifests.manifest import Centres, Format, Manifest, load_manifest
 from data_manifests.recordio.record_file import RecordError, RecordFile
-from data_manifests.sample import SAMPLE, make_sample
 from data_manifests.storage.atomic import DiskFullError, RunLock, remove_leftovers, sha256_of
-from data_manifests.weights.entry import EmbeddingOutput, Kind
+from data_manifests.weights.entry import EmbeddingOutput, Kind, MeshOutput
 from data_manifests.weights.files import WeightsMissingError, fetch, sha256_of_entry
 from data_manifests.weights.registry import load_registry
 from labelers.anchors.head import load_head
@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 WORKSPACE_VARIABLE = "FIQA_WORKSPACE"
 _LOCK_VARIABLE = "FIQA_RUN"
 """Set by the process that holds locks to a JSON list of their folders: the processes it starts do not ask for them."""
+
+SAMPLE = "sample"
+"""The manifest of the embedded sample, which is made where it is needed."""
 
 BYTES_A_ROW = {"index": 10, "blur": 11, "pose": 16, "factors": 15, "embeddings": 1030, "anchors": 13, "labels": 55}
 """Measured size of a row in Parquet; an embedding of 512 float16 does not compress."""
@@ -174,6 +177,8 @@ def load_data_set(name_or_path: str, workspace: Path) -> Manifest:
     """
     manifest = load_manifest(name_or_path, workspace=workspace)
     if manifest.name == SAMPLE:
+        from data_manifests.sample import make_sample  # noqa: PLC0415 - OpenCV is loaded by who needs it
+
         make_sample(manifest.root)
     return manifest
 
@@ -246,6 +251,23 @@ def require_head(job: Job, specs: Iterable[StageSpec]) -> None:
     """
     if any(spec.name == "centres" and not job.store.is_complete(spec) for spec in specs):
         read_head(job)
+
+
+def require_landmarker(job: Job, specs: Iterable[StageSpec]) -> None:
+    """See to it before anything is computed that this machine can open MediaPipe's FaceLandmarker, where it is needed.
+
+    Raises:
+        JobError: if the system lacks a library; names its packages.
+    """
+    missing = any(spec.name == "pose" and not job.store.is_complete(spec) for spec in specs)
+    if missing and needs_landmarker(job) and (fault := find_missing_landmarker_library()):
+        raise JobError(f"{fault}; or take another network for the pose, such as --models-pose face_mesh")
+
+
+def needs_landmarker(job: Job) -> bool:
+    """Whether MediaPipe's FaceLandmarker runs on this machine."""
+    entry = job.models["pose"]
+    return not job.settings.dask and entry.kind is Kind.LANDMARKS and not isinstance(entry.output, MeshOutput)
 
 
 def lock_workspace(job: Job) -> None:

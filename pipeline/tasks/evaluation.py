@@ -168,6 +168,7 @@ class EvaluateQuality(luigi.Task):
                 jobs.check_space(benchmark.job, needed.values())
                 jobs.require_device(benchmark.job)
                 jobs.require_head(benchmark.job, needed.values())
+                jobs.require_landmarker(benchmark.job, needed.values())
             if read_lists(self.plan):
                 for benchmark in self.plan.benchmarks:
                     index = Index.of(benchmark.job, 1)

@@ -130,6 +130,7 @@ class PublishStage(luigi.Task):
             jobs.check_space(self.job, self.stages())
             jobs.require_device(self.job)
             jobs.require_head(self.job, self.stages())
+            jobs.require_landmarker(self.job, self.stages())
 
     def run(self) -> None:
         """Point `current` at the stages that were asked for, and say what they hold."""

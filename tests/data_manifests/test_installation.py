@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from data_manifests.installation import REPAIR, SHARED_MODULES, SYSTEM_PACKAGES, find_fault, find_missing_library
+from tests.mounting import may_mount
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,14 +39,46 @@ def test_a_module_without_its_files_names_the_remedy(tmp_path: Path, module: str
     assert done.stderr.endswith(f"run `{REPAIR}`\n")
 
 
-def test_a_library_that_the_system_lacks_is_named(tmp_path: Path) -> None:
-    """A minimal Debian; what cv2 raises there."""
-    said = "libxcb.so.1: cannot open shared object file: No such file or directory"
-    (tmp_path / "cv2").mkdir()
-    (tmp_path / "cv2" / "__init__.py").write_text(f"raise ImportError({said!r})\n")
-    done = import_with(tmp_path, package="pipeline", bare=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {said}: install")
-    assert done.stderr.count("\n") == 1
+def run_without(library: str, *command: str, workspace: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python module where a library's file is hidden under an empty one."""
+    ctypes.CDLL(library)
+    stem = library.partition(".so")[0]
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    path = next(line.split()[-1] for line in maps if f"/{stem}.so" in line)
+    empty = workspace / "empty"
+    empty.touch()
+    script = 'mount --bind "$0" "$1" && shift && exec "$@"'
+    words = ["unshare", "-rm", "sh", "-c", script, str(empty), path, sys.executable, "-m", *command]
+    environment = {**os.environ, **more, "FIQA_WORKSPACE": str(workspace)}
+    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_systems_packages_are_those_of_the_image() -> None:
     listed = (ROOT / "docker" / "debian-packages.txt").read_text().split()
     assert set(listed) - {"g++"} == set(SYSTEM_PACKAGES.split())  # g++ is torch.compile's
+
+
+@pytest.mark.skipif(not may_mount(), reason="needs a mount name space")
+@pytest.mark.parametrize("library", ["libxcb.so.1", "libGL.so.1", "libgthread-2.0.so.0", "libglib-2.0.so.0"])
+def test_a_library_that_the_system_lacks_is_named(library: str, tmp_path: Path) -> None:
+    done = run_without(library, "pipeline", "status", workspace=tmp_path)
+    assert done.returncode == 1
+    assert library in done.stderr
+    assert done.stderr.endswith(f"`apt-get install {SYSTEM_PACKAGES}`\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not may_mount(), reason="needs a mount name space")
+@pytest.mark.parametrize("library", ["libEGL.so.1", "libGLESv2.so.2"])
+def test_what_only_mediapipe_needs_is_missed_before_a_pose_is_measured(
+    library: str, tmp_path: Path, real_data: Path
+) -> None:
+    status = run_without(library, "pipeline", "status", workspace=tmp_path)
+    assert (status.returncode, status.stderr) == (0, "")
+    words = ("luigi", "--module", "pipeline", "PoseAll", "--dataset", "sample", "--models-pose", "face_landmarker")
+    done = run_without(library, *words, workspace=tmp_path, FIQA_MODELS=str(real_data / "models"))
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    (told,) = [line for line in done.stderr.splitlines() if library in line]
+    assert f"`apt-get install {SYSTEM_PACKAGES}`; or take another network for the pose" in told
+    assert not list(tmp_path.glob("*/index"))

@@ -12,7 +12,7 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from data_manifests.installation import REPAIR, SHARED_MODULES
+from data_manifests.installation import REPAIR, SHARED_MODULES, find_missing_landmarker_library
 from data_manifests.manifest import LABELLED_FORMATS
 from data_manifests.recordio.record_file import UNKNOWN_IDENTITY
 from data_manifests.storage.environment import memory_bytes
@@ -26,7 +26,7 @@ from pipeline.commands.doctor.gpu import check_gpu
 from pipeline.commands.doctor.network_speed import check_speed
 from pipeline.commands.forecast import forecast
 from pipeline.commands.settings import with_settings
-from pipeline.config.job import MEASURED_STAGES, free_bytes, workspace_root
+from pipeline.config.job import MEASURED_STAGES, free_bytes, needs_landmarker, workspace_root
 from pipeline.execution.dask_workers import START_WORKERS, ClusterError
 from pipeline.execution.dispatch import check_locks
 from pipeline.stages.index import index_images
@@ -54,7 +54,13 @@ def doctor(dataset: Dataset = "") -> None:
     """
     job = job_of(dataset)
     table = Table("", "what", Column("found", overflow="fold"), title="doctor")
-    findings = [*check_machine(), *check_packages(), *check_gpu(needed=needs_gpu(job)), *check_cluster(job)]
+    findings = [
+        *check_machine(),
+        *check_packages(),
+        *check_libraries(job),
+        *check_gpu(needed=needs_gpu(job)),
+        *check_cluster(job),
+    ]
     findings += [*check_precision(job), *check_weights(job), *check_speed(job), *check_data(job), *check_costs(job)]
     for finding in findings:
         colour = _COLOURS[finding.verdict]
@@ -98,6 +104,14 @@ def check_packages() -> Iterator[Finding]:
         else:
             text = f"provided by {', '.join(found) or 'nothing'}: run `{REPAIR}`, which installs exactly one"
             yield Finding(verdict=Verdict.BAD, subject=module, text=text)
+
+
+def check_libraries(job: Job) -> Iterator[Finding]:
+    """Whether the system has the libraries of MediaPipe's FaceLandmarker, where it is needed."""
+    if needs_landmarker(job):
+        fault = find_missing_landmarker_library()
+        verdict = Verdict.BAD if fault else Verdict.OK
+        yield Finding(verdict=verdict, subject="MediaPipe", text=fault or "the system has its libraries")
 
 
 def check_precision(job: Job) -> Iterator[Finding]:
