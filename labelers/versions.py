@@ -92,7 +92,7 @@ VERSIONS: dict[str, Version] = {
     "centres": Version(
         number=2,
         modules=("anchors/centres.py", "anchors/copies.py", "anchors/head.py"),
-        code="456fe383d634b7d71323587cf445f6b58d3b10153cc09561b87ea598c9cc00db",
+        code="e8fc4ffc42919fb570d1802526bbdd07c31de41edcaed0b8b0104224d07b9555",
     ),
     "anchors": Version(
         number=2,

@@ -38,18 +38,18 @@ def find_copies(embeddings: NDArray[np.floating], identities: NDArray[np.integer
     copies = np.zeros(len(embeddings), np.bool_)
     units = unit_rows(embeddings)
     people = list(_people(np.where(np.isfinite(units[:, 0]), identities, -1)))
-    if _are_alike([units[rows].mean(axis=0) for rows in people]):
+    if people and are_alike(np.stack([units[rows].mean(axis=0) for rows in people])):
         return copies
     for rows in people:
         copies[rows] = _repeat_earlier(units[rows])
     return copies
 
 
-def _are_alike(means: list[NDArray[np.float32]]) -> bool:
-    """Whether all people, of several, have nearly the same mean embedding [D]."""
+def are_alike(means: NDArray[np.float32]) -> bool:
+    """Whether all people, of several, have nearly the same mean embedding; their means are [P, D], of any length."""
     if len(means) < 2:
         return False
-    units = unit_rows(np.stack(means))
+    units = unit_rows(means)
     return bool((units @ unit_rows(units.mean(axis=0, keepdims=True))[0]).min() >= LEAST_COSINE)
 
 

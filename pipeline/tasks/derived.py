@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING
 
 from data_manifests.tables.stages import TABLES
-from labelers.anchors.head import load_identities
 from pipeline.config.job import read_head
 from pipeline.config.pixel_stages import CARRIED
 from pipeline.stages.anchors import CompareCentres, head_table, sum_centres, summarise_anchors, write_centre_vectors
@@ -48,7 +47,7 @@ class Centres(_OneTable):
         index, embeddings = self.job.stages["index"], self.job.stages["embeddings"]
         head, path = read_head(self.job), self.job.settings.head
         if head is not None and path is not None:
-            return head_table(head, load_identities(path), self.store, index, embeddings)
+            return head_table(path, head, self.store, index, embeddings)
         return sum_centres(self.store, index, embeddings, progress_callback(self))
 
 

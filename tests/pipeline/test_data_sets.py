@@ -96,18 +96,32 @@ def test_labels_are_the_same_from_a_folder_and_from_records(
 
 
 def test_centres_of_a_head(sample_copy: Factory, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    np.save(tmp_path / "head.npy", rng.normal(size=(8, 512)).astype(np.float32))
+    """A right one is taken, a doubtful one warned of, and one that fits as by chance refused."""
+    stages = sample_copy.workspace / "sample"
+    before = (stages / "embeddings" / "current").readlink()
+    table = pl.read_parquet(stages / "centres" / "current")
+    means = np.stack([np.frombuffer(row, np.float32) for row in table["centre"]])
     words = ("--anchors-centres", "head", "--anchors-head", str(tmp_path / "head.npy"))
-    before = (sample_copy.workspace / "sample" / "embeddings" / "current").readlink()
+    np.save(tmp_path / "head.npy", means)
+    assert "warning" not in sample_copy.luigi("AnchorsAll", *words).stdout
+    doubtful = means[[0, 1, 2, 3, 5, 6, 7, 4]]
+    doubtful[0] += means[1] * 2
+    np.save(tmp_path / "head.npy", doubtful)
     said = sample_copy.luigi("LabelAll", *words).stdout
     assert re.search(r"warning: only \d+\.\d% of the images are nearest to their own class centre: the rows of /", said)
-    assert "are nearest to" in sample_copy.luigi("AnchorsAll", *words, "--limit", "64").stdout
-    anchors = pl.read_parquet(sample_copy.workspace / "sample" / "anchors" / "current")
+    anchors = pl.read_parquet(stages / "anchors" / "current")
     assert anchors["ccs"].null_count() == 0
-    assert abs(anchors["ccs"].mean()) < 0.1  # type: ignore[arg-type, operator]
-    assert (sample_copy.workspace / "sample" / "embeddings" / "current").readlink() == before
-    np.save(tmp_path / "head.npy", rng.normal(size=(7, 512)).astype(np.float32))
+    rng = np.random.default_rng(0)
+    for wrong in (rng.normal(size=(8, 512)).astype(np.float32), np.roll(means, 1, axis=0)):
+        np.save(tmp_path / "head.npy", wrong)
+        done = sample_copy.luigi("LabelAll", *words, check=False)
+        assert done.returncode == 30
+        assert re.search(
+            r"head\.npy: its rows are not the centres of these people: [0-3] of 8 are nearest", done.stderr
+        )
+        assert "Traceback" not in done.stderr
+    assert (stages / "embeddings" / "current").readlink() == before
+    np.save(tmp_path / "head.npy", means[:7])
     done = sample_copy.luigi("LabelAll", *words, check=False)
     assert done.returncode == 30
     assert "identity 7 has no class centre" in done.stderr
@@ -175,23 +189,31 @@ def test_each_numbered_folder_has_its_row_of_a_head(sample_weights: None, tmp_pa
 def test_the_head_of_a_checkpoint_is_named_and_checked_before_anything_runs(
     sample_copy: Factory, tmp_path: Path
 ) -> None:
+    table = pl.read_parquet(sample_copy.workspace / "sample" / "centres" / "current")
     heads = torch.randn(2, 512, 512, generator=torch.Generator().manual_seed(0))
-    checkpoint = {"softmax": {"weight": heads[0, :8], "square": heads[1]}, "backbone": {"fc": torch.zeros(512, 9)}}
+    heads[0, :8] = torch.tensor(np.stack([np.frombuffer(row, np.float32) for row in table["centre"]]))
+    heads[1, :8] = heads[0, :8]
+    checkpoint = {
+        "softmax": {"weight": heads[0, :8], "square": heads[1], "turned": heads[1].T},
+        "backbone": {"fc": torch.zeros(512, 9)},
+    }
     torch.save(checkpoint, tmp_path / "checkpoint.pt")
     words = ("AnchorsAll", "--anchors-centres", "head", "--anchors-head", str(tmp_path / "checkpoint.pt"))
     new = sample_copy.luigi(*words, "--limit", "64", check=False)
-    assert "holds 3 matrices with an axis of 512: set [anchors] head_tensor" in new.stderr
+    assert "holds 4 matrices with an axis of 512: set [anchors] head_tensor" in new.stderr
     assert not list(sample_copy.workspace.glob("sample-first-64/*/*"))
     said = sample_copy.luigi(*words, "--anchors-head-tensor", "softmax.square", check=False).stderr
     assert "set [anchors] head_layout to classes_first or dimension_first" in said
     folder = sample_copy.workspace / "sample" / "centres" / "current"
     made = []
-    for tensor, layout in (("weight", ""), ("square", "classes_first"), ("square", "dimension_first")):
+    for tensor, layout in (("weight", ""), ("square", "classes_first"), ("turned", "dimension_first")):
         choice = ("--anchors-head-tensor", f"softmax.{tensor}", "--anchors-head-layout", layout)
         sample_copy.luigi(*words, *choice)
         made.append(np.stack([np.frombuffer(row, np.float32) for row in pl.read_parquet(folder)["centre"]]))
-    for found, expected in zip(made, (heads[0, :8], heads[1], heads[1].T), strict=True):
+    for found, expected in zip(made, (heads[0, :8], heads[1], heads[1]), strict=True):
         np.testing.assert_array_equal(found, expected.numpy())
+    wrong = ("--anchors-head-tensor", "softmax.square", "--anchors-head-layout", "dimension_first")
+    assert "0 of 8 are nearest to their own row" in sample_copy.luigi(*words, *wrong, check=False).stderr
 
 
 def test_the_released_recipe(sample_copy: Factory) -> None:

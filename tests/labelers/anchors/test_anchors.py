@@ -19,6 +19,7 @@ from labelers.anchors import nearest
 from labelers.anchors.centres import Centres, CentreSums, IdentityError, accumulate, head_centres, unit_rows
 from labelers.anchors.copies import find_copies
 from labelers.anchors.head import HeadError, HeadLayout, load_head, load_identities, order_rows
+from labelers.anchors.head_fit import require_fit
 from labelers.anchors.nearest import CentreSearch, NumpySearch, TorchSearch, open_search
 from labelers.anchors.similarities import (
     AnchorRangeError,
@@ -520,3 +521,20 @@ def test_a_head_says_whose_centres_it_holds(tmp_path: Path) -> None:
         save_file({"centres": HEAD, "identities": wrong}, tmp_path / "wrong.safetensors")
         with pytest.raises(HeadError, match="whole numbers from 0 that ascend"):
             load_identities(tmp_path / "wrong.safetensors")
+
+
+def test_a_head_is_refused_where_it_fits_as_by_chance(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    means = rng.standard_normal((400, 64)).astype(np.float32)
+    people = np.arange(400, dtype=np.int32)
+    few = accumulate([(means[::8], people[::8])])
+    noise = 0.5 * rng.standard_normal(means.shape).astype(np.float32)
+    partly = np.where(people[:, None] % 5 == 0, means, rng.standard_normal(means.shape).astype(np.float32))
+    for fitting in (means, means + noise, partly):
+        require_fit(tmp_path, few, open_search(head_centres(fitting)))
+    for wrong in (rng.standard_normal(means.shape).astype(np.float32), np.roll(means, 1, axis=0)):
+        with pytest.raises(HeadError, match="of 50 are nearest to their own row, as by chance"):
+            require_fit(tmp_path, few, open_search(head_centres(wrong)))
+    alike = accumulate([(1 + 1e-3 * means, people)])  # the recogniser's fault, not the head's
+    require_fit(tmp_path, alike, open_search(head_centres(means)))
+    require_fit(tmp_path, accumulate([(means[:3], people[:3])]), open_search(head_centres(np.roll(means, 1, axis=0))))
