@@ -6,7 +6,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 def clean_path(path: str) -> str:
@@ -49,3 +49,19 @@ def find_among(paths: Sequence[str]) -> Callable[[str | None], int | None]:
         return places.get(rest, None if "/" in wanted else names.get(wanted))
 
     return find
+
+
+def find_shared(names: Iterable[str], places: Iterable[int | None]) -> tuple[int, str] | None:
+    """The row of the first name whose image an earlier, different name means too, and that name; None if none does.
+
+    Folders before two paths may be all that parts them.
+
+    Args:
+        names: of images as a list writes them.
+        places: of their images.
+    """
+    owners: dict[int, str] = {}
+    for row, (name, place) in enumerate(zip(names, places, strict=True)):
+        if place is not None and (other := owners.setdefault(place, clean_path(name))) != clean_path(name):
+            return row, other
+    return None

@@ -12,7 +12,7 @@ import numpy as np
 from data_manifests.benchmarks.pair_lists import NamedPairs, PairsError, parse_pairs
 from data_manifests.benchmarks.templates import TemplateImages, TemplateList, read_template_images, read_templates
 from data_manifests.image_folder import ImageFolder
-from data_manifests.image_paths import clean_path, find_among
+from data_manifests.image_paths import find_among, find_shared
 from data_manifests.manifest import Format, ManifestError, check_counts
 from data_manifests.verification import read_bin
 
@@ -144,18 +144,19 @@ def _check_names(
 ) -> None:
     """Refuse names that stand for several images, and several names of one image: folders before it may part them."""
     count = Counter(images)
-    owners: dict[int, str] = {}
     for (line, name), place in zip(sides, places.tolist(), strict=True):
         if count[images[place]] > 1:
             raise PairsError(
                 f"{path}, line {line}: several images in {folder} are called {name!a:.200} but for their suffixes: "
                 "leave one"
             )
-        if (other := owners.setdefault(place, clean_path(name))) != clean_path(name):
-            raise PairsError(
-                f"{path}, line {line}: {name!a:.200} and {other!a:.200} would both be the image {images[place]!a:.200} "
-                f"in {folder}: name it in one way"
-            )
+    if shared := find_shared([name for _, name in sides], places.tolist()):
+        row, other = shared
+        line, name = sides[row]
+        raise PairsError(
+            f"{path}, line {line}: {name!a:.200} and {other!a:.200} would both be the image "
+            f"{images[places[row]]!a:.200} in {folder}: name it in one way"
+        )
 
 
 def _check_repeats(pairs: PairList, named: NamedPairs, path: Path) -> None:

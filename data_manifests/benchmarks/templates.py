@@ -16,9 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from data_manifests.image_paths import find_among, find_shared
 from data_manifests.manifest import TEMPLATE_LISTS, Format, ManifestError, check_counts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -38,7 +40,7 @@ class TemplateImages:
     """The images of a benchmark of templates, in the order of its lists, which is that of the index.
 
     Attributes:
-        name: N paths below the folder of images.
+        name: N paths below the folder of images, as the lists write them (see `locate_images`).
         key: int32 [N], the key in the index: 1 to N.
         template: int32 [N], the template that the image belongs to.
         medium: int32 [N], the photo or video that it is from.
@@ -118,6 +120,31 @@ def read_template_images(manifest: Manifest) -> TemplateImages:
         landmarks=numbers[:, :10].reshape(-1, 5, 2),
         score=numbers[:, 10],
     )
+
+
+def locate_images(manifest: Manifest, names: Sequence[str], paths: Sequence[str]) -> tuple[str, ...]:
+    """The images that the lists name, as `find_among` understands them.
+
+    Args:
+        manifest: for messages.
+        names: N, of `TemplateImages`.
+        paths: of the images below their folder.
+
+    Returns:
+        N paths; a name stays as it is where there is no such image.
+
+    Raises:
+        TemplateError: if two names would be one image.
+    """
+    find = find_among(paths)
+    places = {name: find(name) for name in names}
+    if shared := find_shared(places, places.values()):
+        row, other = shared
+        raise TemplateError(
+            f"the lists of {manifest.name} name {list(places)[row]!r:.200} and {other!r:.200}, which would both be one "
+            "image of the folder: name it in one way, or put the other image there"
+        )
+    return tuple(name if (place := places[name]) is None else paths[place] for name in names)
 
 
 def _find(manifest: Manifest, pattern: str) -> Path:

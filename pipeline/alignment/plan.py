@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_manifests.benchmarks.templates import read_template_images
+from data_manifests.benchmarks.templates import locate_images, read_template_images
 from data_manifests.image_folder import SUFFIXES, ImageFolder, walk_files
 from data_manifests.storage.atomic import sha256_of
 from data_manifests.storage.parquet import write_table
@@ -127,19 +127,20 @@ def list_folder(photos: Path, encoding: Encoding) -> pl.DataFrame:
 
 
 def list_templates(manifest: Manifest, photos: Path) -> pl.DataFrame:
-    """The photos of a benchmark of templates with their landmarks; crops keep the names of the benchmark's lists.
+    """The photos of a benchmark of templates with their landmarks; crops are called as they are.
 
     Raises:
         ManifestError, TemplateError: if the lists are not there or are damaged.
         AlignError: if a name of the lists is no image below the folder.
     """
     images = read_template_images(manifest.model_copy(update={"images_folder": photos.name}))
-    for name in images.name:
+    names = locate_images(manifest, images.name, ImageFolder(photos).paths)
+    for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or path.suffix.lower() not in SUFFIXES:
             raise AlignError(f"the lists of {manifest.name} name {name!r}, which is no image below {photos}: mend them")
     points = {name: images.landmarks.reshape(-1, 10)[:, number] for number, name in enumerate(LANDMARKS)}
-    listing = _describe(photos, images.name, images.name)
+    listing = _describe(photos, names, names)
     given = pl.DataFrame(points | {"score": images.score})
     return pl.concat([listing, given], how="horizontal").unique("path", keep="first", maintain_order=True)
 

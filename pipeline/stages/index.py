@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_manifests.benchmarks.pairs import read_pairs
-from data_manifests.benchmarks.templates import read_templates
+from data_manifests.benchmarks.templates import locate_images, read_templates
 from data_manifests.image_folder import ImageFolder
 from data_manifests.manifest import Format, Manifest, ManifestError, check_counts
 from data_manifests.recordio.record_file import UNKNOWN_IDENTITY, RecordFile
@@ -112,17 +112,18 @@ def _index_templates(manifest: Manifest) -> IndexedImages:
     root = manifest.image_root or manifest.root
     folder = ImageFolder(root)
     sizes = dict(zip(folder.paths, folder.lengths.tolist(), strict=True))
-    there = np.array([name in sizes for name in images.name])
+    names = locate_images(manifest, images.name, folder.paths)
+    there = np.array([name in sizes for name in names])
     if not there.any():
         raise ManifestError(
             f"the data set {manifest.name} ({manifest.file}): {root} holds none of the {len(there):,} images of its "
-            f"lists, of which the first is {images.name[0]}: {manifest.download.strip() or 'put them there'}"
+            f"lists, of which the first is {names[0]}: {manifest.download.strip() or 'put them there'}"
         )
     if not there.all():
-        first = images.name[int(np.argmin(there))]
+        first = names[int(np.argmin(there))]
         logger.warning("%s: %d of %d images are missing, the first is %s", root, (~there).sum(), len(there), first)
-    lengths = np.array([sizes.get(name, 0) for name in images.name], np.int32)
-    return IndexedImages(table=_make_table(images.key, lengths, there, path=images.name), names={})
+    lengths = np.array([sizes.get(name, 0) for name in names], np.int32)
+    return IndexedImages(table=_make_table(images.key, lengths, there, path=names), names={})
 
 
 def _make_table(key: NDArray[np.int32], length: NDArray[np.int32], there: NDArray[np.bool_], **more: Any) -> pa.Table:

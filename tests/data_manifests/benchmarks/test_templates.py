@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_manifests.benchmarks.templates import TemplateError, read_template_images, read_templates
+from data_manifests.benchmarks.templates import TemplateError, locate_images, read_template_images, read_templates
 from data_manifests.manifest import Manifest, ManifestError, load_manifest
 
 if TYPE_CHECKING:
@@ -181,3 +181,19 @@ def test_a_list_longer_than_the_blocks_it_is_read_in(tmp_path: Path) -> None:
     assert np.array_equal(found.same, pairs[:, 0] == pairs[:, 1])
     with pytest.raises(TemplateError, match="Row #400001"):
         read_templates(write_lists(tmp_path, owners=owners, pairs=lines + "1 2\n"))
+
+
+def test_names_are_understood_as_people_write_them(tmp_path: Path) -> None:
+    manifest = write_lists(tmp_path)
+    paths = ["a/1.jpg", "a/jos\u00e9.jpg", "b/1.jpg", "b/2.jpg"]
+    names = ["/data/faces/a/1.jpg", "faces\\a\\jose\u0301.jpg", "b/1.jpg", "2.jpg", "c/1.jpg", "b/1.jpg"]
+    assert locate_images(manifest, names, paths) == (
+        "a/1.jpg",
+        "a/jos\u00e9.jpg",
+        "b/1.jpg",
+        "b/2.jpg",
+        "c/1.jpg",
+        "b/1.jpg",
+    )
+    with pytest.raises(TemplateError, match=r"mine name '/b/c/1.jpg' and 'a/c/1.jpg', which would both be one image"):
+        locate_images(manifest, ["a/c/1.jpg", "/b/c/1.jpg"], ["c/1.jpg"])

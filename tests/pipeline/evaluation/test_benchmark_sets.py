@@ -249,15 +249,16 @@ def test_a_bin_that_became_shorter_lacks_images(faces: tuple[list[bytes], list[b
     assert set(read[4:]) == {Status.MISSING}
 
 
+@pytest.mark.parametrize("before", ["", "aligned_112/", "/data/ijb/aligned_112/", "D:\\ijb\\aligned_112\\"])
 def test_templates_are_indexed_in_the_order_of_their_list(
-    faces: tuple[list[bytes], list[bool]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    faces: tuple[list[bytes], list[bool]], tmp_path: Path, caplog: pytest.LogCaptureFixture, before: str
 ) -> None:
     order = [3, 1, 2, 10]
     (tmp_path / "meta").mkdir()
     (tmp_path / "aligned_112").mkdir()
     lists = {
-        "face_tid_mid": [f"{n}.jpg {n % 2} {n}" for n in order],
-        "name_5pts_score": [f"{n}.jpg {'1 ' * 10}0.5" for n in order],
+        "face_tid_mid": [f"{before}{n}.jpg {n % 2} {n}" for n in order],
+        "name_5pts_score": [f"{before}{n}.jpg {'1 ' * 10}0.5" for n in order],
         "template_pair_label": ["0 1 0"],
     }
     for name, lines in lists.items():
@@ -270,9 +271,9 @@ def test_templates_are_indexed_in_the_order_of_their_list(
     job = resolve(str(tmp_path / "x.toml"), workspace=tmp_path / "workspace", stage="embeddings")
     with caplog.at_level(logging.WARNING):
         rows = index_images(job.manifest).table
-    assert "1 of 4 images are missing, the first is 2.jpg" in caplog.text
+    assert f"1 of 4 images are missing, the first is {before}2.jpg" in caplog.text
     assert rows["key"].to_pylist() == [1, 2, 3, 4]
-    assert rows["path"].to_pylist() == [f"{n}.jpg" for n in order]
+    assert rows["path"].to_pylist() == ["3.jpg", "1.jpg", f"{before}2.jpg", "10.jpg"]
     assert rows["status"].to_pylist() == ["ok", "ok", "missing_record", "ok"]
     assert rows["length"].to_pylist() == [len(faces[0][3]), len(faces[0][1]), 0, len(faces[0][10])]
     assert job.source.read(rows) == [faces[0][3], faces[0][1], Status.MISSING, faces[0][10]]
