@@ -13,6 +13,7 @@ from rich.text import Text
 from data_manifests.manifest import Centres as CentresKind
 from data_manifests.tables.stages import CLASSES, Factor, Status
 from pipeline.config.settings import BlurSource, LabelSettings
+from pipeline.label_report.shared_photos import shared_photo_warnings
 from pipeline.storage.receipts import sum_notes
 from pipeline.terminal import tell
 
@@ -154,8 +155,8 @@ def copy_warnings(table: pl.LazyFrame) -> list[str]:
 
 
 def image_warnings(job: Job, labels: pl.LazyFrame, rows: int) -> list[str]:
-    """What looks wrong with the images: centres of others, copies, other sizes, landmarks far from the template."""
-    found = centre_warnings(job, labels) + copy_warnings(labels)
+    """What looks wrong with the images: centres of others, copies, wrong names, sizes and alignment."""
+    found = centre_warnings(job, labels) + copy_warnings(labels) + shared_photo_warnings(job, labels)
     wrong = labels.select((pl.col("status").cast(pl.String).str.contains("wrong_size")).sum()).collect().item()
     if wrong:
         found.append(f"{wrong:,} images are not 112 x 112 and have no measures: align the photos by AlignFaces first")

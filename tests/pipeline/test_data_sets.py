@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 import cv2
@@ -158,6 +159,29 @@ def test_a_photo_that_is_there_twice_changes_no_quality(sample_weights: None, tm
         assert ("3 images are copies of another one of their person" in said) is (name == "twice")
         assert labels.filter(path="one/a.jpg")["status"].cast(pl.String).to_list() == ["single_image"]
     assert {path: qualities["twice"][path] for path in qualities["once"]} == qualities["once"]
+
+
+def test_a_photo_of_two_people_is_told(sample_weights: None, tmp_path: Path) -> None:
+    """Byte for byte under two names; the same photo twice under one, or saved anew, is none."""
+    for place, image in enumerate(draw_images()):
+        if image.identity < 3 and place % 32 < 3:
+            path = tmp_path / "photos" / str(image.identity) / f"{place:02d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image.encoded)
+    photos = tmp_path / "photos"
+    (tmp_path / "set.toml").write_text(
+        'name = "set"\nformat = "image_folder"\nroot = "photos"\npose_model = "fr_pose"\n'
+    )
+    shutil.copy(photos / "0" / "00.jpg", photos / "0" / "a.jpg")
+    picture = cv2.imread(str(photos / "1" / "32.jpg"))
+    cv2.imwrite(str(photos / "2" / "a.png"), picture)
+    factory = Factory(workspace=tmp_path / "workspace")
+    assert "under several people" not in factory.luigi("LabelAll", "--dataset", str(tmp_path / "set.toml")).stdout
+    shutil.copy(photos / "0" / "01.jpg", photos / "2" / "b.jpg")
+    said = factory.luigi("LabelAll", "--dataset", str(tmp_path / "set.toml")).stdout
+    assert "warning: 2 images are photos that stand under several people, byte for byte: keys 2 and 12:" in said
+    (page,) = (factory.workspace / "set" / "report").glob("current/index.html")
+    assert "stand under several people" in page.read_text()
 
 
 def test_each_numbered_folder_has_its_row_of_a_head(sample_weights: None, tmp_path: Path) -> None:
