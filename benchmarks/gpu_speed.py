@@ -70,9 +70,9 @@ def main() -> None:
         folder = Path(name)
         if given.recogniser == NETWORK and NETWORK not in load_registry().entries:
             write_network(folder)
-        head = write_head(folder, given.classes)
         dataset = given.dataset or make_data(folder / "made", given.images)
         job = find_job(dataset, folder, given)
+        head = write_head(folder, job, given.recogniser, given.classes)
         rates = {rate.stage: rate.images_per_second for rate in measure_kernels(job, given.device)}
         rates["anchors"] = anchor_rate(head, given.device)
         print("the kernels alone:", {stage: round(rate) for stage, rate in rates.items()})

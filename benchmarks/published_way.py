@@ -29,6 +29,8 @@ import torch
 from benchmarks.iresnet import write_iresnet50
 from benchmarks.labels_speed import time_labels
 from data_manifests.storage.atomic import sha256_of
+from data_manifests.weights.entry import Kind
+from data_manifests.weights.registry import load_registry
 from labelers.blur.scores import sobel
 from labelers.faces import FaceBatch, decode
 from pipeline.config.job import resolve
@@ -64,12 +66,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_network(folder)
-        head = write_head(folder)
+        job = resolve(given.dataset, workspace=folder / "none", limit=given.one_by_one)
+        head = write_head(folder, job, NETWORK)
         settings = {"--models-recognition": NETWORK, "--anchors-centres": "head", "--anchors-head": str(head)}
         settings |= {"--models-precision": given.precision, "--models-pose": given.pose}
         words = [word for pair in settings.items() for word in pair]
         words += ["--limit", str(given.images)]
-        job = resolve(given.dataset, workspace=folder / "none", limit=given.one_by_one)
         other = [take_one_by_one(job, folder / f"{NETWORK}.onnx", np.load(head))]
         seconds = time_labels(folder / "workspace", given.dataset, given.workers, *words)
         other.append(take_one_by_one(job, folder / f"{NETWORK}.onnx", np.load(head)))
@@ -96,10 +98,16 @@ def write_network(folder: Path) -> None:
     os.environ["FIQA_MODELS"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("FIQA_MODELS", "")]))
 
 
-def write_head(folder: Path, classes: int = CLASSES) -> Path:
-    """Write random class centres; the path of the file."""
+def write_head(folder: Path, job: Job, recogniser: str, classes: int = CLASSES) -> Path:
+    """Write random class centres, but for that of the first person: a head that fits nobody is refused."""
+    first = index_images(job.manifest).table.slice(0, 1)
+    identities, (encoded,) = first["identity"].to_numpy(), job.source.read(first)
+    face = FaceBatch(keys=first["key"].to_numpy(), identities=identities, images=decode(encoded)[None])
+    network = for_model(load_registry().get(recogniser, Kind.RECOGNITION), "cpu").open()
+    centres = np.random.default_rng(1).standard_normal((512, classes), np.float32)
+    centres[:, identities[0]] = network(face).columns["embedding"][0]
     head = folder / "head.npy"
-    np.save(head, np.random.default_rng(1).standard_normal((512, classes), np.float32))
+    np.save(head, centres)
     return head
 
 

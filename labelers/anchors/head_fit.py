@@ -37,11 +37,14 @@ def require_fit(path: Path, means: Centres, search: CentreSearch) -> None:
             is no fault of the head's.
         IdentityError: if a person has no row.
     """
+    people = len(means)
+    if people < FEWEST:
+        return
     measures = measure_anchors(means.sums, means.identities, search).columns
     found = int(np.count_nonzero(measures["ccs"] > measures["nnccs"]))
-    people, chance = len(means), len(means) / max(len(search.centres), 1)
+    chance = people / len(search.centres)
     fits = 2 * found >= people or found > chance + 3 * math.sqrt(chance)
-    if people >= FEWEST and not fits and not are_alike(means.sums):
+    if not fits and not are_alike(means.sums):
         raise HeadError(
             f"{path}: its rows are not the centres of these people: {found:,} of {people:,} are nearest to their own "
             "row, as by chance; take the head that was trained with this recogniser on this data set, its rows in the "
