@@ -73,7 +73,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "factors.py",
         ),
-        code="ee498716ba8420369a251ed07984de3f360cfded624b2379dac8bf714e42a780",
+        code="97e36bf34a3e80697055c2096a5db23a2229e26e45c26424599932a7ffc3b222",
     ),
     "embeddings": Version(
         number=1,
@@ -87,7 +87,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "recognition.py",
         ),
-        code="b8df8604abf1f4006fe93e1b79c45ee30accedee5cd854d7710d4879540ff0c1",
+        code="b037504d01a916d87bf0e9e7ed0ec87f7a8bfe18d487222308a5f5fbb50a359f",
     ),
     "centres": Version(
         number=2,
