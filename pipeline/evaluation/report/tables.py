@@ -226,8 +226,8 @@ def build_template_table(templates: pl.DataFrame) -> ReportTable:
     }
     heads = {
         (row["recogniser"], f"FAR {show_rate(row['far'])}"): (
-            f"{row['recogniser']}: of {row['impostors']:,} impostor template pairs, "
-            f"{row['far'] * row['impostors']:.3g} may be accepted at FAR {show_rate(row['far'])}: few to set a threshold"
+            f"{row['recogniser']}: of {row['impostors']:,} impostor template pairs, {row['far'] * row['impostors']:.3g}"
+            f" may be accepted at FAR {show_rate(row['far'])}: few to set a threshold"
         )
         for row in templates.iter_rows(named=True)
         if row["status"] == "ok" and row["far"] * row["impostors"] < SURE
