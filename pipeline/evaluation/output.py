@@ -1,6 +1,7 @@
 """Writes an evaluation: its tables, and what a person reads, in a folder that is whole or absent.
 
 <workspace>/evaluation/<fingerprint>/<table>.parquet, report.md, index.html
+<workspace>/evaluation/<fingerprint>/tables/*.tex, *.csv  what a paper prints
 <workspace>/evaluation/current                          the evaluation last asked for
 <workspace>/_receipts/evaluation/<fingerprint>/         what made it, and the figures of the run
 """
@@ -16,16 +17,18 @@ from pipeline.evaluation.report.frames import read_frames
 from pipeline.evaluation.report.gallery import read_gallery
 from pipeline.evaluation.report.markdown import escape, render_markdown
 from pipeline.evaluation.report.page import PageInput, render_page
+from pipeline.evaluation.report.paper_tables import list_paper_tables, write_csv, write_latex
 from pipeline.storage.receipts import versions
 from pipeline.storage.store import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from pipeline.evaluation.evaluate import Outcome
     from pipeline.evaluation.plan import Plan
 
-REPORT = "report.md"
+REPORT, TABLES = "report.md", "tables"
 _SHOWN = 12
 """Digits of a hash that are shown."""
 
@@ -52,11 +55,18 @@ def write_outcome(plan: Plan, outcome: Outcome) -> None:
     metadata = {"stage": plan.spec.name, "fingerprint": plan.spec.fingerprint}
     for name, table in outcome.tables.items():
         write_table(staging / f"{name}.parquet", table.replace_schema_metadata(metadata | {"table": name}))
-    write_atomically(staging / REPORT, lambda file: file.write(report.encode()))
-    write_atomically(staging / PAGE, lambda file: file.write(page.encode()))
+    for paper in list_paper_tables(read_frames({"metrics": outcome.tables["metrics"]})["metrics"]):
+        _write_text(staging / TABLES / f"{paper.name}.csv", write_csv(paper.table))
+        _write_text(staging / TABLES / f"{paper.name}.tex", write_latex(paper.table))
+    _write_text(staging / REPORT, report)
+    _write_text(staging / PAGE, page)
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
     staging.replace(plan.folder)
     sync_folder(plan.folder.parent)
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def _describe(plan: Plan, outcome: Outcome) -> dict[str, dict[str, str]]:

@@ -19,7 +19,6 @@ from data_manifests.weights.registry import load_registry
 from labelers.runtime.device import Device
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = argparse.Namespace(device=Device.CPU, small=False)
 
 
 def test_it_runs_whole_and_writes_its_section(tmp_path: Path) -> None:
@@ -51,6 +50,10 @@ def test_it_runs_whole_and_writes_its_section(tmp_path: Path) -> None:
     assert "stale" not in text.partition(BEGIN)[2]
 
 
+def here(folder: Path) -> argparse.Namespace:
+    return argparse.Namespace(device=Device.CPU, small=False, json=folder / "gpu_check.json")
+
+
 def test_packing_needs_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_check, "PACKED", ("factors_mini",))
     gpu_check.main(["--pack", str(tmp_path / "packed")])
@@ -71,7 +74,7 @@ def test_a_step_that_fails_or_hangs_says_so(
 ) -> None:
     (tmp_path / "a_step.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    found = run(Step(name="a", words=("a_step",), seconds=60.0), HERE, {}, seconds)
+    found = run(Step(name="a", words=("a_step",), seconds=60.0), here(tmp_path), {}, seconds)
     assert error in found["error"]
     assert "figures" not in found
 
@@ -80,7 +83,7 @@ def test_the_section_is_added_where_there_is_none_and_tells_of_failures(tmp_path
     document = tmp_path / "scale.md"
     step = {"seconds": 3.0, "peak_process_mib": 100.0, "error": "python -m x ended with 1: Traceback\nNo such GPU"}
     found = {"gpu": "NVIDIA H200, 580.65.06, 143771", "machine": {"cores": 16, "processor": "X"}, "torch": "2.15"}
-    never = run(Step(name="labels", words=("a",), seconds=60.0), HERE, {}, 0.0)
+    never = run(Step(name="labels", words=("a",), seconds=60.0), here(tmp_path), {}, 0.0)
     steps = {"networks": step, "labels": never}
     found |= {"small": False, "seconds": 9.0, "versions": {"onnxruntime-gpu": "1.31.1"}, "steps": steps}
     write_section(document, found)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.evaluation.report.findings import AREA_NAMES, list_findings, show_interval, show_p
 from pipeline.evaluation.report.frames import list_benchmarks, list_points, read_frames, show_rate
+from pipeline.evaluation.report.paper_tables import list_paper_tables
 from pipeline.evaluation.report.tables import (
     Mark,
-    average_areas,
     build_accuracy_table,
     build_area_table,
     build_correlation_table,
@@ -63,7 +63,7 @@ def render_markdown(tables: Mapping[str, pa.Table]) -> str:
         sections = list(_write_benchmark(own, [found for found in findings if found.benchmark == benchmark]))
         if sections:
             parts += [f"## {escape(benchmark)}", *sections]
-    parts += _write_averages(metrics)
+    parts += _write_paper_tables(metrics)
     if frames["accuracy"].height:
         table = build_accuracy_table(frames["accuracy"])
         parts += ["## Verification accuracy in percent, ± standard deviation over the folds", _write_with_notes(table)]
@@ -94,14 +94,11 @@ def _write_benchmark(own: Mapping[str, pl.DataFrame], findings: Sequence[Finding
         yield from ("### Rank correlation with measures", _write_with_notes(table))
 
 
-def _write_averages(metrics: pl.DataFrame) -> list[str]:
-    """The means over the benchmarks, where there are several."""
-    parts = []
-    for point in list_points(metrics):
-        means, notes = average_areas(metrics, point)
-        if notes:
-            parts += [f"### {_name(point)}", _write_with_notes(build_area_table(means, point)), *map(escape, notes)]
-    return ["## Average", *parts] if parts else []
+def _write_paper_tables(metrics: pl.DataFrame) -> list[str]:
+    """The tables as the papers print them, where anything stands side by side."""
+    found = [table for table in list_paper_tables(metrics) if table.several and not table.table.empty]
+    parts = [part for table in found for part in (f"### {escape(table.title)}", _write_with_notes(table.table))]
+    return ["## Side by side", *parts] if parts else []
 
 
 def _write_areas(table: ReportTable) -> Iterator[str]:

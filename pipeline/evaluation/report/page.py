@@ -20,10 +20,10 @@ from pipeline.evaluation.report.frames import (
 )
 from pipeline.evaluation.report.gallery import FACES
 from pipeline.evaluation.report.method_order import MEANINGS, kind_of
+from pipeline.evaluation.report.paper_tables import list_paper_tables
 from pipeline.evaluation.report.plots import assign_styles, draw_curves
 from pipeline.evaluation.report.tables import (
     ABSENT,
-    average_areas,
     build_area_table,
     build_correlation_table,
     build_template_table,
@@ -163,7 +163,7 @@ def _build_content(evaluation: PageInput) -> dict[str, Any]:
     points = list_points(metrics)
     styles = assign_styles(list_methods(frames))
     sections = list(_build_sections(frames, evaluation.gallery, styles))
-    averages = [(point, *average_areas(metrics, point)) for point in points]
+    tables = [table for table in list_paper_tables(metrics) if table.several and not table.table.empty]
     shown = {panel.point for section in sections for panel in section.panels if not panel.table.empty}
     return {
         "title": evaluation.title,
@@ -174,8 +174,7 @@ def _build_content(evaluation: PageInput) -> dict[str, Any]:
         "overview": _build_overview(frames, evaluation.left_out),
         "overview_rates": [point.rate for point in points if point.protocol == Protocol.FIXED],
         "left_out": _list_left_out(metrics, evaluation.left_out),
-        "averages": [(point, build_area_table(means, point), notes) for point, means, notes in averages],
-        "averaged": any(notes for _, _, notes in averages),
+        "paper_tables": tables,
         "recognisers": distinct(metrics, "recogniser"),
         "rates": list(dict.fromkeys(point.rate for point in points)),
         "protocols": list(dict.fromkeys(point.protocol for point in points)),

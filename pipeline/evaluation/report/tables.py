@@ -7,30 +7,36 @@ from enum import StrEnum
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 from pipeline.evaluation.report.frames import distinct, show_rate
 from pipeline.evaluation.report.method_order import Kind, kind_of, order
 from training.evaluation.pairs.ranked_pairs import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import polars as pl
 
     from pipeline.evaluation.report.frames import OperatingPoint
+
+    Areas = Mapping[str, tuple[str, int]]
+    """Column of `metrics` -> heading and decimals."""
 
 ABSENT = "-"
 """Stands where there is no number."""
 
-_SIGNS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
-_SUPERSCRIPTS = str.maketrans("0123456789", _SIGNS)
+SIGNS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+_SUPERSCRIPTS = str.maketrans("0123456789", SIGNS)
 
-_AREAS = {"pauc": ("pAUC ↓", 3), "auc": ("AUC ↓", 3)}
+AREAS = {"pauc": ("pAUC ↓", 3), "auc": ("AUC ↓", 3)}
 """Column of `metrics` -> heading and decimals, as in CLIB-FIQA Tables 1 to 3."""
 _SHOWN = {
-    Protocol.FIXED.value: _AREAS,
-    Protocol.CR_FIQA.value: _AREAS | {"auc_raw": ("raw AUC ↓", 4)},  # CR-FIQA Table I gives areas not normalised
+    Protocol.FIXED.value: AREAS,
+    Protocol.CR_FIQA.value: AREAS | {"auc_raw": ("raw AUC ↓", 4)},  # CR-FIQA Table I gives areas not normalised
 }
 _MOST_DIGITS = 4
+
+MEAN = "Avg."
+"""The group of the means."""
 
 SURE = 10
 """A threshold above which fewer impostor pairs lie is marked."""
@@ -65,7 +71,7 @@ class Cell:
     @property
     def absent(self) -> bool:
         """Whether there is no number."""
-        return self.text.rstrip(_SIGNS) == ABSENT
+        return self.text.rstrip(SIGNS) == ABSENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,49 +162,72 @@ def build_area_table(metrics: pl.DataFrame, point: OperatingPoint) -> ReportTabl
         for recogniser in distinct(rows, "recogniser")
         for area, (head, digits) in _SHOWN[point.protocol].items()
     }
+    unsure = {row["recogniser"]: explain_unsure(row) for row in rows.iter_rows(named=True)}
+    heads = {column: unsure[column[0]] for column in columns}
+    parts = {name: {method: row for (other, method), row in found.items() if other == name} for name in unsure}
+    return _build("method", columns, best=min, notes=_note_unscored(parts), heads=heads)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """What stands side by side: the rows of one benchmark, or of one false match rate.
+
+    Attributes:
+        group: how it is called.
+        rows: of `metrics`, one a method; of one recogniser and operating point.
+    """
+
+    group: str
+    rows: pl.DataFrame
+
+
+def build_across(columns: Sequence[Column], areas: Areas) -> ReportTable:
+    """Areas as the papers print them: methods down; groups, and areas under each, across; the mean at the end.
+
+    The mean, where there are several groups, is over those in which any method has a number, and only of methods that
+    have one in each of them.
+
+    Args:
+        columns: the groups.
+        areas: column of `metrics` -> heading and decimals.
+    """
+    found = {column.group: {row["method"]: row for row in column.rows.iter_rows(named=True)} for column in columns}
+    methods = order(method for rows in found.values() for method in rows)
+    known = {name: rows for name, rows in found.items() if any(row["status"] == "ok" for row in rows.values())}
+    cells: Columns = {}
+    heads = {}
+    for group, rows in found.items():
+        for area, (head, digits) in areas.items():
+            cells[group, head] = {method: _show_area(rows.get(method), group, area, digits) for method in methods}
+            heads[group, head] = explain_unsure(next(iter(rows.values()))) if rows else ""
+    for area, (head, digits) in areas.items() if len(found) > 1 else ():
+        cells[MEAN, head] = {
+            method: _show_mean([rows.get(method) for rows in known.values()], area, digits) for method in methods
+        }
+        left_out = [group for group in found if group not in known]
+        heads[MEAN, head] = f"over {len(known)} of {len(found)}, without {', '.join(left_out)}" if left_out else ""
+    return _build("method", cells, best=min, heads=heads, notes=_note_unscored(found))
+
+
+def _note_unscored(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Method -> how many images it gave no quality, by group; nothing where it gave all one."""
     unscored: dict[str, list[str]] = {}
-    for method, recogniser, images in rows["method", "recogniser", "unscored"].rows():
-        if images:
-            unscored.setdefault(method, []).append(f"{images:,} ({recogniser})")
-    notes = {
+    for group, rows in found.items():
+        for method, row in rows.items():
+            if row["unscored"]:
+                unscored.setdefault(method, []).append(f"{row['unscored']:,} ({group})")
+    return {
         method: f"images without a quality, which are rejected first: {', '.join(texts)}"
         for method, texts in unscored.items()
     }
-    unsure = {row["recogniser"]: explain_unsure(row) for row in rows.iter_rows(named=True)}
-    heads = {column: unsure[column[0]] for column in columns}
-    return _build("method", columns, best=min, notes=notes, heads=heads)
 
 
-def average_areas(metrics: pl.DataFrame, point: OperatingPoint) -> tuple[pl.DataFrame, list[str]]:
-    """Mean areas over the benchmarks of a recogniser, as the papers' last column.
-
-    Only rows of status `ok` count, and only methods that have such a row for each benchmark that any method has one of.
-
-    Returns:
-        Rows like those of `metrics` without intervals, none for a recogniser with fewer than two benchmarks; and for
-        every recogniser a line that says which benchmarks count.
-    """
-    known = point.select(metrics).filter(status="ok")
-    of_recogniser = (
-        known.group_by("recogniser", maintain_order=True)
-        .agg(
-            benchmarks=pl.col("benchmark").unique(maintain_order=True),
-            unsure=pl.col("benchmark").filter(pl.col("fmr") * pl.col("impostors") < SURE).unique(maintain_order=True),
-        )
-        .filter(pl.col("benchmarks").list.len() >= 2)
-    )
-    means = (
-        known.group_by("recogniser", "method", "protocol", "fmr", "status", maintain_order=True)
-        .agg(pl.col("pauc", "auc", "auc_raw").mean(), averaged=pl.len())
-        .join(of_recogniser, on="recogniser", maintain_order="left")
-        .filter(pl.col("averaged") == pl.col("benchmarks").list.len())
-        .with_columns(unscored=pl.lit(0))
-    )
-    notes = []
-    for name, benchmarks, unsure in of_recogniser.rows():
-        few = f"; few impostor pairs set the threshold of {', '.join(unsure)}" if unsure else ""
-        notes.append(f"{name}: mean over {len(benchmarks)} benchmarks, {', '.join(benchmarks)}{few}")
-    return means, notes
+def _show_mean(rows: Sequence[Mapping[str, Any] | None], area: str, digits: int) -> Cell:
+    """A mean over groups; none where a group has no number."""
+    numbers = [row[area] for row in rows if row is not None and row["status"] == "ok" and isfinite(row[area])]
+    if not numbers or len(numbers) < len(rows):
+        return Cell()
+    return Cell(text=f"{sum(numbers) / len(numbers):.{digits}f}")
 
 
 def build_accuracy_table(accuracy: pl.DataFrame) -> ReportTable:
@@ -266,8 +295,8 @@ def explain_missing(row: Mapping[str, Any]) -> str:
 
 def explain_unsure(row: Mapping[str, Any]) -> str:
     """What to know of the threshold of a row of `metrics` that shows areas; nothing where enough pairs set it."""
-    if row["status"] != "ok" or row.get("impostors") is None or row["fmr"] * row["impostors"] >= SURE:
-        return ""  # a mean over benchmarks has no pairs of its own
+    if row["status"] != "ok" or row["fmr"] * row["impostors"] >= SURE:
+        return ""
     return f"{_count_impostors(row)}: few to set a threshold"
 
 

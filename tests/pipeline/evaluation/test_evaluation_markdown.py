@@ -10,6 +10,7 @@ from pipeline.evaluation.report.findings import list_findings
 from pipeline.evaluation.report.frames import ReportError, read_frames, show_rate
 from pipeline.evaluation.report.markdown import escape, render_markdown
 from pipeline.evaluation.report.method_order import Kind, kind_of, order
+from pipeline.evaluation.report.paper_tables import list_paper_tables, write_csv, write_latex
 from pipeline.evaluation.report.tables import Mark, rank_column
 
 NAN = math.nan
@@ -128,6 +129,28 @@ itself.
 |  |  |  |
 | norm | +0.00 | -0.50 |
 
+## Side by side
+
+### r50, lfw
+
+| method | FMR 1e-2 pAUC ↓ | FMR 1e-2 AUC ↓ | FMR 1e-3 pAUC ↓ | FMR 1e-3 AUC ↓ | Avg. pAUC ↓¹ | Avg. AUC ↓¹ |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: |
+| clib | **0.600** | **0.400** | -² | -² | **0.600** | **0.400** |
+| b\\|ad⁴ | *0.700* | **0.400** | -³ | -³ | *0.700* | **0.400** |
+|  |  |  |  |  |  |  |
+| norm | *0.700* | *0.500* | -² | -² | *0.700* | *0.500* |
+| random | 0.100 | 0.100 | -³ | -³ | 0.100 | 0.100 |
+|  |  |  |  |  |  |  |
+| floor | 0.050 | 0.050 | -³ | -³ | 0.050 | 0.050 |
+
+¹ over 1 of 2, without FMR 1e-3
+
+² r50: of 3,000 impostor pairs, 3 may match at FMR 1e-3: too few to set a threshold
+
+³ FMR 1e-3: not judged
+
+⁴ images without a quality, which are rejected first: 12 (FMR 1e-2)
+
 ## Verification accuracy in percent, ± standard deviation over the folds
 
 | benchmark | r50 |
@@ -183,11 +206,12 @@ def test_means_over_benchmarks_count_only_what_is_shown_of_each():
         area("r50", "clib", 0.0, 0.0, benchmark="few", status="too_few_impostors"),
     ]
     found = render_markdown({"metrics": make_table("metrics", rows)})
-    section = found[found.index("## Average") :]
-    assert "| clib | **0.650** | **0.450** |" in section
-    assert "| norm | *0.900* | *0.650* |" in section
-    assert "r50: mean over 2 benchmarks, lfw, cfp" in section
-    assert "half" not in section
+    section = found[found.index("## Side by side") :]
+    assert "| method | lfw pAUC ↓ | lfw AUC ↓ | cfp pAUC ↓ | cfp AUC ↓ | few pAUC ↓ | few AUC ↓ | Avg. pAUC ↓¹ |" in section
+    assert "| clib | **0.600** | **0.400** | *0.700* | *0.500* | -² | -² | **0.650** | **0.450** |" in section
+    assert "| *0.900* | *0.650* |" in section
+    assert "| half | -³ | -³ | **0.100** | **0.100** | -⁴ | -⁴ | - | - |" in section
+    assert "¹ over 2 of 3, without few" in section
 
 
 def test_what_rests_on_few_impostor_pairs_is_shown_and_marked():
@@ -198,11 +222,11 @@ def test_what_rests_on_few_impostor_pairs_is_shown_and_marked():
     assert "| method (r50) | pAUC ↓¹ | AUC ↓¹ |" in section
     assert "| clib | **0.600** | **0.400** |" in section
     assert "¹ r50: of 3,000 impostor pairs, 3 may match at FMR 1e-3: few to set a threshold" in section
-    assert "few impostor pairs set the threshold of lfw, cfp" in found[found.index("## Average") :]
+    assert "| clib | **0.600** | **0.400** | **0.600** | **0.400** | **0.600** | **0.400** |" in found
 
 
 def test_one_benchmark_has_no_mean():
-    assert "Average" not in render_markdown({"metrics": make_table("metrics", METRICS)})
+    assert "Avg." not in render_markdown({"metrics": make_table("metrics", METRICS)})
 
 
 def test_tables_that_are_absent_are_passed_over():
@@ -295,3 +319,27 @@ def test_no_name_breaks_a_table(name):
 def test_tables_of_something_else_are_refused(tables, message):
     with pytest.raises(ReportError, match=message):
         render_markdown(tables)
+
+
+def test_a_printed_table_for_latex_and_as_csv():
+    rows = [
+        area("r50", name, pauc, 0.4, benchmark=benchmark)
+        for name, pauc in (("ours_50%", 0.6), ("norm", 0.7))
+        for benchmark in ("lfw", "cfp_fp")
+    ]
+    rows.append(area("r50", "late", 0.5, 0.5, benchmark="lfw"))
+    metrics = read_frames({"metrics": make_table("metrics", rows)})["metrics"]
+    (found,) = list_paper_tables(metrics)
+    assert found.name == "r50-FMR-1e-2"
+    assert write_csv(found.table).splitlines() == [
+        "method,lfw pAUC ↓,lfw AUC ↓,cfp_fp pAUC ↓,cfp_fp AUC ↓,Avg. pAUC ↓,Avg. AUC ↓",
+        "ours_50%,0.600,0.400,0.600,0.400,0.600,0.400",
+        "late,0.500,0.500,,,,",
+        "norm,0.700,0.400,0.700,0.400,0.700,0.400",
+    ]
+    lines = write_latex(found.table).splitlines()
+    assert lines[0] == r"\begin{tabular}{lrrrrrr}"
+    assert lines[2] == r" & \multicolumn{2}{c}{lfw} & \multicolumn{2}{c}{cfp\_fp} & \multicolumn{2}{c}{Avg.} \\"
+    assert r"ours\_50\% & \underline{0.600} & \textbf{0.400} & \textbf{0.600} & \textbf{0.400} & " in lines[5]
+    assert r"late & \textbf{0.500} & \underline{0.500} & -$^{1}$ & -$^{1}$ & - & - \\" in lines
+    assert lines[-1] == r"\par\footnotesize $^{1}$ cfp\_fp: not judged"

@@ -193,7 +193,7 @@ def test_ids_are_unique_and_links_lead_somewhere(whole_page):
     ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     links = {attributes["href"][1:] for _, attributes in parsed.elements if attributes.get("href", "").startswith("#")}
-    assert {"overview", "benchmark-0", "benchmark-1", "average", "left-out"} <= links <= set(ids)
+    assert {"overview", "benchmark-0", "benchmark-1", "side-by-side", "left-out"} <= links <= set(ids)
     named = {attributes["aria-labelledby"] for _, attributes in parsed.elements if "aria-labelledby" in attributes}
     assert named <= set(ids)
 
