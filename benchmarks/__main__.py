@@ -13,6 +13,7 @@ SCRIPTS = (
     "benchmarks.error_reject_speed",
     "benchmarks.all_pairs_speed",
     "benchmarks.train_speed",
+    "benchmarks.recognition_speed",
 )
 
 for script in SCRIPTS:

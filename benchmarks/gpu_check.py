@@ -66,6 +66,7 @@ class Step:
 
 
 TRAIN = "benchmarks.train_speed"
+RECOGNITION = "benchmarks.recognition_speed"
 STEPS = (
     Step(name="labels", words=("benchmarks.gpu_speed", "--dataset", "{made}", "--precision", "float16"),
          small=("benchmarks.gpu_speed", "--dataset", "{made}", "--classes", "500", "--recogniser", "fr_feature",
@@ -75,6 +76,9 @@ STEPS = (
          small=(TRAIN, "--dataset", "{made_rec}", "--tower", "test-resnet", "--seconds", "0.1", "--brief", "--ours")),
     Step(name="training_compiled", seconds=200,
          words=(TRAIN, "--dataset", "{made_rec}", "--seconds", "4", "--brief", "--ours", "--compiled=default")),
+    Step(name="recognition", seconds=60,
+         words=(RECOGNITION, "--dataset", "{made_rec}", "--batch", "512", "--seconds", "4", "--compiled=no"),
+         small=(RECOGNITION, "--images", "64", "--backbone", "mobilefacenet", "--classes", "200", "--seconds", "0.1")),
     Step(name="nearest", words=("benchmarks.nearest_speed", "--rows", "65536"),
          small=("benchmarks.nearest_speed", "--classes", "2000", "--rows", "1024"), seconds=40),
     Step(name="networks", words=("benchmarks.gpu_networks", "--dataset", "{faces}"),

@@ -53,6 +53,7 @@ TITLES = {
     "training": "Training",
     "resume": "A training that is killed",
     "training_compiled": "Training, compiled",
+    "recognition": "Training a recogniser",
     "training_released": "Training beside the released way",
     "training_graphs": "Training, 32 images a step, compiled with CUDA graphs",
 }
@@ -118,7 +119,8 @@ def _all_pairs(figures: Figures) -> Iterator[str]:
 def _training(figures: Figures) -> Iterator[str]:
     about, ideal = figures["machine"], figures["ideal"]
     rates = ", ".join(f"{kind} {rate:,.4g} TFLOP/s" for kind, rate in ideal["matrix_tflops"].items())
-    yield f"{about['tower']}, batch {about['batch']}, bf16 {about['bf16']}, compiled {about['compiled']}; {rates}."
+    model = about.get("tower") or f"{about['backbone']}, {about['classes']:,} class centres"
+    yield f"{model}, batch {about['batch']}, bf16 {about['bf16']}, compiled {about['compiled']}; {rates}."
     yield f"The ideal is {ideal['images_per_second']:,.0f} images/s."
     yield ""
     rows = [
@@ -131,11 +133,12 @@ def _training(figures: Figures) -> Iterator[str]:
         for part in figures["parts"]
     ]
     yield from _table(("part", "images/s", "of ideal", "GPU MiB"), rows)
-    yield ""
-    yield from _table(
-        ("aim", "wanted", "reached"),
-        [(aim["text"], f"{aim['wanted']:,g}", f"{aim['reached']:,.2f}") for aim in figures["aims"]],
-    )
+    if figures["aims"]:
+        yield ""
+        yield from _table(
+            ("aim", "wanted", "reached"),
+            [(aim["text"], f"{aim['wanted']:,g}", f"{aim['reached']:,.2f}") for aim in figures["aims"]],
+        )
 
 
 def _resume(figures: Figures) -> Iterator[str]:
@@ -157,6 +160,7 @@ _RENDERERS: Mapping[str, Callable[[Figures], Iterator[str]]] = {
     "training": _training,
     "resume": _resume,
     "training_compiled": _training,
+    "recognition": _training,
     "training_released": _training,
     "training_graphs": _training,
 }

@@ -1,21 +1,33 @@
-"""The parts of our training by themselves, each made of the objects that training.train_quality uses."""
+"""The parts of our trainings by themselves, each made of the objects that the trainings use."""
 
 from __future__ import annotations
 
+import math
 import os
+import platform
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.speed_probe import WARM_UP, Timing, UntilStopped, time_steps, wait_for
-from data_manifests.tables.stages import Factor
+from benchmarks.speed_probe import (
+    WARM_UP,
+    Timing,
+    UntilStopped,
+    count_waits,
+    matrix_rate,
+    measure,
+    time_steps,
+    wait_for,
+)
 from labelers.faces import SIDE
-from training.quality.objective import Targets
+from labelers.runtime.device import Device
+from pipeline.storage.receipts import machine
+from training.trainer.compilation import Compilation
 from training.trainer.feeding import MicroBatch
 from training.trainer.loader import Loader
 from training.trainer.sampler import Sampler
@@ -26,16 +38,92 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from training.dataset.training_set import TrainingSet
-    from training.quality.config import TrainingConfig
-    from training.quality.learner import QualityLearner
-    from training.quality.training import QualityTraining
+    from benchmarks.speed_report import Report
+    from training.trainer.feeding import Tensors
+    from training.trainer.loader import Images
+    from training.trainer.trainer import Learner, LoopSettings, Trainer
 
+LOADER, MODEL, BOTH = "loader alone", "model alone", "loader and model: the trainer"
+LEAST_STEPS = 3
 WORKER_COUNTS = (1, 2, 4, 8, 16)
 TABLE_BATCH = 256
 """Images that a worker's batch holds in the table of workers, whatever the training's batch."""
 
 _PROCESSOR = torch.device("cpu")
+
+
+class Training(Protocol):
+    """A training of quality or of recognition."""
+
+    trainer: Trainer[Any]
+
+    def run(self, limit: int | None = None) -> object:
+        """Train for so many steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What is measured, and where.
+
+    Attributes:
+        config: of the training; says whether it computes in bfloat16, and whether it is compiled.
+        data: what it learns from.
+        device: where it is trained.
+        seconds: for each part.
+    """
+
+    config: Any
+    data: Images
+    device: torch.device
+    seconds: float
+
+
+def measure_loader(report: Report, setting: Setting) -> None:
+    """The ceiling, and the loader by itself."""
+    config, data, device = setting.config, setting.data, setting.device
+    measure_ceiling(report, device)
+    rows = Rows(images=len(data), batch=config.batch, seed=config.seed)
+    report.add(measure(LOADER, device, lambda: time_loader(data, rows, config.threads, setting.seconds, device)))
+
+
+def measure_training(report: Report, setting: Setting, training: Training, step: SyntheticStep) -> None:
+    """The model by itself, and the trainer that joins it and the loader."""
+    config, device, seconds = setting.config, setting.device, setting.seconds
+    impatient = device.type == Device.CPU and config.compiled in {Compilation.NO, Compilation.AUTO}
+    report.add(measure(MODEL, device, lambda: time_steps(step, seconds, device, impatient=impatient), trains=True))
+    report.waits = count_waits(step, device)
+    steps = max(LEAST_STEPS, math.ceil(seconds * report.rate(MODEL) / config.batch))
+    images = len(setting.data)
+    report.add(measure(BOTH, device, lambda: time_trainer(training, config, images, steps, device), trains=True))
+    measure_ceiling(report, device)
+
+
+def measure_ceiling(report: Report, device: torch.device) -> None:
+    """The rate of a matrix product; of several calls the best counts, since other work can only slow it down."""
+    for kind in (torch.bfloat16, torch.float32):
+        name, rate = str(kind).removeprefix("torch."), matrix_rate(device, kind) / 1e12
+        report.matrix_tflops[name] = max(rate, report.matrix_tflops.get(name, 0.0))
+
+
+def describe(setting: Setting, text: str) -> dict[str, Any]:
+    """What is measured, and on what; `text` says of what the images are."""
+    config, device = setting.config, setting.device
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "processor",
+        "processor": machine()["processor"],
+        "cores": len(os.sched_getaffinity(0)),
+        "compute_threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 1),
+        "torch": torch.__version__,
+        "batch": config.batch,
+        "bf16": config.bf16,
+        "channels_last": config.channels_last,
+        "compiled": config.compiled,
+        "loader_threads": config.threads,
+        "images": len(setting.data),
+        "faces": text,
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +139,7 @@ class Rows:
         return (work.rows for work in sampler.work(0, sys.maxsize))
 
 
-def time_loader(data: TrainingSet, rows: Rows, threads: int, seconds: float, device: torch.device) -> Timing:
+def time_loader(data: Images, rows: Rows, threads: int, seconds: float, device: torch.device) -> Timing:
     """The training's own loader, in the order of the training."""
     with Loader(data, threads=threads, pinned=device.type == "cuda") as loader:
         batches = loader.batches(rows)
@@ -59,20 +147,25 @@ def time_loader(data: TrainingSet, rows: Rows, threads: int, seconds: float, dev
 
 
 class SyntheticStep:
-    """The trainer's step on noise that lies on the device already: forward, losses, backward, clipping, AdamW."""
+    """The trainer's step on noise that lies on the device already: forward, losses, backward, clipping, optimiser.
 
-    def __init__(self, learner: QualityLearner, config: TrainingConfig, device: torch.device) -> None:
-        self._learner, count = learner, config.batch
-        targets = Targets(
-            quality=torch.rand(count, device=device),
-            classes=torch.randint(0, 2, (count, len(Factor)), device=device),
-            rho=None,
-        )
+    Args:
+        learner: what is trained.
+        count: images in a step.
+        targets: of the images, on the device.
+        counts: how many of them have the label of each term.
+        device: where it is trained.
+    """
+
+    def __init__(
+        self, learner: Learner, count: int, targets: Tensors, counts: Sequence[int], device: torch.device
+    ) -> None:
+        self._learner = learner
         self._micro = MicroBatch(
             images=torch.randint(0, 256, (count, SIDE, SIDE, 3), dtype=torch.uint8, device=device),
             flipped=torch.rand(count, device=device) < 0.5,
             targets=targets,
-            counts=learner.objective.count(targets.quality.cpu().numpy(), targets.classes.cpu().numpy()),
+            counts=counts,
             last=True,
         )
 
@@ -83,9 +176,7 @@ class SyntheticStep:
         return len(self._micro.images)
 
 
-def time_trainer(
-    training: QualityTraining, config: TrainingConfig, images: int, steps: int, device: torch.device
-) -> Timing:
+def time_trainer(training: Training, config: LoopSettings, images: int, steps: int, device: torch.device) -> Timing:
     """Let a new training train, and read the clock behind every step of its optimiser.
 
     Left out is what lies before the first step and behind the last: starting the threads, and saving.
@@ -131,7 +222,7 @@ class _StepClock:
 class DecodedBatches(Dataset[torch.Tensor]):
     """Batches of a training set, for processes that decode whole batches."""
 
-    def __init__(self, data: TrainingSet) -> None:
+    def __init__(self, data: Images) -> None:
         self._data = data
 
     def __getitem__(self, rows: NDArray[np.int64]) -> torch.Tensor:
@@ -143,7 +234,7 @@ class DecodedBatches(Dataset[torch.Tensor]):
 
 
 def compare_workers(
-    data: TrainingSet, seed: int, seconds: float, counts: Sequence[int] = WORKER_COUNTS
+    data: Images, seed: int, seconds: float, counts: Sequence[int] = WORKER_COUNTS
 ) -> list[dict[str, float]]:
     """The loader's images a second with so many threads, and with as many processes in their place."""
     cores = len(os.sched_getaffinity(0))
@@ -159,7 +250,7 @@ def compare_workers(
     ]
 
 
-def time_processes(data: TrainingSet, rows: Rows, workers: int, seconds: float) -> Timing:
+def time_processes(data: Images, rows: Rows, workers: int, seconds: float) -> Timing:
     """The same work in processes. They are spawned: beside CUDA and threads a fork is not safe."""
     work = UntilStopped(rows)
     loader = DataLoader(

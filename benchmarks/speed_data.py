@@ -55,13 +55,17 @@ def find_faces(folder: Path, dataset: str | None, labels: Path | None, count: in
     Raises:
         ManifestError: if the data set is not there.
     """
-    if dataset is None:
-        images, text = repeat_sample(folder / "faces", count), f"the sample's faces, repeated to {count:,} images"
-    else:
-        images, text = _locate(dataset), Path(dataset).name
+    images, text = find_images(folder, dataset, count)
     if labels is None:
         labels, text = draw_labels(folder / "labels", images), f"{text}, random labels"
     return Faces(images=images, labels=labels, text=text)
+
+
+def find_images(folder: Path, dataset: str | None, count: int) -> tuple[Path, str]:
+    """Where the images are, as `find_faces` says, and what they are."""
+    if dataset is None:
+        return repeat_sample(folder / "faces", count), f"the sample's faces, repeated to {count:,} images"
+    return _locate(dataset), Path(dataset).name
 
 
 def repeat_sample(folder: Path, count: int) -> Path:

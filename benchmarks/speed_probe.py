@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from training.quality.model import QualityModel
+    from torch import nn
 
 T = TypeVar("T")
 
@@ -210,14 +210,13 @@ def matrix_rate(device: torch.device, kind: torch.dtype) -> float:
     return 2 * side**3 / best
 
 
-def count_flops(model: QualityModel) -> float:
-    """FLOP of one image in the image tower, forward and backward; 36.65e9 for RN50 at 224 pixels."""
+def count_flops(network: nn.Module, side: int) -> float:
+    """FLOP of one image of so many pixels a side, forward and backward; 36.65e9 for RN50 at 224 pixels."""
     # On the device `meta` shapes alone are computed, so this takes no time and leaves batch statistics as they are.
-    visual = copy.deepcopy(model.visual).to("meta")
-    side = model.tower.image_size
+    network = copy.deepcopy(network).to("meta")
     pixels = torch.empty((2, 3, side, side), device="meta")
     with FlopCounterMode(display=False) as counter:
-        visual(pixels).sum().backward()
+        network(pixels).sum().backward()
     return float(counter.get_total_flops()) / len(pixels)
 
 

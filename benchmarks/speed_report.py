@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from dataclasses import dataclass, field
@@ -10,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from data_manifests.storage.atomic import write_atomically
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from benchmarks.speed_probe import Part
 
 
@@ -87,6 +92,12 @@ class Report:
         }
 
 
+def write_report(report: Report, path: Path | None) -> None:
+    """Write all figures into a file, if one is named."""
+    if path:
+        write_atomically(path, lambda file: file.write(json.dumps(report.to_json(), indent=1).encode()))
+
+
 def print_report(report: Report) -> None:
     """All figures as tables."""
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False, emoji=False)
@@ -103,7 +114,8 @@ def print_report(report: Report) -> None:
     console.print(_tabulate_parts(report))
     if report.workers:
         console.print(_tabulate_workers(report))
-    console.print(_tabulate_aims(report))
+    if report.aims:
+        console.print(_tabulate_aims(report))
 
 
 def _table(title: str, first: str, *others: str) -> Table:

@@ -13,41 +13,46 @@ second, the loader alone at least twice the model alone, and both at least five 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import os
-import platform
 import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks.our_loop import Rows, SyntheticStep, compare_workers, time_loader, time_trainer
+from benchmarks.our_loop import (
+    BOTH,
+    LOADER,
+    MODEL,
+    Setting,
+    SyntheticStep,
+    compare_workers,
+    describe,
+    measure_loader,
+    measure_training,
+)
 from benchmarks.speed_data import find_faces
-from benchmarks.speed_probe import count_flops, count_waits, matrix_rate, measure, time_steps
-from benchmarks.speed_report import Aim, Report, print_report
-from data_manifests.storage.atomic import write_atomically
-from pipeline.storage.receipts import machine
+from benchmarks.speed_probe import count_flops, measure, time_steps
+from benchmarks.speed_report import Aim, Report, print_report, write_report
+from data_manifests.tables.stages import Factor
 from training.clip.backbone import find_clip_config
 from training.dataset.training_set import TrainingSet, load_training_set
 from training.quality.model import JOINT
+from training.quality.objective import Targets
 from training.quality.run_folder import QualityRunFolder
 from training.quality.settings import make_config
 from training.quality.training import QualityTraining
 from training.train_quality import parser as training_parser
-from training.trainer.compilation import Compilation
-from training.trainer.ranks import Ranks, join_ranks
+from training.trainer.ranks import join_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchmarks.speed_probe import Timing
     from training.quality.config import TrainingConfig
+    from training.trainer.ranks import Ranks
 
-LOADER, MODEL, BOTH = "loader alone", "model alone", "loader and model: the trainer"
 RELEASED_LOADER, RELEASED_IMAGES = "released: loader alone", "released, no text tower"
 RELEASED, RELEASED_FLOAT32 = "released", "released, in float32"
 
@@ -60,25 +65,18 @@ IMAGES = {"cpu": 2048, "cuda": 32768}
 PROMPTS = {"cpu": 60, "cuda": JOINT}
 """On a processor a step with all takes a minute and 10 GiB; what they cost grows in proportion to their number."""
 TABLE_SECONDS = 3.0
-LEAST_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
+class Bench(Setting):
     """What is measured.
 
     Attributes:
-        config: of the training.
-        data: what it learns from.
-        ranks: this process and its device.
-        seconds: for each part.
         prompts: that the released way encodes in every step.
     """
 
     config: TrainingConfig
     data: TrainingSet
-    ranks: Ranks
-    seconds: float
     prompts: int
 
 
@@ -134,9 +132,10 @@ def measure_all(options: argparse.Namespace, others: Sequence[str], folder: Path
     config = make_config(vars(given), given.device)
     data = load_training_set(faces.labels, faces.images)
     with join_ranks(config.device.value) as ranks:
-        bench = Bench(config=config, data=data, ranks=ranks, seconds=options.seconds, prompts=options.prompts)
-        report = Report(machine=describe(bench, faces.text))
-        measure_ours(report, bench, folder / "run")
+        bench = Bench(config=config, data=data, device=ranks.device, seconds=options.seconds, prompts=options.prompts)
+        about = {"tower": config.model.tower, "released_prompts": bench.prompts}
+        report = Report(machine=describe(bench, faces.text) | about)
+        measure_ours(report, bench, ranks, folder / "run")
         save(report, config.batch, options)  # what follows takes longer, and may not fit into the memory
         if not options.ours:
             measure_released(report, bench)
@@ -149,59 +148,27 @@ def measure_all(options: argparse.Namespace, others: Sequence[str], folder: Path
 def save(report: Report, batch: int, options: argparse.Namespace) -> None:
     """Compare what was reached so far with the aims, and write it into the file for the figures."""
     report.aims = find_aims(report, batch, options.prompts)
-    if options.json:
-        write_atomically(options.json, lambda file: file.write(json.dumps(report.to_json(), indent=1).encode()))
+    write_report(report, options.json)
 
 
-def describe(bench: Bench, text: str) -> dict[str, Any]:
-    """What is measured, and on what."""
-    config, device = bench.config, bench.ranks.device
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "processor",
-        "processor": machine()["processor"],
-        "cores": len(os.sched_getaffinity(0)),
-        "compute_threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "load": round(os.getloadavg()[0], 1),
-        "torch": torch.__version__,
-        "tower": config.model.tower,
-        "batch": config.batch,
-        "bf16": config.bf16,
-        "channels_last": config.channels_last,
-        "compiled": config.compiled,
-        "loader_threads": config.threads,
-        "images": len(bench.data),
-        "faces": text,
-        "released_prompts": bench.prompts,
-    }
-
-
-def measure_ours(report: Report, bench: Bench, root: Path) -> None:
+def measure_ours(report: Report, bench: Bench, ranks: Ranks, root: Path) -> None:
     """The ceiling, the loader, the model, and the trainer that joins them, whose run lies in a folder."""
-    config, data, device, seconds = bench.config, bench.data, bench.ranks.device, bench.seconds
-    measure_ceiling(report, device)
-    rows = Rows(images=len(data), batch=config.batch, seed=config.seed)
-    report.add(measure(LOADER, device, lambda: time_loader(data, rows, config.threads, seconds, device)))
+    config, data, device = bench.config, bench.data, bench.device
+    measure_loader(report, bench)
     folder = QualityRunFolder.of(root, config, data)
     folder.begin(config, data)
-    training = QualityTraining(config, data, bench.ranks, folder)
+    training = QualityTraining(config, data, ranks, folder)
     learner = training.trainer.learner
-    report.gflop_per_image = count_flops(learner.networks.model) / 1e9
-    step = SyntheticStep(learner, config, device)
-    impatient = device.type == "cpu" and config.compiled in {Compilation.NO, Compilation.AUTO}
-    report.add(measure(MODEL, device, lambda: time_steps(step, seconds, device, impatient=impatient), trains=True))
-    report.waits = count_waits(step, device)
-    steps = max(LEAST_STEPS, math.ceil(seconds * report.rate(MODEL) / config.batch))
-    report.add(measure(BOTH, device, lambda: time_trainer(training, config, len(data), steps, device), trains=True))
-    measure_ceiling(report, device)
+    model = learner.networks.model
+    report.gflop_per_image = count_flops(model.visual, model.tower.image_size) / 1e9
+    targets = Targets(
+        quality=torch.rand(config.batch, device=device),
+        classes=torch.randint(0, 2, (config.batch, len(Factor)), device=device),
+        rho=None,
+    )
+    counts = learner.objective.count(targets.quality.cpu().numpy(), targets.classes.cpu().numpy())
+    measure_training(report, bench, training, SyntheticStep(learner, config.batch, targets, counts, device))
     report.ideal = report.matrix_tflops["bfloat16" if config.bf16 else "float32"] * 1e3 / report.gflop_per_image
-
-
-def measure_ceiling(report: Report, device: torch.device) -> None:
-    """The rate of a matrix product; of several calls the best counts, since other work can only slow it down."""
-    for kind in (torch.bfloat16, torch.float32):
-        name, rate = str(kind).removeprefix("torch."), matrix_rate(device, kind) / 1e12
-        report.matrix_tflops[name] = max(rate, report.matrix_tflops.get(name, 0.0))
 
 
 def measure_released(report: Report, bench: Bench) -> None:
@@ -209,7 +176,7 @@ def measure_released(report: Report, bench: Bench) -> None:
     # Spawned processes of the table of workers import this module, and have no use for torchvision.
     from benchmarks.released_loop import ReleasedLearner, ReleasedLoader, count_workers  # noqa: PLC0415
 
-    config, data, device, seconds = bench.config, bench.data, bench.ranks.device, bench.seconds
+    config, data, device, seconds = bench.config, bench.data, bench.device, bench.seconds
     tower, cuda = find_clip_config(config.model.tower), device.type == "cuda"
     report.machine["released_workers"] = count_workers(tower, config.batch)
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.our_loop import Rows, compare_workers
+from benchmarks import recognition_speed
+from benchmarks.our_loop import BOTH, LOADER, MODEL, Rows, compare_workers
 from benchmarks.released_loop import ReleasedFaces, ReleasedLearner, ReleasedLoader
 from benchmarks.speed_data import find_faces
 from benchmarks.speed_probe import MemoryWatch, Part, Timing, count_flops, time_steps
 from benchmarks.speed_report import Report, print_report
 from benchmarks.train_speed import (
-    BOTH,
-    LOADER,
-    MODEL,
     RELEASED_IMAGES,
     Bench,
     estimate_released,
@@ -30,11 +27,13 @@ from benchmarks.train_speed import (
     parse,
 )
 from data_manifests.tables.stages import Factor
-from labelers.faces import decode
+from labelers.faces import SIDE, decode
 from training.clip.backbone import build_clip, find_clip_config
 from training.dataset.training_set import TrainingSet, load_training_set
 from training.quality.config import TrainingConfig
 from training.quality.model import ModelConfig
+from training.recognition.config import Backbone
+from training.recognition.model import build_backbone
 from training.trainer.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -79,9 +78,9 @@ def test_our_parts_are_measured(
     repeated_faces: TrainingSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.set_num_threads(1)
-    bench = Bench(config=tiny_config(), data=repeated_faces, ranks=Ranks(device=PROCESSOR), seconds=0.3, prompts=1)
+    bench = Bench(config=tiny_config(), data=repeated_faces, device=PROCESSOR, seconds=0.3, prompts=1)
     report = Report(machine={"tower": TOWER})
-    measure_ours(report, bench, tmp_path / "run")
+    measure_ours(report, bench, Ranks(device=PROCESSOR), tmp_path / "run")
     assert list(report.parts) == [LOADER, MODEL, BOTH]
     trained = report.parts[BOTH].timing
     # 64 images in batches of 24 are 24, 20, 20; the first step of all is the warm-up.
@@ -96,6 +95,23 @@ def test_our_parts_are_measured(
     assert figures["parts"][0]["share_of_ideal"] is None
     print_report(report)
     assert "loader alone" in capsys.readouterr().out
+
+
+def test_the_training_of_a_recogniser_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.set_num_threads(1)
+    words = ["--backbone", "mobilefacenet", "--batch", "24", "--images", "64", "--classes", "50", "--seconds", "0.2"]
+    recognition_speed.main([*words, "--threads", "1", "--json", str(tmp_path / "speed.json")])
+    assert "loader alone" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "speed.json").read_text())
+    about, ideal = figures["machine"], figures["ideal"]
+    assert (about["backbone"], about["classes"], about["batch"]) == ("mobilefacenet", 50, 24)
+    assert [part["name"] for part in figures["parts"]] == [LOADER, MODEL, BOTH]
+    assert figures["parts"][2]["steps"] >= 3
+    backbone = count_flops(build_backbone(Backbone.MOBILEFACENET), SIDE)
+    assert ideal["gflop_per_image"] * 1e9 == pytest.approx(backbone + 3 * 2 * 50 * 512)
+    assert ideal["images_per_second"] == pytest.approx(
+        ideal["matrix_tflops"]["float32"] * 1e3 / ideal["gflop_per_image"]
+    )
 
 
 def test_threads_stand_beside_spawned_processes(repeated_faces: TrainingSet) -> None:
@@ -155,8 +171,14 @@ def test_flops_of_the_papers_tower() -> None:
     tower = find_clip_config("RN50-quickgelu")
     with torch.device("meta"):
         visual = build_clip(tower, seed=0).get_submodule("visual")
-    model: QualityModel = SimpleNamespace(visual=visual, tower=tower)  # type: ignore[assignment]  # all that is read
-    assert count_flops(model) / 1e9 == pytest.approx(36.6, abs=0.1)
+    assert count_flops(visual, tower.image_size) / 1e9 == pytest.approx(36.6, abs=0.1)
+
+
+def test_flops_of_the_papers_recogniser() -> None:
+    """6,309 million multiply-adds forward, twice as many backward, but for the gradient of the image."""
+    first = 3 * 64 * 9 * SIDE**2
+    flops = count_flops(build_backbone(Backbone.IRESNET50), SIDE)
+    assert flops == pytest.approx(2 * (3 * 6309e6 - first), rel=1e-3)
 
 
 def test_estimate_of_the_released_way() -> None:
