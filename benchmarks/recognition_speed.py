@@ -26,6 +26,7 @@ from benchmarks.speed_report import Report, print_report, write_report
 from labelers.faces import SIDE
 from training.recognition.config import Backbone
 from training.recognition.data import load_people
+from training.recognition.head import sample_classes
 from training.recognition.learner import Targets
 from training.recognition.model import DIMENSION
 from training.recognition.run_folder import RecognitionRunFolder
@@ -100,7 +101,7 @@ def measure_all(options: argparse.Namespace, others: Sequence[str], folder: Path
     data = add_people(load_people(images), options.classes)
     with join_ranks(config.device.value) as ranks:
         bench = Bench(config=config, data=data, device=ranks.device, seconds=options.seconds)
-        about = {"backbone": config.backbone.value, "classes": len(data.identities)}
+        about = {"backbone": config.backbone.value, "classes": len(data.identities), "sample_rate": config.sample_rate}
         report = Report(machine=describe(bench, text) | about)
         measure_parts(report, bench, ranks, folder / "run")
     return report
@@ -121,11 +122,14 @@ def measure_parts(report: Report, bench: Bench, ranks: Ranks, root: Path) -> Non
     )
     learner = training.trainer.learner
     backbone = count_flops(learner.model.backbone, SIDE) / 1e9
-    # Cosines, and their gradients for the embeddings and for the centres.
-    head = 3 * 2 * len(data.identities) * DIMENSION / 1e9
+    classes, share = len(data.identities), config.sample_rate
+    # Cosines, and their gradients for the embeddings and for the centres; over a sample, the cosines of all once more.
+    head = (3 * share + (share < 1)) * 2 * classes * DIMENSION / 1e9
     report.gflop_per_image = backbone + head
-    labels = torch.randint(0, len(data.identities), (config.batch,), device=device)
-    targets = Targets(labels=labels, first=0)
+    labels = np.random.default_rng(config.seed).integers(0, classes, config.batch)
+    sample = sample_classes(labels, classes, share, seed=config.seed, step=0)
+    targets = Targets(labels=torch.from_numpy(labels), first=0, sample=torch.from_numpy(sample) if share < 1 else None)
+    targets = targets.change(lambda tensor: tensor.to(device))
     measure_training(report, bench, training, SyntheticStep(learner, config.batch, targets, (config.batch,), device))
     # The head computes in float32 whatever the backbone does.
     rates = report.matrix_tflops

@@ -99,7 +99,7 @@ def describe_settings(chosen: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: if the settings do not fit together; says why.
     """
-    every = make_config(chosen).describe()
-    # The default of bf16 depends on the device, which decides no run.
-    left_out = FREE if chosen.get("bf16") is not None else FREE | {"bf16"}
-    return {name: value for name, value in every.items() if name not in left_out}
+    found = make_config(chosen).decide()
+    if chosen.get("bf16") is None:
+        del found["bf16"]  # its default depends on the device, which decides no run
+    return found

@@ -26,6 +26,7 @@ from training.recognition.config import Margin
 from training.recognition.head import ClassHead, gather_rows
 from training.trainer.ranks import join_ranks
 
+CHOSEN = (0, 1, 3, 4, 6, 8, 9, 10)
 torch.set_num_threads(1)
 made = torch.Generator().manual_seed(5)
 vectors = 3 * torch.randn(7, 16, generator=made, dtype=torch.float64)
@@ -37,8 +38,12 @@ with join_ranks("cpu") as ranks:
     head = head.double()
     first, end = ([0, 7], [0, 3, 7])[ranks.world_size - 1][ranks.rank:ranks.rank + 2]
     own = vectors[first:end].clone().requires_grad_()
-    found = head(gather_rows(own, first, 7, ranks), labels)
+    chosen = [c - head.first for c in CHOSEN if head.first <= c < head.first + len(head.weight)]
+    sample = torch.tensor(chosen) if sys.argv[3] == "sampled" else None
+    found = head(gather_rows(own, first, 7, ranks), labels, sample)
     found.loss.mean().backward()
+    if sample is not None:
+        head.weight.grad = torch.zeros_like(head.weight).index_copy(0, sample, head.sampled.weight.grad)
     tensors = {
         "loss": found.loss.detach(), "ccs": found.ccs, "nnccs": found.nnccs, "own": own.grad,
         "weight": head.weight.detach(), "gradient": head.weight.grad,
@@ -47,8 +52,9 @@ with join_ranks("cpu") as ranks:
 """
 
 
+@pytest.mark.parametrize("classes", ["all", "sampled"])
 @pytest.mark.parametrize("margin", ["arcface", "cosface"])
-def test_two_processes_compute_what_one_does(tmp_path: Path, margin: str) -> None:
+def test_two_processes_compute_what_one_does(tmp_path: Path, margin: str, classes: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -57,7 +63,7 @@ def test_two_processes_compute_what_one_does(tmp_path: Path, margin: str) -> Non
         for rank in range(ranks):
             environment = {"RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank)}
             environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            words = [sys.executable, "-c", _STEP, str(tmp_path / "step"), margin]
+            words = [sys.executable, "-c", _STEP, str(tmp_path / "step"), margin, classes]
             started.append(subprocess.Popen(words, cwd=ROOT, env={**os.environ, **environment}))
     assert [process.wait(120) for process in started] == [0, 0, 0]
     plain, one, two = (load_file(tmp_path / f"step-{name}.safetensors") for name in ("1-0", "2-0", "2-1"))

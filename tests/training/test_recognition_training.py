@@ -68,9 +68,12 @@ def finish(processes: list[subprocess.Popen[bytes]], run: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_killed_it_ends_with_the_same_bits(labelled_faces: LabelledSample, tmp_path: Path, ranks: int) -> None:
-    images, words = labelled_faces.record_file, ("--steps", "20", "--limit-steps", "5", "--held-out", "1/4")
+@pytest.mark.parametrize(("ranks", "share"), [(1, "1"), (2, "1"), (1, "0.5"), (2, "0.5")])
+def test_killed_it_ends_with_the_same_bits(
+    labelled_faces: LabelledSample, tmp_path: Path, ranks: int, share: str
+) -> None:
+    images = labelled_faces.record_file
+    words = ("--steps", "20", "--limit-steps", "5", "--held-out", "1/4", "--sample-rate", share)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(start(images, whole, ranks, words), whole)
     processes = start(images, killed, ranks, words)

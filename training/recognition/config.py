@@ -57,6 +57,9 @@ def _read_steps(given: object) -> object:
 SIZES = {Margin.ARCFACE: 0.5, Margin.COSFACE: 0.35}
 """m of each margin, where nothing else is asked for (ArcFace and CosFace)."""
 
+LATER = {"sample_rate": 1.0}
+"""Settings that came later, each with the value that a run without it has: such a run keeps its name."""
+
 FREE = frozenset({"device", "threads", "channels_last", "compiled", "checkpoint_every", "keep", "log_every"})
 """Settings that leave the weights as they are, but for their last bits: a run may go on with others."""
 
@@ -72,6 +75,8 @@ class RecognitionConfig:
         margin: the margin of the softmax.
         margin_size: m of the margin; left out: 0.5 for arcface, 0.35 for cosface.
         scale: s of the logits.
+        sample_rate: share of the people over whom a step's softmax is, those of its images and others by chance, above
+            0 (Partial FC); 1: all.
         target: what the regression layer learns: certainty_ratio (Eq. 4), plain_ratio (released code), or ccs
             (CCS-FIQA).
         balance: weight of the regression (lambda, Eq. 6).
@@ -105,6 +110,7 @@ class RecognitionConfig:
     margin: Margin = Margin.ARCFACE
     margin_size: float | None = None
     scale: float = 64.0
+    sample_rate: float = 1.0
     target: Target = Target.CERTAINTY_RATIO
     balance: float = 10.0
     threshold: float = 0.5
@@ -140,6 +146,8 @@ class RecognitionConfig:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be from 0 to 2147483647, not {self.seed}")
+        if not 0 < self.sample_rate <= 1:
+            raise ValueError(f"sample_rate must be above 0 and at most 1, not {self.sample_rate}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be within 0 and 1, not {self.dropout}")
         if self.margin_size is None:
@@ -158,12 +166,16 @@ class RecognitionConfig:
         found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return found
 
+    def decide(self) -> dict[str, Any]:
+        """The settings that decide the weights, as plain values, without those of `LATER` that have their old value."""
+        every = self.describe().items()
+        return {name: value for name, value in every if name not in FREE and (name, value) not in LATER.items()}
+
     def fingerprint(self, content: str) -> str:
         """What names a run: 12 hexadecimal digits over the settings that decide the weights, and what is learned from.
 
         Args:
             content: of the data, `PeopleImages.content`.
         """
-        settings = {name: value for name, value in self.describe().items() if name not in FREE}
-        text = json.dumps({"settings": settings, "data": content}, sort_keys=True)
+        text = json.dumps({"settings": self.decide(), "data": content}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -2,6 +2,9 @@
 
 With several processes each holds the centres of some classes: every process sees the embeddings of all, and the
 softmax is summed up over the processes. Only embeddings and sums of them travel, never a centre or a logit.
+
+The softmax may be over a sample of the classes, drawn anew for every step (Partial FC, An et al. 2022). The similarity
+with the nearest other centre is that of all classes all the same.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -16,6 +20,8 @@ from torch import Tensor, nn
 from training.recognition.objective import add_margin, unit
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from training.recognition.config import Margin
     from training.trainer.ranks import Ranks
 
@@ -23,7 +29,10 @@ _SPREAD = 0.01
 """Standard deviation of the first weights, as in CR-FIQA's code."""
 
 _BLOCK = 4096
-"""Classes whose first weights are drawn from one seed."""
+"""Classes whose first weights are drawn from one seed, or whose centres are searched at a time."""
+
+_SAMPLE = 2
+"""Kind of draw, beside the order and the mirroring of images (training.trainer.sampler)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +40,27 @@ class Classified:
     """N images held against all C centres; the same in every process.
 
     Attributes:
-        loss: cross-entropy of every image over the classes [N], CR-FIQA Eq. 1.
+        loss: cross-entropy of every image over the classes [N], or those that were sampled, CR-FIQA Eq. 1.
         ccs: cosine with the own centre [N], without gradient.
-        nnccs: cosine with the nearest other centre [N], likewise.
+        nnccs: cosine with the nearest other centre of all [N], likewise.
     """
 
     loss: Tensor
     ccs: Tensor
     nnccs: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledRows:
+    """The classes of this process that take part in a step.
+
+    Attributes:
+        rows: int64 [K], their rows in the head's weight, ascending.
+        weight: float32 [K, D], a copy of these rows, which gets the gradient.
+    """
+
+    rows: Tensor
+    weight: Tensor
 
 
 class ClassHead(nn.Module):
@@ -56,6 +78,7 @@ class ClassHead(nn.Module):
     Attributes:
         weight: float32 [C of this process, D], not normalised.
         first: the number of the first class of this process.
+        sampled: the classes that take part in the step that has begun; None where all do, or between two steps.
 
     Raises:
         ValueError: if there are fewer than two classes, or fewer than processes.
@@ -72,18 +95,24 @@ class ClassHead(nn.Module):
         self._margin, self._size, self._scale, self._ranks = margin, size, scale, ranks
         self.first, end = share_of_classes(classes, ranks.rank, ranks.world_size)
         self.weight = nn.Parameter(_draw_centres(self.first, end, dimension, seed))
+        self.sampled: SampledRows | None = None
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Classified:
+    def forward(self, embeddings: Tensor, labels: Tensor, sample: Tensor | None = None) -> Classified:
         """Hold embeddings against all centres.
 
         Args:
             embeddings: of the images of all processes [N, D], from `gather_rows`.
             labels: their classes, int64 [N].
+            sample: rows of this process's classes that the softmax is over, int64 [K], ascending, those of the labels
+                among them; the same in all parts of a step. `sampled` gets the gradient until it is set to None. None:
+                all.
         """
-        cosines = (unit(embeddings) @ unit(self.weight).T).clamp(-1.0, 1.0)  # [N, C of this process]
+        weight = self.weight if sample is None else self._take(sample).weight
+        cosines = (unit(embeddings) @ unit(weight).T).clamp(-1.0, 1.0)  # [N, C of this process, or K]
         places = labels - self.first
         here = (places >= 0) & (places < len(self.weight))
-        columns = places.clamp(0, len(self.weight) - 1)[:, None]
+        rows = places.clamp(0, len(self.weight) - 1)
+        columns = (rows if sample is None else torch.searchsorted(sample, rows).clamp(max=len(sample) - 1))[:, None]
         own = cosines.gather(1, columns)[:, 0]
         hardened = self._scale * torch.where(here, add_margin(own, self._margin, self._size), own)
         logits = (self._scale * cosines).scatter(1, columns, hardened[:, None])
@@ -92,9 +121,24 @@ class ClassHead(nn.Module):
         right = self._sum(torch.where(here, hardened, 0.0))
         with torch.no_grad():
             ccs = self._sum(torch.where(here, own, 0.0))
-            hidden = torch.where(here, -torch.inf, own)
-            nnccs = self._highest(cosines.scatter(1, columns, hidden[:, None]).amax(dim=1))
+            nnccs = self._highest(
+                _highest_other(cosines, places) if sample is None else self._search(embeddings, places)
+            )
         return Classified(loss=highest + total.log() - right, ccs=ccs, nnccs=nnccs)
+
+    def _take(self, sample: Tensor) -> SampledRows:
+        """The sampled classes, copied when a step begins."""
+        if self.sampled is None:
+            self.sampled = SampledRows(rows=sample, weight=self.weight.detach()[sample].requires_grad_())
+        return self.sampled
+
+    def _search(self, embeddings: Tensor, places: Tensor) -> Tensor:
+        """The cosine with the nearest other centre of all that this process holds [N], in blocks of classes."""
+        units, found = unit(embeddings), []
+        for start in range(0, len(self.weight), _BLOCK):
+            cosines = (units @ unit(self.weight[start : start + _BLOCK]).T).clamp(-1.0, 1.0)
+            found.append(_highest_other(cosines, places - start))
+        return torch.stack(found).amax(dim=0)
 
     def _sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, whose gradient each of them takes for its own part."""
@@ -110,6 +154,14 @@ class ClassHead(nn.Module):
         return values
 
 
+def _highest_other(cosines: Tensor, places: Tensor) -> Tensor:
+    """The largest in every row of [N, K] but for the one in its own place [N], which may lie outside."""
+    count = cosines.shape[1]
+    columns = places.clamp(0, count - 1)[:, None]
+    hidden = torch.where(((places >= 0) & (places < count))[:, None], -torch.inf, cosines.gather(1, columns))
+    return cosines.scatter(1, columns, hidden).amax(dim=1)
+
+
 def _draw_centres(first: int, end: int, dimension: int, seed: int) -> Tensor:
     """The first weights of some classes [end - first, D], drawn in blocks: nobody draws those of all classes."""
     blocks = []
@@ -123,6 +175,38 @@ def _draw_centres(first: int, end: int, dimension: int, seed: int) -> Tensor:
 def share_of_classes(classes: int, rank: int, ranks: int) -> tuple[int, int]:
     """The first class of a process and the one after its last; shares differ by one class at most."""
     return rank * classes // ranks, (rank + 1) * classes // ranks
+
+
+def sample_classes(  # noqa: PLR0913 - what it depends on
+    wanted: NDArray[np.int64], classes: int, share: float, *, seed: int, step: int, rank: int = 0, ranks: int = 1
+) -> NDArray[np.int64]:
+    """Which classes of a process take part in a step: those of the batch, and others by chance, to a share of its own.
+
+    A function of its arguments alone, so that a training that goes on draws the same; with another number of processes
+    it draws others.
+
+    Args:
+        wanted: classes of the images of the whole batch, of all processes [N].
+        classes: C, in all.
+        share: of the process's classes, above 0, at most 1; at least one takes part, and all that are wanted.
+        seed: of the training.
+        step: from 0.
+        rank: the process.
+        ranks: how many there are.
+
+    Returns:
+        Their rows in the process's part of the head, ascending [K].
+
+    Source: An et al., Killing Two Birds with One Stone: Efficient and Robust Training of Face Recognition CNNs by
+    Partial FC, CVPR 2022.
+    """
+    first, end = share_of_classes(classes, rank, ranks)
+    random = np.random.Generator(np.random.PCG64([seed, step, _SAMPLE, rank]))
+    order = random.random(end - first)
+    mine = np.unique(wanted[(wanted >= first) & (wanted < end)]) - first
+    order[mine] = -1.0  # before all others
+    count = max(1, len(mine), round(share * (end - first)))
+    return np.sort(np.argpartition(order, count - 1)[:count])
 
 
 def gather_rows(own: Tensor, first: int, rows: int, ranks: Ranks) -> Tensor:

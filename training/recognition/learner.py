@@ -42,14 +42,16 @@ class Targets:
     Attributes:
         labels: int64 [M], of the images of all processes that are computed at the same time.
         first: where those of this process begin.
+        sample: the classes of this process that the softmax is over, from `sample_classes`; None: all.
     """
 
     labels: Tensor
     first: int
+    sample: Tensor | None = None
 
     def change(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The same with every tensor changed."""
-        return replace(self, labels=change(self.labels))
+        return replace(self, labels=change(self.labels), sample=None if self.sample is None else change(self.sample))
 
 
 class RecognitionLearner:
@@ -94,6 +96,9 @@ class RecognitionLearner:
             [parameter for _, parameter in self._parameters()],
             lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay,
         )  # fmt: skip
+        if config.sample_rate < 1:
+            # Rows join one by one, so their momentum is there from the beginning: 0 makes the same first step as none.
+            self._optimiser.state[self.head.weight][_MOMENTUM] = torch.zeros_like(self.head.weight)
         if start is not None:
             self._load_momentum(start.state["momentum"])
 
@@ -118,7 +123,8 @@ class RecognitionLearner:
         with self._hold_gradients() if not micro.last else contextlib.nullcontext():
             with torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=config.bf16):
                 embeddings, qualities = self._parallel(micro.images, micro.flipped)
-            found = self.head(gather_rows(embeddings.float(), first, len(labels), self._ranks), labels)
+            every = gather_rows(embeddings.float(), first, len(labels), self._ranks)
+            found = self.head(every, labels, micro.targets.sample)
             wanted = regression_target(found.ccs[own], found.nnccs[own], config.target)
             regression = regression_loss(qualities.float(), wanted, config.threshold)
             # Every process has the softmax of all, and its own part of the regression.
@@ -129,11 +135,17 @@ class RecognitionLearner:
         return torch.stack([term.double().sum() for term in terms]) / micro.counts[0]
 
     def optimizer_step(self, rate: float) -> None:
-        """Move the weights, at this share of the highest learning rate."""
+        """Move the weights, at this share of the highest learning rate.
+
+        Of classes that were not sampled neither centre nor momentum moves, nor does weight decay pull at the centre, as
+        in ArcFace's code (`sample_rate`): SGD sees the sampled rows alone. Weight decay would else shrink a centre, and
+        old momentum carry it on, in ten steps for every one in which the softmax says where it belongs.
+        """
         nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip)
         for group in self._optimiser.param_groups:
             group["lr"] = self._config.learning_rate * rate
-        self._optimiser.step()
+        with self._sampled_alone():
+            self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
 
     def sync_buffers(self) -> None:
@@ -161,9 +173,24 @@ class RecognitionLearner:
     def state(self) -> dict[str, Any]:
         """What else a checkpoint has to hold of them: the momentum of every weight."""
         moments = {name: self._optimiser.state[value].get(_MOMENTUM) for name, value in self._parameters()}
-        if moments[_HEAD] is None:
+        if any(moment is None for moment in moments.values()):
             return {"momentum": {}}
         return {"momentum": moments | self._whole(_HEAD, moments[_HEAD])}
+
+    @contextlib.contextmanager
+    def _sampled_alone(self) -> Iterator[None]:
+        """Show the optimiser the sampled classes in the place of all, and take over what it made of them."""
+        sampled, whole, state = self.head.sampled, self.head.weight, self._optimiser.state
+        if sampled is None:
+            yield
+            return
+        places, rows, part = self._optimiser.param_groups[0]["params"], sampled.rows, sampled.weight
+        places[-1], state[part] = part, {_MOMENTUM: state[whole][_MOMENTUM][rows]}
+        yield
+        with torch.no_grad():
+            whole[rows] = part
+        state[whole][_MOMENTUM][rows] = state.pop(part)[_MOMENTUM]
+        places[-1], self.head.sampled = whole, None
 
     def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What is learned, by name, in an order of its own."""

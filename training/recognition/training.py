@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from training.recognition.head import sample_classes
 from training.recognition.learner import RecognitionLearner, Targets
 from training.trainer.feeding import MicroBatch
 from training.trainer.sampler import Sampler
@@ -85,7 +86,9 @@ class RecognitionTraining:
 
     def _assemble(self, work: Work, images: Tensor) -> MicroBatch[Targets]:
         """A micro-batch on the CPU, with the people of all processes."""
-        targets = Targets(labels=torch.from_numpy(self._data.labels[work.together]), first=work.first)
+        targets = Targets(
+            labels=torch.from_numpy(self._data.labels[work.together]), first=work.first, sample=self._sample(work)
+        )
         return MicroBatch(
             images=images,
             flipped=torch.from_numpy(work.flipped),
@@ -93,3 +96,16 @@ class RecognitionTraining:
             counts=(len(work.whole),),
             last=work.last,
         )
+
+    def _sample(self, work: Work) -> Tensor | None:
+        """The classes of this process that the step's softmax is over; None for all."""
+        config, ranks = self._config, self._ranks
+        if config.sample_rate == 1:
+            return None
+        wanted, classes = self._data.labels[work.whole], len(self._data.identities)
+        return torch.from_numpy(
+            sample_classes(
+                wanted, classes, config.sample_rate, seed=config.seed, step=work.step, rank=ranks.rank,
+                ranks=ranks.world_size,
+            )
+        )  # fmt: skip

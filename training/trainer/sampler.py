@@ -44,6 +44,7 @@ class Work:
     """A micro-batch of one process: what one forward and backward pass takes.
 
     Attributes:
+        step: from 0, over all epochs.
         rows: int64 [n].
         flipped: bool [n], which of them are mirrored.
         whole: int64 [N], the rows of the batch over all processes.
@@ -52,6 +53,7 @@ class Work:
         first: where this process's begin among them.
     """
 
+    step: int
     rows: NDArray[np.int64]
     flipped: NDArray[np.bool_]
     whole: NDArray[np.int64]
@@ -134,6 +136,7 @@ class Sampler:
                 every = [part_of(share, part, self.parts) for share in shares]
                 rows = every[self.rank]
                 yield Work(
+                    step=step,
                     rows=rows,
                     flipped=epoch.flipped[rows],
                     whole=whole,
