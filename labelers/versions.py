@@ -97,17 +97,17 @@ VERSIONS: dict[str, Version] = {
     "anchors": Version(
         number=2,
         modules=("anchors/similarities.py", "anchors/centres.py", "anchors/nearest.py", "anchors/largest.py"),
-        code="10ffc1e6530e1924f11c3453dcac4775f42667026fa45f1580fbd0d6b10f71ae",
+        code="6b54e790bb7c8d3bd1fc860a856ec54eae91a172d9ac3f1bec3585a3a044979f",
     ),
     "anchor_range": Version(
         number=1,
         modules=("anchors/similarities.py",),
-        code="f4d6160750c7f5ec228254c7c720079ae48c1fc9e87e95e2ff452574da1b3c2f",
+        code="9b43d7a62ea4ea7b94068fb7c17e33560263fd10ff0b6a3ff91536cfe72dbe5d",
     ),
     "labels": Version(
         number=1,
         modules=("levels.py", "anchors/similarities.py"),
-        code="8ea39b8047cb3c3b84af21cb44b3007fb6f80e2c62ff62f62277603877b34a8c",
+        code="b3ef5c3fa428753460e43e882fc53408d792a8cb23a95af22bc5af7076338929",
     ),
 }
 

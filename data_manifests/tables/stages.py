@@ -30,6 +30,7 @@ class Status(StrEnum):
     NO_LABEL = "no_label"
     HELD_OUT = "held_out"
     COPY = "copy"
+    NO_CENTRE = "no_centre"
 
 
 STATUS_TEXT = {
@@ -45,6 +46,7 @@ STATUS_TEXT = {
     Status.NO_LABEL: "the image has none of the labels that a training uses, so it was not learned from",
     Status.HELD_OUT: "the person was held out of a training, so the image was not learned from",
     Status.COPY: "the image repeats another one of its person, so it is neither compared nor part of a class centre",
+    Status.NO_CENTRE: "the recogniser's head holds no centre of the person, who was left out of its training",
 }
 
 

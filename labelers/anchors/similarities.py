@@ -149,40 +149,36 @@ def measure_anchors(
         Columns `ccs`, `nnccs`, `certainty_ratio`, float32 [N]. All three are NaN for a person of one image
         (`single_image`, mean centres only), where no other identity exists (`no_other_identity`), and for an
         embedding without direction (`no_face`; whoever holds the embedding's own status puts it in place of that),
-        where the identity is below zero, which names nobody (`no_identity`), and for copies (`copy`).
+        where the identity is below zero, which names nobody (`no_identity`), where a head has no centre of it
+        (`no_centre`), and for copies (`copy`).
 
     Raises:
-        IdentityError: if an identity of 0 or more has no centre.
+        IdentityError: if an identity of 0 or more has no mean centre.
     """
-    named = identities >= 0
-    first = np.ones(len(named), np.bool_) if copies is None else ~copies
-    known = np.where((named & first)[:, None], embeddings, np.nan)
+    named, everybody = identities >= 0, np.ones(len(identities), np.bool_)
+    learned = np.isin(identities, search.centres.identities) if search.centres.from_head else everybody
+    first = everybody if copies is None else ~copies
+    known = np.where((named & learned & first)[:, None], embeddings, np.nan)
     measure = _head_similarities if search.centres.from_head else leave_one_out_from_centres
     ccs, nnccs = measure(known, identities, search)
     unmeasured = np.isnan(ccs) | np.isnan(nnccs)
     values = {"ccs": ccs, "nnccs": nnccs, "certainty_ratio": certainty_ratio(ccs, nnccs)}
     return Measures(
         columns={name: np.where(unmeasured, np.nan, value).astype(np.float32) for name, value in values.items()},
-        status=_causes(have_direction(embeddings), named, first, ~np.isnan(ccs), ~unmeasured),
+        status=_causes(
+            (have_direction(embeddings), Status.NO_FACE),
+            (named, Status.NO_IDENTITY),
+            (learned, Status.NO_CENTRE),
+            (first, Status.COPY),
+            (~np.isnan(ccs), Status.SINGLE_IMAGE),
+            (~unmeasured, Status.NO_OTHER_IDENTITY),
+        ),
     )
 
 
-def _causes(
-    directed: NDArray[np.bool_],
-    named: NDArray[np.bool_],
-    first: NDArray[np.bool_],
-    compared: NDArray[np.bool_],
-    measured: NDArray[np.bool_],
-) -> list[Status]:
-    """The first thing that an image lacks, of those that an anchor needs, in their order."""
-    needs = (
-        (directed, Status.NO_FACE),
-        (named, Status.NO_IDENTITY),
-        (first, Status.COPY),
-        (compared, Status.SINGLE_IMAGE),
-        (measured, Status.NO_OTHER_IDENTITY),
-    )
-    causes = [Status.OK] * len(measured)
+def _causes(*needs: tuple[NDArray[np.bool_], Status]) -> list[Status]:
+    """The first thing that an image lacks, of what an anchor needs: whether it is there, and what to say if not."""
+    causes = [Status.OK] * len(needs[0][0])
     for there, cause in reversed(needs):
         for row in np.flatnonzero(~there).tolist():
             causes[row] = cause

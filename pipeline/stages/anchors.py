@@ -214,23 +214,36 @@ def head_table(
     Args:
         path: of its file, which may tell whose centre each row is; else the rows of the data set's people come first.
         head: [C, D].
+<<<<<<< HEAD
+=======
+        people: int32 [C], whose centre each row is, so that people of the data set may be missing, who were left out of
+            the recogniser's training; None: the rows of the data set's people come first.
+>>>>>>> e2493d8 (Images of people who are not in a recogniser's head get the status no_centre instead of stopping the labels)
         store: of the data set.
         index: its people.
         embeddings: its embeddings.
 
     Raises:
         HeadError: if its rows are no nearer to these people than any others.
+        IdentityError: if the head has fewer rows than the data set has people, or names none of them.
     """
     people = load_identities(path)
     rows = order_rows(head, _read_names(store, index)) if people is None else head
     centres = head_centres(rows, people)
-    some, sums = _some_people(store, index), CentreSums()
+    some = _some_people(store, index)
+    if people is not None:  # others were left out of the recogniser's training
+        some = np.intersect1d(some, people)
+    sums, found = CentreSums(), np.zeros(0, np.int32)
     copies: list[Images] = []
     for images in _whole_people(store, index, embeddings):
         copies.append(images.choose(find_copies(images.embeddings, images.identities)))
+        found = np.union1d(found, images.identities[images.identities >= 0])
         theirs = images.choose(np.isin(images.identities, some))
         sums.add(theirs.embeddings, theirs.identities)
-    require_fit(path, sums.to_centres(), open_search(centres))
+    if people is None or not np.isin(found, people).any():
+        centres.rows_of(found)
+    if len(some):
+        require_fit(path, sums.to_centres(), open_search(centres))
     return centres_table(centres, copies)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from data_manifests.sample import draw_images
 from tests.pipeline.conftest import Factory
@@ -126,6 +127,28 @@ def test_centres_of_a_head(sample_copy: Factory, tmp_path: Path) -> None:
     done = sample_copy.luigi("LabelAll", *words, check=False)
     assert done.returncode == 30
     assert "identity 7 has no class centre" in done.stderr
+
+
+def test_people_who_are_not_in_a_head_have_all_but_a_quality(sample_copy: Factory, tmp_path: Path) -> None:
+    """A head of TrainRecognition names its people; who was held out of that training is not among them."""
+    vectors = np.random.default_rng(0).normal(size=(6, 512)).astype(np.float32)
+    people = np.array([0, 1, 2, 4, 5, 7], np.int32)
+    save_file({"centres": vectors, "identities": people}, tmp_path / "head.safetensors")
+    words = ("--anchors-centres", "head", "--anchors-head", str(tmp_path / "head.safetensors"))
+    assert "no_centre" in sample_copy.luigi("LabelAll", *words).stdout
+    labels = pl.read_parquet(sample_copy.workspace / "sample" / "labels" / "current")
+    missing = pl.col("identity").is_in([3, 6])
+    left_out, others = labels.filter(missing), labels.filter(~missing)
+    assert set(left_out["status"].cast(pl.String)) == {"no_centre"}
+    assert set(others["status"].cast(pl.String)) == {"ok"}
+    assert len(left_out) > 0
+    assert left_out["quality"].null_count() == left_out["ccs"].null_count() == len(left_out)
+    assert left_out["norm"].null_count() == left_out["cpbd"].null_count() == 0
+    assert others["quality"].null_count() == 0
+    save_file({"centres": vectors, "identities": people + 8}, tmp_path / "head.safetensors")
+    done = sample_copy.luigi("LabelAll", *words, check=False)
+    assert done.returncode == 30
+    assert "identity 0 has no class centre; there are 6, from 8 to 15" in done.stderr
 
 
 def test_a_photo_that_is_there_twice_changes_no_quality(sample_weights: None, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ Qualities of any aligned faces, 112 x 112 pixels:
 ## What it does not tell
 
 - Quality here is how near an image would be to its person's centre beside the nearest other one, for this recogniser.
-- The centres are those of the people below; a data set with anybody else has no anchor by them.
+- The centres are those of the people below; images of anybody else get no quality by them (`no_centre`).
 - Aligned faces only. Of a picture without a face it gives a number too, which means nothing.
 - Judge it on people whom it has not seen before relying on it: nothing below was measured on such.
 """

@@ -473,6 +473,18 @@ class Trap:
         return open, (str(self.path), "w")
 
 
+def test_images_of_people_who_are_not_in_a_head_have_a_cause() -> None:
+    """Who was left out of the recogniser's training; the others get what they would get without them."""
+    search = open_search(head_centres(HEAD[:3], np.array([0, 2, 5], np.int32)))
+    rows, people = HEAD[:4] + 0.1, np.array([0, 1, 5, 7])
+    found = measure_anchors(rows, people, search)
+    assert found.status == [Status.OK, Status.NO_CENTRE, Status.OK, Status.NO_CENTRE]
+    others = measure_anchors(rows[[0, 2]], people[[0, 2]], search)
+    for name, values in found.columns.items():
+        np.testing.assert_array_equal(values[[0, 2]], others.columns[name])
+        assert np.isnan(values[[1, 3]]).all()
+
+
 def test_people_called_by_numbers_have_the_rows_of_these_numbers() -> None:
     head = np.arange(6, dtype=np.float32)[:, None]
     assert order_rows(head, ["0", "2", "05"]).ravel().tolist() == [0, 2, 5, 1, 3, 4]
