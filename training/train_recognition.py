@@ -1,6 +1,7 @@
 r"""Trains CR-FIQA: python -m training.train_recognition --images REC_OR_FOLDER --output RUN.
 
-No labels are needed: it learns from images and whom they show. A small network on a processor:
+No labels are needed: it learns from images and whom they show; those that cannot be read when the run begins are left
+out of the whole run, and counted. A small network on a processor:
 
     python -m training.train_recognition --images workspace/sample/_source/train.rec --output runs/recogniser \
         --backbone mobilefacenet --steps 60 --drops 40 --batch-size 32
@@ -13,7 +14,9 @@ torchrun --nproc-per-node N -m training.train_recognition ... (each holds the ce
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,12 +30,15 @@ from training.recognition.settings import SETTINGS, make_config, read_recipe
 from training.recognition.training import RecognitionTraining
 from training.scoring.onnx_file import ExportError
 from training.trainer.ranks import Ranks, join_ranks
+from training.trainer.run_folder import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from training.recognition.config import RecognitionConfig
     from training.trainer.trainer import Outcome
+
+logger = logging.getLogger(__name__)
 
 LICENCE = "as its training images allow"
 
@@ -52,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(config: RecognitionConfig, given: argparse.Namespace, ranks: Ranks) -> Outcome:
     """Train as the command line asks, in the processes that torchrun started, or in this one."""
-    data = load_people(given.images, held_out=config.held_out, least_images=config.least_images)
+    load = partial(load_people, given.images, held_out=config.held_out, least_images=config.least_images)
+    data = load()
     folder = RecognitionRunFolder.of(given.output, config, data, name=given.name, licence=given.licence)
 
     def begin() -> str:
@@ -60,7 +67,16 @@ def train(config: RecognitionConfig, given: argparse.Namespace, ranks: Ranks) ->
         return f"{len(data)} images of {len(data.identities)} people"
 
     def build() -> RecognitionTraining:
-        return RecognitionTraining(config, data, ranks, folder)
+        if ranks.is_main and folder.unreadable is None:
+            logger.info("looking whether all %d images can be read", len(data))
+            found = data.find_unreadable(config.threads)
+            folder.leave_out(found, load(unreadable=found))
+            for cause, keys in found.items():
+                logger.warning("%d images are left out: %s; %s has their keys", len(keys), cause, folder.root / CONFIG)
+        ranks.wait()
+        # Every process, and one that goes on, takes what was found when the run began.
+        unreadable = folder.unreadable
+        return RecognitionTraining(config, load(unreadable=unreadable) if unreadable else data, ranks, folder)
 
     return train_in(folder, ranks, begin=begin, left_out=data.left_out, build=build, limit=given.limit_steps)
 

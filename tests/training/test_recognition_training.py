@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import onnxruntime
 import polars as pl
@@ -21,6 +22,8 @@ from safetensors.torch import load_file
 
 from data_manifests.folds import Fold
 from data_manifests.recordio.record_file import RecordFile
+from data_manifests.recordio.writer import write_ms1mv2
+from data_manifests.sample import draw_images
 from labelers.faces import decode
 from training import export, score, train_recognition
 from training.dataset.images import TrainingDataError
@@ -195,6 +198,56 @@ def test_people_are_left_out_and_counted(labelled_faces: LabelledSample) -> None
     assert data.content != whole.content
     with pytest.raises(TrainingDataError, match=r"0 people are left .* \(8 before those of fewer than 1000"):
         load_people(labelled_faces.record_file, least_images=1000)
+
+
+def write_damaged(folder: Path, *, mended: bool = False) -> Path:
+    """40 faces of two people; one is torn, one no image, one small. A third person has one image, which is torn."""
+    whole = [(number % 2, image.encoded) for number, image in zip(range(40), draw_images(), strict=False)]
+    small = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+    damaged = {3: whole[3][1][:900], 10: b"no image", 21: small}
+    faces = [(person, face if mended else damaged.get(number, face)) for number, (person, face) in enumerate(whole)]
+    alone = (2, whole[0][1] if mended else whole[0][1][:1200])
+    write_ms1mv2(folder, iter([*sorted(faces, key=lambda face: face[0]), alone])).close()
+    return folder / "train.rec"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_images_that_cannot_be_read_are_left_out_of_the_whole_run(tmp_path: Path, ranks: int) -> None:
+    """Of one that goes on, too, whatever has become of the images since."""
+    images = write_damaged(tmp_path / "images")
+    words = ("--steps", "20", "--batch-size", "16")
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    finish(start(images, whole, ranks, (*words, "--limit-steps", "7")), whole)
+    finish(start(images, resumed, ranks, (*words, "--limit-steps", "2")), resumed)
+    write_damaged(tmp_path / "images", mended=True)
+    finish(start(images, resumed, ranks, (*words, "--limit-steps", "7")), resumed)
+    about = json.loads((resumed / "config.json").read_text())["data"]
+    assert (about["images"], about["people"]) == (37, 2)
+    assert {cause: len(keys) for cause, keys in about["unreadable"].items()} == {"decode_error": 3, "wrong_size": 1}
+    assert about["left_out"]["decode_error"] == 3
+    said = resumed.with_suffix(".log").read_text()
+    assert said.count("3 images are left out: decode_error; ") == said.count("looking whether all 41 images") == 1
+    last = "checkpoints/step-000000007/model.safetensors"
+    found, expected = load_file(resumed / last), load_file(whole / last)
+    assert found["head.weight"].shape == (2, 512)
+    assert not [name for name in found if not torch.equal(found[name], expected[name])]
+
+
+def test_a_text_that_is_called_an_image_is_found(tmp_path: Path) -> None:
+    for number, image in zip(range(6), draw_images(), strict=False):
+        path = tmp_path / "photos" / str(number % 2) / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image.encoded)
+    (tmp_path / "photos" / "0" / "a.jpg").write_text("What I wanted to say.")
+    data = load_people(tmp_path / "photos")
+    assert data.find_unreadable(2) == {"decode_error": [4]}
+    (tmp_path / "photos" / "1" / "1.jpg").unlink()
+    unreadable = data.find_unreadable(1)
+    assert unreadable == {"decode_error": [4], "missing_record": [5]}
+    left = load_people(tmp_path / "photos", unreadable={"decode_error": [4]})
+    assert left.left_out["decode_error"] == 1
+    assert (len(left), left.find_unreadable(1)) == (5, {})
 
 
 @pytest.mark.parametrize(

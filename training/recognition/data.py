@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_manifests.image_folder import ImageFileError
+from data_manifests.recordio.format import RecordError
+from data_manifests.tables.stages import Status
+from labelers.faces import decode_batch
 from training.dataset.images import TrainingDataError, decode_face, open_source
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from data_manifests.folds import Fold
     from training.dataset.images import Images
+
+_PIECE = 64
+"""Images that a thread looks at in one go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +58,33 @@ class PeopleImages:
         state.update(self.identities[self.labels].astype("<i4").tobytes())
         return state.hexdigest()[:12]
 
+    def find_unreadable(self, threads: int) -> dict[str, list[int]]:
+        """Read and decode every image once.
+
+        Returns:
+            Why some cannot be learned from, in the words of the tables' `status`, and the keys of these, ascending.
+        """
+        pieces = [range(start, min(start + _PIECE, len(self))) for start in range(0, len(self), _PIECE)]
+        found: dict[str, list[int]] = {}
+        with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+            for rows, status in zip(pieces, pool.map(self._look, pieces), strict=True):
+                for row, told in zip(rows, status, strict=True):
+                    if told is not Status.OK:
+                        found.setdefault(told.value, []).append(int(self.keys[row]))
+        return found
+
+    def _look(self, rows: range) -> list[Status]:
+        """Whether some of the images can be read and decoded."""
+        chosen = slice(rows.start, rows.stop)
+        return decode_batch(self.keys[chosen], self.identities[self.labels[chosen]], [*map(self._read, rows)])[1]
+
+    def _read(self, row: int) -> bytes | Status:
+        """The bytes of an image, or why there are none."""
+        try:
+            return self.images.read(row)
+        except (RecordError, ImageFileError) as error:
+            return error.status
+
     def decode_into(self, target: NDArray[np.uint8], row: int) -> None:
         """Decode one image.
 
@@ -61,20 +97,31 @@ class PeopleImages:
         """
 
         def explain(why: str) -> str:
-            return f"{self.place}: key {self.keys[row]} cannot be learned from: {why}; mend or remove that image"
+            return (
+                f"{self.place}: key {self.keys[row]} cannot be learned from: {why}; it could be read when the run "
+                "began, so bring the image back"
+            )
 
         decode_face(lambda: self.images.read(row), target, explain)
 
 
-def load_people(place: Path, *, held_out: Fold | None = None, least_images: int = 1) -> PeopleImages:
+def load_people(
+    place: Path,
+    *,
+    held_out: Fold | None = None,
+    least_images: int = 1,
+    unreadable: Mapping[str, Sequence[int]] | None = None,
+) -> PeopleImages:
     """Find the images to learn from.
 
-    Left out, and counted, are images of nobody known, then the people who are held out, then people of few images.
+    Left out, and counted, are images of nobody known, then the people who are held out, then what cannot be read, then
+    people of few images.
 
     Args:
         place: a .rec file (its .idx beside it), or an image folder, one folder a person.
         held_out: the people who are left out.
         least_images: people of fewer images are left out.
+        unreadable: the keys of images that cannot be read, by cause, from `PeopleImages.find_unreadable`.
 
     Raises:
         TrainingDataError: if there is no such place, or if fewer than two people are left.
@@ -83,7 +130,8 @@ def load_people(place: Path, *, held_out: Fold | None = None, least_images: int 
     source = open_source(place)
     known = source.identities >= 0
     held = np.zeros(len(known), np.bool_) if held_out is None else known & held_out.holds(source.identities)
-    usable = known & ~held
+    damaged = {cause: np.isin(source.keys, keys) & known & ~held for cause, keys in (unreadable or {}).items()}
+    usable = known & ~held & ~np.any([np.zeros(len(known), np.bool_), *damaged.values()], axis=0)
     people, counts = np.unique(source.identities[usable], return_counts=True)
     kept = people[counts >= least_images]
     learned = usable & np.isin(source.identities, kept)
@@ -103,6 +151,7 @@ def load_people(place: Path, *, held_out: Fold | None = None, least_images: int 
         left_out={
             "of nobody known": int((~known).sum()),
             "held out": int(held.sum()),
+            **{cause: int(rows.sum()) for cause, rows in damaged.items()},
             "of people with few images": int((usable & ~learned).sum()),
         },
     )

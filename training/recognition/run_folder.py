@@ -12,7 +12,7 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from safetensors.torch import save
@@ -31,7 +31,7 @@ from training.scoring.registry_entry import REGISTRY, TrainedNetwork
 from training.trainer.run_folder import CARD, CONFIG, MODEL, SCORER, RunFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -73,20 +73,31 @@ class RecognitionRunFolder(RunFolder):
     def begin(self, config: RecognitionConfig, data: PeopleImages) -> None:
         """Write down what the run is made from, or see that it is the same run that goes on.
 
+        Args:
+            config: all settings.
+            data: all images that may be learned from, whether they can be read or not.
+
         Raises:
             RunFolderError: if another run, or anything else, lies there.
         """
         facts = {
             "config": config.describe(),
-            "data": {
-                "content": data.content,
-                "images": len(data),
-                "people": len(data.identities),
-                "left_out": data.left_out,
-            },
+            "data": {"content": data.content, **_count(data)},
             "versions": {"python": platform.python_version(), **{name: version_of(name) for name in _PACKAGES}},
         }
         self.open(facts, partial(describe_change, content="data.content", free=FREE))
+
+    @property
+    def unreadable(self) -> dict[str, list[int]] | None:
+        """The keys of images that could not be read when the run began, by cause; None until that was looked at."""
+        found: dict[str, list[int]] | None = self.read(CONFIG)["data"].get("unreadable")
+        return found
+
+    def leave_out(self, unreadable: Mapping[str, Sequence[int]], data: PeopleImages) -> None:
+        """Write down for good which images cannot be read, and what is learned from without them."""
+        facts = self.read(CONFIG)
+        facts["data"] |= {**_count(data), "unreadable": unreadable}
+        self.write(CONFIG, facts)
 
     def finish(
         self,
@@ -139,3 +150,8 @@ class RecognitionRunFolder(RunFolder):
             output=f'{{ kind = "embedding", dimension = {DIMENSION} }}',
             onnx=onnx,
         )
+
+
+def _count(data: PeopleImages) -> dict[str, Any]:
+    """How much is learned from, and what is left out."""
+    return {"images": len(data), "people": len(data.identities), "left_out": data.left_out}
