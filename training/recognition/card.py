@@ -38,10 +38,12 @@ def write_card(facts: Mapping[str, Any], losses: Mapping[str, float], name: str)
     """
     config, data = facts["config"], facts["data"]
     left_out = ", ".join(f"{count:,} {cause}" for cause, count in data["left_out"].items() if count)
+    share = config.get("sample_rate", 1.0)
+    sampled = "" if share == 1 else f", over {share:.2%} of the people in a step"
     rows = {
         "run": f"`{facts['run']}`",
         "backbone": f"{config['backbone']}, started from {config['pretrained'] or 'random weights'}",
-        "softmax": f"{config['margin']}, margin {config['margin_size']}, scale {config['scale']}",
+        "softmax": f"{config['margin']}, margin {config['margin_size']}, scale {config['scale']}{sampled}",
         "regression": f"{config['target']}, weight {config['balance']}, threshold {config['threshold']}",
         "steps": f"{config['steps']:,} of {config['batch']} images, seed {config['seed']}",
         "learning rate": f"{config['learning_rate']}, a tenth from each of the steps {config['drops']}",
