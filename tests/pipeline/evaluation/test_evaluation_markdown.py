@@ -207,7 +207,10 @@ def test_means_over_benchmarks_count_only_what_is_shown_of_each():
     ]
     found = render_markdown({"metrics": make_table("metrics", rows)})
     section = found[found.index("## Side by side") :]
-    assert "| method | lfw pAUC ↓ | lfw AUC ↓ | cfp pAUC ↓ | cfp AUC ↓ | few pAUC ↓ | few AUC ↓ | Avg. pAUC ↓¹ |" in section
+    assert (
+        "| method | lfw pAUC ↓ | lfw AUC ↓ | cfp pAUC ↓ | cfp AUC ↓ | few pAUC ↓ | few AUC ↓ | Avg. pAUC ↓¹ |"
+        in section
+    )
     assert "| clib | **0.600** | **0.400** | *0.700* | *0.500* | -² | -² | **0.650** | **0.450** |" in section
     assert "| *0.900* | *0.650* |" in section
     assert "| half | -³ | -³ | **0.100** | **0.100** | -⁴ | -⁴ | - | - |" in section
