@@ -211,21 +211,17 @@ def head_table(
 ) -> pa.Table:
     """A recogniser's last layer as the `centres` table.
 
-        Args:
-            path: of its file, which may tell whose centre each row is; else the rows of the data set's people come first.
-            head: [C, D].
-    <<<<<<< HEAD
-    =======
-            people: int32 [C], whose centre each row is, so that people of the data set may be missing, who were left out of
-                the recogniser's training; None: the rows of the data set's people come first.
-    >>>>>>> e2493d8 (Images of people who are not in a recogniser's head get the status no_centre instead of stopping the labels)
-            store: of the data set.
-            index: its people.
-            embeddings: its embeddings.
+    Args:
+        path: of its file. Where it tells whose centre each row is, people of the data set may be missing, who were left
+            out of the recogniser's training; else the rows of the data set's people come first.
+        head: [C, D].
+        store: of the data set.
+        index: its people.
+        embeddings: its embeddings.
 
-        Raises:
-            HeadError: if its rows are no nearer to these people than any others.
-            IdentityError: if the head has fewer rows than the data set has people, or names none of them.
+    Raises:
+        HeadError: if its rows are no nearer to these people than any others.
+        IdentityError: if the head has fewer rows than the data set has people, or names none of them.
     """
     people = load_identities(path)
     rows = order_rows(head, _read_names(store, index)) if people is None else head
