@@ -73,7 +73,7 @@ class TrainRow(TrainQuality):
 class Ablation(QualityTask):
     """Trains the rows of CLIB-FIQA's Table 4, and one model for every beta of Figure 4, and evaluates them together.
 
-    `luigi --module pipeline Ablation --dataset casia_webface --benchmarks xqlfw --betas 8,16,25,32 --device cuda`
+    `luigi --module pipeline Ablation --dataset casia_webface --benchmarks xqlfw --betas 8,16,32,64,128 --device cuda`
 
     On several GPUs, `--device cuda --gpus 8 --workers 8`, eight rows are trained at the same time, each on one.
     """
