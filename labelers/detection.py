@@ -132,14 +132,22 @@ class FaceDetector:
     """
 
     def __init__(self, weights: Path, *, longest_side: int = LONGEST_SIDE, min_score: float = MIN_SCORE) -> None:
+        # Here since whoever names a choice of faces needs no runtime of networks.
+        from labelers.runtime.onnx import NetworkError, read_model  # noqa: PLC0415
+
         if not weights.is_file():
             raise FileNotFoundError(f"no face detector at {weights}: `python -m pipeline weights` fetches it")
         if longest_side < 32 or not 0 < min_score < 1:
             raise ValueError(f"a longest side of 32 or more and a score in (0, 1), not {longest_side} and {min_score}")
         self._longest_side = longest_side
         try:
+            # By its bytes: by a path, OpenCV would follow what the file says of weights in other files, anywhere.
+            content = np.frombuffer(read_model(weights).SerializeToString(), np.uint8)
+        except NetworkError as error:
+            raise DetectorError(f"{weights} is no YuNet: {error}") from error
+        try:
             self._network: Any = cv2.FaceDetectorYN.create(
-                str(weights), "", (longest_side, longest_side), min_score, _OVERLAP, _MOST_BOXES
+                "onnx", content, np.empty(0, np.uint8), (longest_side, longest_side), min_score, _OVERLAP, _MOST_BOXES
             )
             self.find(np.zeros((32, 32, 3), np.uint8))
         except cv2.error as error:

@@ -59,7 +59,7 @@ VERSIONS: dict[str, Version] = {
             "pose/face_mesh.py",
             "pose/head_geometry.py",
         ),
-        code="6b84e10c2a6676073fcb3b62c65f70c74c02f0ae64c587a89d778e5511f85e81",
+        code="8112c9c1ed35c36db210d83f83d770b3e46306a3f7658d72f2c5cfe084cf80c3",
     ),
     "factors": Version(
         number=1,
@@ -73,7 +73,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "factors.py",
         ),
-        code="97e36bf34a3e80697055c2096a5db23a2229e26e45c26424599932a7ffc3b222",
+        code="8bb258ebce4149231e91ac13f38e7891ec47b9fafcf4338b3a6a5fab279fcd0d",
     ),
     "embeddings": Version(
         number=1,
@@ -87,7 +87,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "recognition.py",
         ),
-        code="b037504d01a916d87bf0e9e7ed0ec87f7a8bfe18d487222308a5f5fbb50a359f",
+        code="fb5cad4a8f19769c3f37f902a2e074eb8e9bf4d1f30848625e85ac05e2a0b06b",
     ),
     "centres": Version(
         number=2,

@@ -86,7 +86,7 @@ def _check_steps(stream: io.BytesIO) -> None:
     frame_end = 0
     for number in range(MOST_STEPS):
         start = stream.tell()
-        name, argument = _take_step(stream)
+        name, argument = take_step(stream, _ALLOWED)
         if name == "FRAME":
             if start < frame_end:
                 raise PickleDataError("a frame within a frame is not allowed")
@@ -106,13 +106,17 @@ def _check_steps(stream: io.BytesIO) -> None:
     raise PickleDataError(f"more than {MOST_STEPS} steps are not allowed")
 
 
-def _take_step(stream: io.BytesIO) -> tuple[str, bytes]:
-    """The next opcode's name, and the bytes of its argument."""
+def take_step(stream: io.BytesIO, allowed: frozenset[str]) -> tuple[str, bytes]:
+    """The next opcode's name, as `pickletools` calls it, and the bytes of its argument.
+
+    Raises:
+        PickleDataError: if the opcode is not among those allowed, or the pickle ends within it.
+    """
     code = stream.read(1)
     if not code:
         raise PickleDataError("the end is missing")
     opcode = _OPCODES.get(code)
-    if opcode is None or opcode.name not in _ALLOWED:
+    if opcode is None or opcode.name not in allowed:
         raise PickleDataError(f"the opcode {code.hex() if opcode is None else opcode.name} is not allowed")
     size = opcode.arg.n if opcode.arg else 0
     if size == pickletools.UP_TO_NEWLINE:

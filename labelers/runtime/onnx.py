@@ -164,16 +164,18 @@ def open_network(
 
 
 def read_model(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file.
+    """Read an ONNX file, with the weights that it keeps in other files of its folder.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        NetworkError: if it is no ONNX model.
+        NetworkError: if it is no ONNX model, or keeps weights outside its folder.
     """
     try:
         return onnx.load(path)
     except DecodeError as error:
         raise NetworkError(f"{path} is not an ONNX model: {error}") from error
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise NetworkError(f"{path} keeps weights where it may not ({error}): save it as one file") from error
 
 
 def open_model(  # noqa: PLR0913 - a network, what it is said to be, and how to run it

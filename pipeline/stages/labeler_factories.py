@@ -89,14 +89,12 @@ def read_models(entry: ModelEntry) -> list[tuple[Path, onnx.ModelProto]]:
     Raises:
         WeightsError: if the files are not at hand, or others than the entry says.
     """
-    import onnx  # noqa: PLC0415
-
     from labelers.pose.face_mesh import read_network  # noqa: PLC0415
-    from labelers.runtime.onnx import Device  # noqa: PLC0415
+    from labelers.runtime.onnx import Device, read_model  # noqa: PLC0415
 
     paths = find(entry)
     if entry.kind is not Kind.LANDMARKS:
-        return [(path, onnx.load(path)) for path in paths]
+        return [(path, read_model(path)) for path in paths]
     return [(paths[0], read_network(paths[0], device=Device.CPU))] if isinstance(entry.output, MeshOutput) else []
 
 

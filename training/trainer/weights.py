@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from data_manifests.storage.torch_archive import TorchArchive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,11 +59,23 @@ def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_file(path)
     if _is_torchscript(path):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch advises another format; OpenAI's stays this one
-            archive: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-        return archive.state_dict()
+        return _read_torchscript(path)
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_torchscript(path: Path) -> dict[str, Tensor]:
+    """The parameters and buffers of a TorchScript archive; those that share a storage go on sharing it."""
+    with TorchArchive(path) as archive:
+        storages = {
+            tensor.storage: torch.UntypedStorage.from_buffer(archive.storage_of(tensor), dtype=torch.uint8)
+            for tensor in archive.tensors.values()
+        }
+        return {
+            name: torch.empty(0, dtype=getattr(torch, tensor.kind)).set_(
+                storages[tensor.storage], tensor.offset, tensor.shape, tensor.strides
+            )
+            for name, tensor in archive.tensors.items()
+        }
 
 
 def _is_torchscript(path: Path) -> bool:

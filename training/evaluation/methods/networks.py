@@ -139,6 +139,8 @@ def _find_external(path: Path, graph: Any) -> list[Path]:
         names |= {entry.value for entry in weight.external_data if entry.key == "location"}
     files = [path.parent / name for name in sorted(names)]
     for file in files:
+        if not file.resolve().is_relative_to(path.parent.resolve()):
+            raise QualityNetworkError(f"{path} keeps weights in {file}, outside its own folder: save it as one file")
         if not file.is_file():
             raise QualityNetworkError(f"{path} keeps weights in {file.name}, which is not beside it: put it there")
     return files
