@@ -22,7 +22,6 @@ from labelers.faces import decode_batch
 from pipeline.config.job import Job, resolve, workspace_root
 from pipeline.label_report.command import label_command
 from pipeline.stages.labeler_factories import for_model
-from pipeline.storage.store import read_columns
 
 OCCLUDING = ("box", "mask", "glasses")
 LIGHTING = ("dark", "over", "side")
@@ -122,7 +121,7 @@ def pose(job: Job, frame: pl.DataFrame) -> str:
     index = job.stages["index"]
     yaw, keys = [], []
     for shard in sorted(job.store.present_shards(index)):
-        rows = read_columns(job.store.folder(index), shard)
+        rows = job.store.read(index, shard)
         if sum(map(len, keys)) >= POSE_IMAGES:
             break
         faces, _ = decode_batch(rows["key"].to_numpy(), rows["identity"].to_numpy(), job.source.read(rows))

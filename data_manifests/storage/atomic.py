@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -19,6 +20,8 @@ from filelock import FileLock, Timeout
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from typing_extensions import Buffer
 
 
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
@@ -40,6 +43,20 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
                 error.errno, f"no space is left in {folder}: free some, then run the same command again"
             ) from error
         raise
+
+
+class _Disk(io.FileIO):
+    """A file that remembers the system's error: what writes through it may answer with another one of its own."""
+
+    fault: OSError | None = None
+
+    def write(self, data: Buffer, /) -> int:
+        """Write, and keep the error."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.fault = error
+            raise
 
 
 def create_beside(path: Path) -> tuple[int, Path]:
@@ -73,16 +90,19 @@ def write_atomically(
     with explain_full_disk(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = create_beside(path)
+        disk = _Disk(handle, "w")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with io.BufferedWriter(disk) as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
             if check is not None:
                 check(temporary)
             temporary.replace(path)
-        except BaseException:
+        except BaseException as error:
             temporary.unlink(missing_ok=True)
+            if disk.fault is not None and not isinstance(error, KeyboardInterrupt):
+                raise disk.fault from error
             raise
         sync_folder(path.parent)
 
@@ -143,6 +163,11 @@ class RunLock:
             self._lock.acquire(blocking=False)
         except Timeout:
             raise LockedError(self._explain()) from None
+        except OSError as error:
+            raise LockedError(
+                f"{self._lock.lock_file} cannot be used as a lock ({error.strerror}): remove what is there, if no run "
+                "uses it, or see to it that you may write in its folder"
+            ) from error
         holder = {
             "process": os.getpid(),
             "machine": socket.gethostname(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_manifests.storage.atomic import write_atomically
+from data_manifests.storage.atomic import sha256_of, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,14 +16,19 @@ ROW_GROUP = 65_536
 """Rows of a row group: what is read at the least."""
 
 
-def write_table(path: Path, table: pa.Table) -> None:
+def write_table(path: Path, table: pa.Table) -> str:
     """Write a Parquet file atomically, and read its footer back before it is shown.
+
+    Returns:
+        The SHA-256 of its content, in hexadecimal.
 
     Raises:
         DiskFullError: if no space is left; nothing stays behind.
     """
+    hashes = []
 
     def check(written: Path) -> None:
+        hashes.append(sha256_of(written))
         rows = pq.read_metadata(written).num_rows
         if rows != table.num_rows:
             raise OSError(f"{path.name}: {table.num_rows} rows were written but {rows} came back")
@@ -40,6 +45,7 @@ def write_table(path: Path, table: pa.Table) -> None:
         ),
         check=check,
     )  # fmt: skip
+    return hashes[0]
 
 
 def _is_text(kind: pa.DataType) -> bool:

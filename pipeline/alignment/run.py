@@ -89,6 +89,8 @@ def _align(job: AlignJob, survey: Survey, processes: int, report: Callable[[floa
         for outcome in run_parts(work, parts, processes, lambda count: meter.show(done + count)):
             if outcome.error:
                 failed.append(outcome)
+                if outcome.is_general:
+                    break
                 logger.error("photos %d to %d failed\n%s", outcome.part.start + 1, outcome.part.stop, outcome.error)
                 if len(failed) == _HOPELESS and not any(job.folder.parts()):
                     break

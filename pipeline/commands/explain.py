@@ -17,7 +17,6 @@ from pipeline.commands.common import Dataset, Limit, console, job_of, require_la
 from pipeline.commands.settings import with_settings
 from pipeline.config.job import Job, JobError
 from pipeline.config.pixel_stages import CARRIED
-from pipeline.storage.store import read_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,7 +85,7 @@ def find_row(job: Job, key: int) -> Row:
     low, high = 0, job.store.shard_count(index) or 1
     while low < high:
         middle = (low + high) // 2
-        table = read_columns(job.store.folder(index), middle)
+        table = job.store.read(index, middle)
         keys = table["key"].to_numpy()
         place = int(np.searchsorted(keys, key))
         if place < len(keys) and keys[place] == key:
@@ -135,10 +134,9 @@ def _rule(job: Job, column: str) -> str:
 
 def _record(job: Job, stage: str, row: Row) -> dict[str, Any]:
     """One row of a stage's table."""
-    record: dict[str, Any] = (
-        read_columns(job.store.folder(job.stages[stage]), row.shard).slice(row.row, 1).to_pylist()[0]
-    )
-    return record
+    table = job.store.read(job.stages[stage], row.shard)
+    found: dict[str, Any] = table.slice(row.row, 1).to_pylist()[0]
+    return found
 
 
 def _place(job: Job, index: pa.Table) -> str:

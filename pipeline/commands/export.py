@@ -13,7 +13,6 @@ from data_manifests.tables.stages import CLASSES, Factor, Status
 from pipeline.commands.common import Dataset, Limit, console, job_of, require_labels
 from pipeline.commands.settings import with_settings
 from pipeline.config.job import Job, JobError
-from pipeline.storage.store import read_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +85,7 @@ def write_clib(job: Job, output: Path, images: Path | None) -> tuple[int, int]:
 
     def lines() -> Iterator[str]:
         for shard in sorted(job.store.present_shards(job.stages["labels"])):
-            index = read_columns(job.store.folder(job.stages["index"]), shard)
+            index = job.store.read(job.stages["index"], shard)
             labels = pl.read_parquet(job.store.shard(job.stages["labels"], shard), glob=False)
             usable = labels.select(pl.all_horizontal(pl.col("quality", *[f.value for f in CLIB_FACTORS]).is_not_null()))
             rows = [row for row, fits in enumerate(usable.to_series()) if fits]

@@ -8,13 +8,12 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
-
 from data_manifests.storage.environment import memory_bytes
 from data_manifests.tables.scores import STAGE_TABLES
 from labelers.runtime.device import Device
 from pipeline.config.job import estimate_images
 from pipeline.label_report.command import find_command
+from pipeline.storage.footers import count_rows
 from pipeline.storage.receipts import machine, read_runs
 from pipeline.storage.shards import MAX_PART_ROWS
 from pipeline.storage.store import RECEIPTS, Store
@@ -167,13 +166,13 @@ def _count_rows(store: Store, spec: StageSpec) -> int:
     """Rows of the shards that are there, where each image has one."""
     if not _is_by_image(spec.name):
         return 0
-    return sum(pq.read_metadata(store.shard(spec, shard)).num_rows for shard in store.present_shards(spec))
+    return sum(store.rows(spec, shard) for shard in store.present_shards(spec))
 
 
 def _bytes_an_image(folder: Path, stage: str, most: int) -> float:
     """What an output takes on the disk for each of its images; 0 where it was removed."""
     files = list(folder.glob("*.parquet"))
-    rows = sum(pq.read_metadata(file).num_rows for file in files) if _is_by_image(stage) else most
+    rows = sum(count_rows(file) or 0 for file in files) if _is_by_image(stage) else most
     return sum(file.stat().st_size for file in files) / rows if rows else 0.0
 
 

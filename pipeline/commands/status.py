@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -18,6 +17,9 @@ from data_manifests.tables.stages import TABLES
 from pipeline.commands.common import console, folder_bytes, human_age, human_bytes
 from pipeline.config.job import workspace_root
 from pipeline.label_report.output import STAGE as REPORT
+from pipeline.storage.footers import count_rows, read_footer, stamp_of
+from pipeline.storage.integrity import CHECKED
+from pipeline.storage.json_files import read_json
 from pipeline.storage.receipts import read_runs
 from pipeline.storage.store import CURRENT, EVALUATION, PAGE, RECEIPTS, Store
 
@@ -38,12 +40,13 @@ def status() -> None:
 
     Example: python -m pipeline status
 
+    `checked` counts the shards whose content a run with --recheck compared with what was written, and says when.
     The workspace is the folder `workspace` here, or the one that FIQA_WORKSPACE names. A stage's row speaks of the
     output that was asked for last, and +1 of an older one beside it; its time is that of all runs that made it, its
     size that of older outputs too.
     """
     root = workspace_root()
-    folders = sorted(p.parent for p in root.glob(f"*/{RECEIPTS}"))
+    folders = sorted(p.parent for p in root.glob(f"*/{RECEIPTS}") if p.is_dir())
     if not folders:
         console.print(f"{root} holds no labels yet; `make labels` makes those of the sample")
     for folder in folders:
@@ -52,7 +55,7 @@ def status() -> None:
             _say(f'open the labels: polars.scan_parquet("{labels}")')
         if (page := folder / REPORT / CURRENT / PAGE).exists():
             _say(f"look at the labels: {page}")
-    if (root / RECEIPTS).exists():
+    if (root / RECEIPTS).is_dir():
         console.print(stage_table(root))
         if (page := root / EVALUATION / CURRENT / PAGE).exists():
             _say(f"look at the evaluation: {page}")
@@ -71,6 +74,7 @@ class Output:
         name: its fingerprint.
         maker: the network behind it, if there is one.
         rows: of its tables; None where it has none.
+        integrity: of its shards, in words: how many are damaged, whose content was compared, and when.
         not_ok: rows by cause, those that are ok left out.
         seconds: of all runs that made it.
         images: computed in these runs.
@@ -80,6 +84,7 @@ class Output:
     name: str
     maker: str
     rows: int | None
+    integrity: str
     not_ok: dict[str, int]
     seconds: float
     images: int
@@ -89,10 +94,10 @@ class Output:
 def stage_table(folder: Path) -> Table:
     """The stages of one data set, or the evaluations of a workspace."""
     table = Table(title=str(folder), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("stage", "current", "network", "rows", "not ok", "time", "images/s", "age", "size"):
+    for name in ("stage", "current", "network", "rows", "not ok", "time", "images/s", "age", "size", "checked"):
         table.add_column(
             name,
-            no_wrap=name not in {"network", "not ok"},
+            no_wrap=name not in {"network", "not ok", "checked"},
             overflow="fold",
             justify="right" if name in {"rows", "time", "images/s", "age", "size"} else "left",
         )
@@ -102,7 +107,7 @@ def stage_table(folder: Path) -> Table:
         size = human_bytes(sum(map(folder_bytes, made)))
         output = read_output(Store(root=folder), stage)
         if output is None:
-            table.add_row(stage, f"not finished{older}", *[""] * 6, size)
+            table.add_row(stage, f"not finished{older}", *[""] * 6, size, "")
             continue
         table.add_row(
             stage,
@@ -114,8 +119,29 @@ def stage_table(folder: Path) -> Table:
             f"{output.images / output.seconds:,.0f}" if _is_by_image(stage) and output.seconds else "",
             human_age(datetime.now(UTC) - output.finished) if output.finished else "",
             size,
+            output.integrity,
         )
     return table
+
+
+def describe_integrity(store: Store, stage: str, name: str, files: list[Path]) -> str:
+    """How many shards of an output are damaged by their footers, whose content was compared by `--recheck`, and when.
+
+    Args:
+        store: of the data set.
+        stage: of the output.
+        name: its fingerprint.
+        files: its shards.
+    """
+    damaged = sum(bool(read_footer(file, stage, name, stamp_of(file)).why) for file in files)
+    told = [f"{damaged} of {len(files)} damaged: run its task again"] if damaged else []
+    try:
+        checked = read_json(store.root / RECEIPTS / stage / name / CHECKED)
+        age = human_age(datetime.now(UTC) - datetime.fromisoformat(checked["when"]))
+        told.append(f"{int(checked['shards'])} of {len(files)}, {age} ago")
+    except (OSError, ValueError, KeyError, TypeError):
+        told.append("never")
+    return "; ".join(told)
 
 
 def _place(stage: str) -> tuple[int, str]:
@@ -139,11 +165,12 @@ def read_output(store: Store, stage: str) -> Output | None:
     newest: dict[str, Any] = worked[-1] if worked else {}
     made_from = (store.recall(stage, name) or {}).get("parameters", {})
     precision = [made_from["precision"]] if "precision" in made_from else []
-    files = list((store.root / stage / name).glob("*.parquet"))
+    files = sorted((store.root / stage / name).glob("*.parquet"))
     return Output(
         name=name,
         maker=" ".join([next((str(made_from[key]) for key in _MAKERS if key in made_from), ""), *precision]).strip(),
-        rows=sum(pq.read_metadata(file).num_rows for file in files) if files and stage != EVALUATION else None,
+        rows=sum(count_rows(file) or 0 for file in files) if files and stage != EVALUATION else None,
+        integrity=describe_integrity(store, stage, name, files) if stage in STAGE_TABLES else "",
         not_ok={cause: count for cause, count in newest.get("status", {}).items() if cause != "ok"},
         seconds=sum(run["wall_seconds"] for run in worked),
         images=sum(run.get("rows_computed", 0) for run in worked),

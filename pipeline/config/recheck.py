@@ -8,12 +8,11 @@ seen before (then the earlier token stays, and nothing is computed again).
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from typing import TYPE_CHECKING
 
 from data_manifests.identity import read_identity
-from pipeline.storage.store import write_json
+from pipeline.storage.json_files import DamagedFileError, read_json, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,9 +64,15 @@ def _judge(digest: str, content: str, seen: dict[str, dict[str, str]]) -> str:
 
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
-    """What earlier rechecks found: digest -> content and token."""
+    """What earlier rechecks found: digest -> content and token; nothing, with a warning, where the file is damaged."""
     try:
-        content: dict[str, dict[str, str]] = json.loads(path.read_text())
+        found = read_json(path)
+        if all(isinstance(entry, dict) and {"content", "token"} <= entry.keys() for entry in found.values()):
+            return found
+        why = f"{path} is damaged: remove it"
     except FileNotFoundError:
         return {}
-    return content
+    except (OSError, DamagedFileError) as error:
+        why = str(error)
+    logger.warning("%s; what earlier rechecks found is not known, a run with --recheck records it anew", why)
+    return {}

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 
 from data_manifests.storage.embeddings import embeddings_of
-from pipeline.storage.store import read_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +57,7 @@ def score_embeddings(store: Store, stage: StageSpec, scorer: OnTopScorer) -> NDA
     """The quality of all images on top of their recogniser, float64 [N]; NaN where there is no embedding."""
     found = []
     for shard in sorted(store.present_shards(stage)):
-        table = read_columns(store.folder(stage), shard, ["embedding", "norm"])
+        table = store.read(stage, shard, ["embedding", "norm"])
         found.append(scorer.score(embeddings_of(table["embedding"]), table["norm"].to_numpy()))
     return np.concatenate(found)
 
@@ -66,12 +65,12 @@ def score_embeddings(store: Store, stage: StageSpec, scorer: OnTopScorer) -> NDA
 def read_embeddings(store: Store, stage: StageSpec) -> NDArray[np.float32]:
     """The unit embeddings of all images, float32 [N, D]; NaN where there is none."""
     shards = sorted(store.present_shards(stage))
-    stored = (read_columns(store.folder(stage), shard, ["embedding"])["embedding"] for shard in shards)
+    stored = (store.read(stage, shard, ["embedding"])["embedding"] for shard in shards)
     return np.concatenate([embeddings_of(column) for column in stored])
 
 
 def _read(store: Store, stage: StageSpec, columns: list[str] | None) -> pa.Table:
     """All shards of a stage as one table."""
     shards = sorted(store.present_shards(stage))
-    tables = [read_columns(store.folder(stage), shard, columns) for shard in shards]
+    tables = [store.read(stage, shard, columns) for shard in shards]
     return pa.concat_tables(tables).unify_dictionaries().combine_chunks()

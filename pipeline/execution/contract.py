@@ -6,7 +6,9 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from data_manifests.storage.atomic import DiskFullError
 from data_manifests.storage.environment import peak_bytes
+from data_manifests.storage.shard_file import DamagedShardError
 from labelers.runtime.denormals import flush_denormals
 
 if TYPE_CHECKING:
@@ -34,13 +36,15 @@ class PartOutcome:
     Attributes:
         part: which part.
         figures: the seconds and counts that the work measured.
-        error: what went wrong, with its trace; empty if nothing did.
+        error: what went wrong, with its trace where it does not say by itself what to do; empty if nothing did.
+        is_general: whether what went wrong is no matter of this part, so that no other one can do better.
         peak_bytes: the most memory that the process had held until then.
     """
 
     part: Part
     figures: dict[str, float]
     error: str = ""
+    is_general: bool = False
     peak_bytes: int = 0
 
 
@@ -58,6 +62,8 @@ def attempt(work: PartWork, part: Part, advance: Callable[[int], None]) -> PartO
         with flush_denormals():
             figures = work(part, advance)
         return PartOutcome(part=part, figures=figures, peak_bytes=peak_bytes())
+    except (DiskFullError, DamagedShardError) as error:
+        return PartOutcome(part=part, figures={}, error=str(error), is_general=True)
     except Exception:
         return PartOutcome(part=part, figures={}, error=traceback.format_exc())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from data_manifests.storage.atomic import write_atomically
 from data_manifests.storage.embeddings import embeddings_of
+from data_manifests.storage.shard_file import DamagedShardError, open_shard, read_columns
 from data_manifests.tables.stages import ANCHOR_RANGE, ANCHORS, CENTRES, IDENTITIES, Status
 from labelers.anchors.centres import Centres, CentreSums, accumulate, head_centres
 from labelers.anchors.copies import find_copies
@@ -24,7 +25,6 @@ from labelers.anchors.similarities import AnchorRange, anchor_statistics, measur
 from labelers.runtime.device import Device
 from pipeline.stages.columns import make_table
 from pipeline.stages.measure import Stopwatch
-from pipeline.storage.store import Store, read_columns, recall_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from labelers.anchors.nearest import CentreSearch
     from pipeline.storage.fingerprint import StageSpec
     from pipeline.storage.shards import Part
+    from pipeline.storage.store import Store
 
 _TRIED = 1000
 """People by whom it is seen whether a head is theirs; the products with MS1MV2's 85,742 rows take seconds."""
@@ -79,12 +80,12 @@ class Images:
 def _whole_people(store: Store, index: StageSpec, embeddings: StageSpec) -> Iterator[Images]:
     """All images in blocks, where every person's are in one block; they wait for that only where shards part them."""
     shards = sorted(store.present_shards(index))
-    people = [read_columns(store.folder(index), shard, ["identity"])["identity"].to_numpy() for shard in shards]
+    people = [store.read(index, shard, ["identity"])["identity"].to_numpy() for shard in shards]
     last = {identity: place for place, found in enumerate(people) for identity in np.unique(found).tolist()}
     waiting: Images | None = None
     for place, (shard, identities) in enumerate(zip(shards, people, strict=True)):
-        keys = read_columns(store.folder(index), shard, ["key"])["key"].to_numpy()
-        stored = read_columns(store.folder(embeddings), shard, ["embedding"])["embedding"]
+        keys = store.read(index, shard, ["key"])["key"].to_numpy()
+        stored = store.read(embeddings, shard, ["embedding"])["embedding"]
         images = Images(keys=keys, identities=identities, embeddings=embeddings_of(stored))
         images = images if waiting is None else waiting.join(images)
         ended = np.array([last[identity] <= place or identity < 0 for identity in images.identities.tolist()], np.bool_)
@@ -112,12 +113,21 @@ def write_centre_vectors(centres: Path, vectors: Path) -> None:
 
     For MS1MV2 they take 175 MB, which would else be there once a process.
     """
-    if vectors.is_file():
-        return
-    column = pq.read_table(centres, columns=["centre"])["centre"]
+    column = _read_centres(centres, "centre")["centre"]
     dimension = len(column[0].as_py()) // np.dtype("<f4").itemsize if len(column) else 0
     sums = np.frombuffer(b"".join(column.to_pylist()), "<f4").reshape(len(column), dimension)
-    write_atomically(vectors, lambda file: np.save(file, sums))
+
+    def write(file: IO[bytes]) -> None:
+        # As numpy.save does, whose own error on a full disk does not tell what is wrong.
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(sums))
+        file.write(sums.tobytes())
+
+    write_atomically(vectors, write)
+
+
+def _read_centres(centres: Path, *columns: str) -> pa.Table:
+    """Columns of a file of the `centres` table."""
+    return read_columns(open_shard(centres, CENTRES.name), centres, columns)
 
 
 @lru_cache(maxsize=1)
@@ -126,7 +136,7 @@ def read_search(centres: Path, vectors: Path, device: Device) -> CentreSearch:
 
     Once a process: on a GPU they stay in its memory.
     """
-    table = pq.read_table(centres, columns=["identity", "images"])
+    table = _read_centres(centres, "identity", "images")
     sums = np.load(vectors, mmap_mode="r")
     identities, counts = table["identity"].to_numpy(), table["images"].to_numpy()
     return open_search(Centres(identities=identities, counts=counts, sums=np.asarray(sums)), device)
@@ -135,7 +145,7 @@ def read_search(centres: Path, vectors: Path, device: Device) -> CentreSearch:
 @lru_cache(maxsize=1)
 def read_copies(centres: Path) -> NDArray[np.int32]:
     """The keys of all images that a file of the `centres` table names as copies."""
-    copies = pq.read_table(centres, columns=["copies"])["copies"]
+    copies = _read_centres(centres, "copies")["copies"]
     keys: NDArray[np.int32] = pc.list_flatten(copies).to_numpy()
     return keys
 
@@ -163,9 +173,9 @@ class CompareCentres:
             search = read_search(self.store.shard(self.centres, 0), self.vectors, Device(self.device))
             copies = read_copies(self.store.shard(self.centres, 0))
         with Stopwatch(figures, "read_seconds"):
-            rows = recall_columns(self.store.folder(self.index), part.shard, ("key", "identity"))
+            rows = self.store.read_once(self.index, part.shard, ("key", "identity"))
             rows = rows.slice(part.start, part.rows)
-            stored = recall_columns(self.store.folder(self.embeddings), part.shard, ("embedding", "status"))
+            stored = self.store.read_once(self.embeddings, part.shard, ("embedding", "status"))
             stored = stored.slice(part.start, part.rows)
             embeddings = embeddings_of(stored["embedding"])
         with Stopwatch(figures, "compute_seconds"):
@@ -184,7 +194,7 @@ def summarise_anchors(store: Store, anchors: StageSpec) -> pa.Table:
     """The statistics of both kinds of anchor over the data set: one row of the `anchor_range` table."""
     columns = ["ccs", "nnccs", "certainty_ratio"]
     shards = sorted(store.present_shards(anchors))
-    table = pa.concat_tables([read_columns(store.folder(anchors), shard, columns) for shard in shards])
+    table = pa.concat_tables([store.read(anchors, shard, columns) for shard in shards])
     certainty = anchor_statistics(table["certainty_ratio"].to_numpy())
     plain = anchor_statistics(plain_ratio(table["ccs"].to_numpy(), table["nnccs"].to_numpy()))
     row = {**_columns("certainty_ratio", certainty), **_columns("plain_ratio", plain), "images": certainty.images}
@@ -254,5 +264,10 @@ def _some_people(store: Store, index: StageSpec) -> NDArray[np.int32]:
 def _read_names(store: Store, index: StageSpec) -> list[str]:
     """The names of the data set's people in the order of their numbers; none where they have none."""
     path = store.root / IDENTITIES.name / index.fingerprint / "shard-00000.parquet"
-    names: list[str] = pq.read_table(path, columns=["name"])["name"].to_pylist() if path.is_file() else []
+    if not path.is_file():
+        return []
+    try:
+        names: list[str] = pq.read_table(path, columns=["name"])["name"].to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedShardError(path, "the names of the people cannot be read") from error
     return names

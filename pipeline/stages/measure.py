@@ -16,7 +16,6 @@ from data_manifests.tables.scores import STAGE_TABLES
 from data_manifests.tables.stages import INDEX, Status
 from pipeline.stages.columns import make_table
 from pipeline.storage.receipts import NOTE
-from pipeline.storage.store import Store, recall_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.storage.fingerprint import StageSpec
     from pipeline.storage.images import ImageSource
     from pipeline.storage.shards import Part
+    from pipeline.storage.store import Store
 
 SLICE_ROWS = 256
 """Images decoded and measured at a time (38 MB). The batch of every network divides it, so that an image stands at
@@ -74,7 +74,7 @@ class MeasureImages:
         figures: Counter[str] = Counter()
         with Stopwatch(figures, "open_seconds"):
             labeler = _labeler(self.factory)
-        rows = recall_columns(self.store.folder(self.index), part.shard, INDEX.names).slice(part.start, part.rows)
+        rows = self.store.read_once(self.index, part.shard, INDEX.names).slice(part.start, part.rows)
         pieces = []
         for start in range(0, part.rows, SLICE_ROWS):
             piece = rows.slice(start, SLICE_ROWS)

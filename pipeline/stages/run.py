@@ -19,7 +19,6 @@ from pipeline.execution.progress import StageProgress
 from pipeline.stages.columns import check_table
 from pipeline.storage.receipts import write_receipt
 from pipeline.storage.shards import Part, plan_parts
-from pipeline.storage.store import Store, read_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.execution.contract import PartOutcome, PartWork
     from pipeline.execution.dask_workers import Cluster
     from pipeline.storage.fingerprint import StageSpec
+    from pipeline.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ class StageRun:
 
         Raises:
             StageError: if parts failed; all others are whole and stay.
+        DamagedShardError: if they failed because what they read is damaged.
         """
         started = time.monotonic()
         self.store.remember(self.spec)
@@ -91,6 +92,7 @@ class StageRun:
             peak=peak,
         )
         if failed:
+            self._read_again({outcome.part.shard for outcome in failed})
             raise StageError(_explain(self.spec.name, failed, len(todo)))
         self.store.drop_staging(self.spec)
 
@@ -98,14 +100,14 @@ class StageRun:
         """The parts of every shard that is not there, by the index's shards."""
         present = self.store.present_shards(self.spec)
         missing = sorted(self.store.present_shards(self.index) - present)
-        return {s: plan_parts(s, _row_count(self.store, self.index, s)) for s in missing}
+        return {s: plan_parts(s, self.store.rows(self.index, s)) for s in missing}
 
     def _compute(
         self, todo: list[Part], shards: Mapping[int, tuple[Part, ...]], waiting: dict[int, set[Part]]
     ) -> list[PartOutcome]:
         """Compute parts, make each shard as soon as its parts are all there, and return what failed."""
         failed: list[PartOutcome] = []
-        total = sum(_row_count(self.store, self.index, s) for s in self.store.present_shards(self.index))
+        total = sum(self.store.rows(self.index, s) for s in self.store.present_shards(self.index))
         before = total - sum(part.rows for part in todo)
         work = Journalled(work=self.work, path=self.store.receipts(self.spec) / JOURNAL)
         with StageProgress(self.spec.name, total, before, self.report) as meter:
@@ -115,6 +117,8 @@ class StageRun:
             for outcome in outcomes:
                 if outcome.error:
                     failed.append(outcome)
+                    if outcome.is_general:
+                        break
                     logger.error("%s: %s failed\n%s", self.spec.name, _name(outcome.part), outcome.error.rstrip())
                     if len(failed) >= _HOPELESS and not self._figures["rows"]:
                         break
@@ -127,22 +131,26 @@ class StageRun:
                     self._assemble(outcome.part.shard, shards[outcome.part.shard])
         return failed
 
+    def _read_again(self, shards: set[int]) -> None:
+        """Read what failed parts were made from, so that a damaged shard is known by its own error.
+
+        Raises:
+            DamagedShardError: if one is.
+        """
+        for spec in self.spec.upstream:
+            for number in sorted(shards & self.store.present_shards(spec)):
+                self.store.read(spec, number)
+
     def _assemble(self, shard: int, parts: tuple[Part, ...]) -> None:
         """Join the parts of a shard, check the whole, show it, and drop the parts."""
         paths = [self.store.part(self.spec, part) for part in parts]
         table = pa.concat_tables([pq.read_table(p) for p in paths]).unify_dictionaries().combine_chunks()
-        keys = read_columns(self.store.folder(self.index), shard, ["key"])["key"].combine_chunks()
+        keys = self.store.read(self.index, shard, ["key"])["key"].combine_chunks()
         check_table(STAGE_TABLES[self.spec.name], table, pa.chunked_array([keys]))
         shards = self.store.shard_count(self.index)
         self.store.write_shard(self.spec, shard, table, shards or 1)
         for path in paths:
             path.unlink()
-
-
-def _row_count(store: Store, spec: StageSpec, shard: int) -> int:
-    """Rows of a shard, from its footer."""
-    rows: int = pq.read_metadata(store.shard(spec, shard)).num_rows
-    return rows
 
 
 def _name(part: Part) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import platform
 from collections import Counter
@@ -15,12 +15,15 @@ import pyarrow.compute as pc
 
 from data_manifests.storage.environment import peak_bytes, version_of
 from data_manifests.tables.scores import STAGE_TABLES
-from pipeline.storage.store import Store, read_columns, write_json
+from pipeline.storage.json_files import DamagedFileError, read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pipeline.storage.fingerprint import StageSpec
+    from pipeline.storage.store import Store
+
+logger = logging.getLogger(__name__)
 
 NOTE = "note_"
 """Begins the name of a figure that counts what a labeler noted."""
@@ -83,7 +86,7 @@ def count_status(store: Store, spec: StageSpec) -> dict[str, int]:
     if table is None or "status" not in table.names:
         return {}
     for shard in sorted(store.present_shards(spec)):
-        status = read_columns(store.folder(spec), shard, ["status"])["status"]
+        status = store.read(spec, shard, ["status"])["status"]
         for entry in pc.value_counts(status.combine_chunks().cast("string")):
             counts[entry["values"].as_py()] += entry["counts"].as_py()
     return dict(counts)
@@ -95,8 +98,23 @@ def read_receipts(store: Store, spec: StageSpec) -> list[dict[str, Any]]:
 
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:
-    """The receipts in a folder, oldest first."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("run-*.json"))]
+    """The receipts in a folder, oldest first; those that are damaged are left out, with a warning."""
+    found = []
+    for path in sorted(folder.glob("run-*.json")):
+        try:
+            receipt = read_json(path)
+            receipt |= {
+                "rows_computed": int(receipt.get("rows_computed", 0)),
+                "status": dict(receipt.get("status", {})),
+            }
+            found.append(
+                {**receipt, "wall_seconds": float(receipt["wall_seconds"]), "figures": dict(receipt["figures"])}
+            )
+            datetime.fromisoformat(receipt["finished"])
+        except (OSError, DamagedFileError, KeyError, TypeError, ValueError) as error:
+            why = error if isinstance(error, DamagedFileError) else f"{path} is damaged ({error!r}): remove it"
+            logger.warning("%s; the figures of that run are left out", why)
+    return found
 
 
 def sum_notes(store: Store, spec: StageSpec) -> dict[str, int]:

@@ -3,34 +3,47 @@
 <workspace>/<data set>/<stage>/<fingerprint>/shard-00042.parquet    the tables, and nothing but Parquet
 <workspace>/<data set>/<stage>/current                              link to the fingerprint last asked for
 <workspace>/<data set>/_staging/<stage>/<fingerprint>/              parts of shards that are not whole yet
-<workspace>/<data set>/_receipts/<stage>/<fingerprint>/             what made it, and every run's figures
+<workspace>/<data set>/_receipts/<stage>/<fingerprint>/             what made it, every run's figures, hashes of shards
+<workspace>/<data set>/_damaged/                                    files that were not what they should be, set aside
+
+Whatever is read back is untrusted until it was compared: `Store.read` compares stage, fingerprint, schema, rows and
+keys of every shard that it reads.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from data_manifests.storage.atomic import sync_folder, write_atomically
+from data_manifests.storage.atomic import sync_folder
 from data_manifests.storage.parquet import write_table
+from data_manifests.storage.shard_file import DamagedShardError, open_shard, read_columns
+from data_manifests.tables.scores import STAGE_TABLES
 from data_manifests.tables.stages import IDENTITIES, INDEX
+from pipeline.storage.footers import Footer, Stamp, count_rows, read_footer, stamp_of
+from pipeline.storage.json_files import DamagedFileError, read_json, write_json
+from pipeline.storage.seals import SEALS, Seal, append_seal, read_seals
 from pipeline.storage.shards import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
     from pathlib import Path
+
+    import pyarrow as pa
 
     from pipeline.storage.fingerprint import StageSpec
 
+logger = logging.getLogger(__name__)
+
 STAGING = "_staging"
+DAMAGED = "_damaged"
 RECEIPTS = "_receipts"
 CURRENT = "current"
 EVALUATION = "evaluation"
@@ -67,31 +80,81 @@ class Store:
         """The staged file of one part. Its rows stand in its name, so that another cut is never mistaken for it."""
         return self.staging(spec) / f"shard-{part.shard:05d}-rows-{part.start}-{part.stop}.parquet"
 
-    def present_shards(self, spec: StageSpec) -> frozenset[int]:
-        """The numbers of the shards that are there, by one listing of the folder."""
+    def listed_shards(self, spec: StageSpec) -> frozenset[int]:
+        """The numbers of the files that are called shards, by one listing of the folder, whatever they hold."""
         return frozenset(int(m.group(1)) for m in _listing(self.folder(spec), _SHARD))
 
+    def present_shards(self, spec: StageSpec) -> frozenset[int]:
+        """The numbers of the shards that are there and sound, at the cost of a footer each."""
+        return frozenset(number for number in self.listed_shards(spec) if not self.fault(spec, number))
+
     def present_parts(self, spec: StageSpec) -> frozenset[Part]:
-        """The parts that wait in staging."""
+        """The parts that wait in staging, whole."""
         found = (tuple(map(int, m.groups())) for m in _listing(self.staging(spec), _PART))
-        return frozenset(Part(shard=shard, start=start, stop=stop) for shard, start, stop in found)
+        parts = (Part(shard=shard, start=start, stop=stop) for shard, start, stop in found)
+        return frozenset(part for part in parts if count_rows(self.part(spec, part)) == part.rows)
 
     def shard_count(self, spec: StageSpec) -> int | None:
-        """How many shards the stage has when it is whole, as its first shard says; None where that is missing."""
-        metadata = self.metadata(spec)
-        return int(metadata["shards"]) if metadata else None
+        """How many shards the stage has when it is whole, as its first shard says; None where there is no sound one."""
+        return self._footer(spec, 0).shards or None
 
-    def metadata(self, spec: StageSpec, number: int = 0) -> dict[str, str]:
-        """The file metadata of a shard as text; empty where the shard is missing."""
-        return read_metadata(self.shard(spec, number))
+    def rows(self, spec: StageSpec, number: int) -> int:
+        """The rows of a sound shard, from its footer; 0 where it is none."""
+        return self._footer(spec, number).rows
 
     def is_complete(self, spec: StageSpec) -> bool:
-        """Whether every shard of the stage is there."""
-        present = self.present_shards(spec)
-        if 0 not in present:
-            return False
+        """Whether every shard of the stage is there and sound, and no other file that is called one."""
         count = self.shard_count(spec)
-        return count is not None and present >= frozenset(range(count))
+        wanted = frozenset(range(count or 0))
+        return bool(count) and self.listed_shards(spec) == wanted == self.present_shards(spec)
+
+    def fault(self, spec: StageSpec, number: int) -> str:
+        """What is wrong with a shard, as its footer and size tell; empty where nothing is."""
+        footer = self._footer(spec, number)
+        if footer.why or number == 0 == footer.shards:
+            return footer.why
+        if number >= footer.shards:
+            return f"there are only {footer.shards} shards"
+        index = _index_of(spec)
+        if index is not None:
+            rows = self._footer(index, number).rows
+            if rows and rows != footer.rows:
+                return f"it has {footer.rows:,} rows instead of {rows:,}"
+        seal = self.seals(spec).get(number)
+        if seal is not None and seal.bytes != footer.bytes:
+            return f"it has {footer.bytes:,} bytes instead of {seal.bytes:,}"
+        return ""
+
+    def seals(self, spec: StageSpec) -> dict[int, Seal]:
+        """Size and hash of every shard, as they were when it was written; of older shards there is none."""
+        return read_seals(self.receipts(spec) / SEALS)
+
+    def _footer(self, spec: StageSpec, number: int) -> Footer:
+        """What the footer of a shard tells; read once a process, as long as the file stays as it is."""
+        path = self.shard(spec, number)
+        return read_footer(path, spec.name, spec.fingerprint, stamp_of(path))
+
+    def read(self, spec: StageSpec, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read columns of one shard, after comparing that it is the one: the only way in which a stage is read.
+
+        Raises:
+            DamagedShardError: if stage, fingerprint, schema, rows, or keys are not those that they must be.
+        """
+        path = self.shard(spec, number)
+        if why := self.fault(spec, number):
+            raise DamagedShardError(path, why)
+        index = _index_of(spec)
+        if index is None:
+            return read_columns(open_shard(path, spec.name, spec.fingerprint), path, columns)
+        wanted = None if columns is None else ["key", *(name for name in columns if name != "key")]
+        table = read_columns(open_shard(path, spec.name, spec.fingerprint), path, wanted)
+        if not table["key"].equals(_recall_keys(self, index, number)):
+            raise DamagedShardError(path, "its keys are not those of the index")
+        return table if columns is None else table.select(columns)
+
+    def read_once(self, spec: StageSpec, number: int, columns: tuple[str, ...]) -> pa.Table:
+        """Read columns of one shard, and keep them: the parts of a shard follow each other, and each would read it."""
+        return _recall(_Kept(self, spec, stamp_of(self.shard(spec, number))), number, columns)
 
     def write_shard(self, spec: StageSpec, number: int, table: pa.Table, shards: int) -> None:
         """Write one shard whole or not at all; the same rows give the same bytes."""
@@ -101,7 +164,10 @@ class Store:
             "shards": str(shards),
             "made_from": json.dumps(spec.describe(), sort_keys=True),
         }
-        write_table(self.shard(spec, number), table.replace_schema_metadata(metadata))
+        path = self.shard(spec, number)
+        digest = write_table(path, table.replace_schema_metadata(metadata))
+        seal = Seal(shard=number, rows=table.num_rows, bytes=path.stat().st_size, sha256=digest)
+        append_seal(self.receipts(spec) / SEALS, seal)
 
     def write_part(self, spec: StageSpec, part: Part, table: pa.Table) -> None:
         """Stage one part."""
@@ -125,6 +191,8 @@ class Store:
     def _point(self, stage: str, fingerprint: str) -> None:
         """Switch a stage's link."""
         folder = self.root / stage
+        if (folder / CURRENT).exists() and not (folder / CURRENT).is_symlink():
+            self.set_aside(folder / CURRENT, "no link to the folder last asked for")
         temporary = folder / f".{CURRENT}.{os.getpid()}"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(fingerprint, target_is_directory=True)
@@ -137,12 +205,27 @@ class Store:
 
     def recall(self, stage: str, fingerprint: str) -> dict[str, Any] | None:
         """The description of an output made earlier; None where it is not known."""
-        path = self.root / RECEIPTS / stage / fingerprint / "made_from.json"
         try:
-            description: dict[str, Any] = json.loads(path.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            description = read_json(self.root / RECEIPTS / stage / fingerprint / "made_from.json")
+        except (OSError, DamagedFileError):
             return None
-        return description
+        return description if isinstance(description.get("parameters"), dict) else None
+
+    def set_aside(self, path: Path, why: str) -> None:
+        """Move a file or folder that is not what it should be out of the way, and say so; nothing is removed."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        place = self.root / DAMAGED / f"{self._name_aside(path)}.{stamp}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(place)
+        logger.warning("%s is damaged (%s): it was moved to %s, and is made again", path, why, place)
+
+    def times_set_aside(self, path: Path) -> int:
+        """How many files of that path were set aside."""
+        return len(list((self.root / DAMAGED).glob(f"{self._name_aside(path)}.*")))
+
+    def _name_aside(self, path: Path) -> str:
+        """What tells a file among those that were set aside."""
+        return "-".join(path.relative_to(self.root).parts)
 
 
 def _listing(folder: Path, pattern: re.Pattern[str]) -> list[re.Match[str]]:
@@ -150,34 +233,36 @@ def _listing(folder: Path, pattern: re.Pattern[str]) -> list[re.Match[str]]:
     try:
         with os.scandir(folder) as entries:
             return [match for entry in entries if (match := pattern.fullmatch(entry.name))]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The key-value metadata of a Parquet file as text; empty where there is no such file."""
-    try:
-        raw: Mapping[bytes, bytes] = pq.read_metadata(path).metadata or {}
-    except FileNotFoundError:
-        return {}
-    return {k.decode(): v.decode() for k, v in raw.items() if k != b"ARROW:schema"}
+def _index_of(spec: StageSpec) -> StageSpec | None:
+    """The index whose rows and keys a stage must have; None for those that have no row for every image."""
+    table = STAGE_TABLES.get(spec.name)
+    if table is None or not table.per_image:
+        return None
+    return next((parent for parent in spec.upstream if parent.name == INDEX.name), None)
 
 
-def read_columns(folder: Path, number: int, columns: list[str] | None = None) -> pa.Table:
-    """Read columns of one shard."""
-    return pq.read_table(folder / f"shard-{number:05d}.parquet", columns=columns, use_threads=False, memory_map=True)
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A shard's file: the same as another of its path and stamp, so that what was read of it is found again."""
+
+    store: Store
+    spec: StageSpec = field(compare=False)
+    stamp: Stamp
+    folder: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", self.store.folder(self.spec))
 
 
-@lru_cache(maxsize=2)
-def recall_columns(folder: Path, number: int, columns: tuple[str, ...]) -> pa.Table:
-    """Read columns of one shard, and keep them: the parts of a shard follow each other, and each would read it anew.
-
-    What a fingerprint's shard holds never changes, so what is kept never grows old.
-    """
-    return read_columns(folder, number, list(columns))
+@lru_cache(maxsize=4)
+def _recall(kept: _Kept, number: int, columns: tuple[str, ...]) -> pa.Table:
+    return kept.store.read(kept.spec, number, columns)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically."""
-    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+def _recall_keys(store: Store, index: StageSpec, number: int) -> pa.ChunkedArray:
+    """The keys of a shard of the index."""
+    return store.read_once(index, number, ("key",))["key"]

@@ -12,7 +12,6 @@ from pipeline.stages.anchors import CompareCentres, head_table, sum_centres, sum
 from pipeline.stages.columns import check_table
 from pipeline.stages.labels import anchor_limits, make_labels
 from pipeline.storage.receipts import write_receipt
-from pipeline.storage.store import read_columns
 from pipeline.tasks.pixels import PIXEL_TASKS, Index
 from pipeline.tasks.stage import Stage, progress_callback
 
@@ -96,14 +95,14 @@ class Labels(Stage):
         started = time.monotonic()
         stages, settings = self.job.stages, self.job.settings.labels
         self.store.remember(self.spec)
-        row = read_columns(self.store.folder(stages["anchor_range"]), 0).to_pylist()[0]
+        row = self.store.read(stages["anchor_range"], 0).to_pylist()[0]
         limits = anchor_limits(row, settings)
         shards = self.store.shard_count(stages["index"]) or 1
         missing = sorted(set(range(shards)) - self.store.present_shards(self.spec))
         advance = progress_callback(self)
         rows = 0
         for shard in missing:
-            index = read_columns(self.store.folder(stages["index"]), shard, ["key", "identity"])
+            index = self.store.read(stages["index"], shard, ["key", "identity"])
             measured = {stage: self._measures(stage, shard) for stage in CARRIED}
             table = make_labels(index, measured, limits, settings)
             check_table(TABLES["labels"], table, index["key"])
@@ -115,4 +114,4 @@ class Labels(Stage):
     def _measures(self, stage: str, shard: int) -> pa.Table:
         """What the labels carry of one stage."""
         columns = [name for name in TABLES[stage].names if name != "embedding"]
-        return read_columns(self.store.folder(self.job.stages[stage]), shard, columns)
+        return self.store.read(self.job.stages[stage], shard, columns)

@@ -15,6 +15,7 @@ from data_manifests.weights.registry import find_network
 from pipeline.config import job as jobs
 from pipeline.config.parameters import TypedParameter
 from pipeline.logs import one_message, set_up_logs
+from pipeline.storage.integrity import mend
 from pipeline.tasks.derived import Anchors
 from pipeline.tasks.pixels import PIXEL_TASKS, Index, Measure
 from pipeline.tasks.publish import WorkspaceParameter
@@ -165,6 +166,7 @@ class EvaluateQuality(luigi.Task):
             for benchmark in self.plan.benchmarks:
                 jobs.lock_workspace(benchmark.job)
                 needed = {spec.fingerprint: spec for _, last in benchmark.needed() for spec in last.closure()}
+                mend(benchmark.job.store, needed.values())
                 jobs.check_space(benchmark.job, needed.values())
                 jobs.require_device(benchmark.job)
                 jobs.require_head(benchmark.job, needed.values())

@@ -15,6 +15,7 @@ from pipeline.execution.dispatch import check_locks
 from pipeline.label_report.command import find_command
 from pipeline.label_report.output import draw_page, report_spec
 from pipeline.logs import one_message, set_up_logs
+from pipeline.storage.integrity import mend, recheck
 from pipeline.storage.store import CURRENT
 from pipeline.tasks.derived import Anchors, Labels
 from pipeline.tasks.pixels import PIXEL_TASKS
@@ -82,6 +83,10 @@ class PublishStage(luigi.Task):
         if self.fingerprint:
             return
         self.job = self._resolve()
+        if self.recheck:
+            with one_message():
+                jobs.lock_workspace(self.job)
+                recheck(self.job.store, self.stages())
         self.prepare()
         # The fingerprint becomes part of the task's identity, so that no scheduler takes another output for this.
         super().__init__(*args, **{**kwargs, "fingerprint": self.requested_stage().fingerprint})
@@ -118,15 +123,20 @@ class PublishStage(luigi.Task):
         store = self.job.store
         return all(store.current(s.name) == s.fingerprint and store.is_complete(s) for s in reversed(self.stages()))
 
-    def requires(self) -> Stage:
-        """The last stage; asked for only where something is missing, so this is where the run begins."""
+    def requires(self) -> list[Stage]:
+        """The last stage, and every other that is not there; asked for only where something is missing.
+
+        So this is where the run begins. Luigi asks a stage that is complete for nothing that it rests on.
+        """
         self._begin()
-        return self.last.of(self.job, luigi_processes())
+        tasks = [task.of(self.job, luigi_processes()) for task in self.last.all_needs()]
+        return [task for task in tasks if task.stage == self.last.stage or not task.complete()]
 
     def _begin(self) -> None:
         """Take the data set's folder, compare the space needed with what is free, and look at the device."""
         with one_message():
             jobs.lock_workspace(self.job)
+            mend(self.job.store, self.stages())
             jobs.check_space(self.job, self.stages())
             jobs.require_device(self.job)
             jobs.require_head(self.job, self.stages())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import luigi
 from luigi.parameter import ParameterVisibility
 
+from data_manifests.storage.shard_file import DamagedShardError
 from labelers.runtime.device import Device
 from pipeline.stages.run import StageRun
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pipeline.storage.store import Store
 
 
+_MOST_TIMES = 3
+"""A file that was set aside so often is not made again by itself: its disk may be bad."""
 PROCESSES_A_GPU = 4
 """While one of them decodes, writes or starts, the GPU works for the others."""
 
@@ -71,6 +74,12 @@ class Stage(luigi.Task):
             job=job,
         )
 
+    @classmethod
+    def all_needs(cls) -> tuple[type[Stage], ...]:
+        """The tasks of all stages that this one rests on, and this one, each once."""
+        found = {need: None for task in cls.needs for need in task.all_needs()}
+        return (*found, cls)
+
     @property
     def spec(self) -> StageSpec:
         """The stage that this task makes."""
@@ -100,8 +109,25 @@ class Stage(luigi.Task):
         return StageTarget(self.store, self.spec)
 
     def run(self) -> None:
-        """Make the stage."""
-        self.make()
+        """Make the stage; where what it reads turns out to be damaged, make that again first.
+
+        Raises:
+            DamagedShardError: if the same file is damaged again and again.
+        """
+        try:
+            self.make()
+        except DamagedShardError as error:
+            if self.store.times_set_aside(error.path) >= _MOST_TIMES:
+                raise
+            self.store.set_aside(error.path, error.why)
+            # By this task, for a job does not travel to Luigi's scheduler, which would have to hand them out.
+            for task in self.all_needs()[:-1]:
+                again = task.of(self.job, self.processes)
+                again.set_status_message = self.set_status_message
+                again.set_progress_percentage = self.set_progress_percentage
+                if not again.complete():
+                    again.run()
+            self.run()
 
     def make(self) -> None:
         """Make the stage."""

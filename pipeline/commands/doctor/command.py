@@ -30,6 +30,7 @@ from pipeline.config.job import MEASURED_STAGES, free_bytes, needs_landmarker, w
 from pipeline.execution.dask_workers import START_WORKERS, ClusterError
 from pipeline.execution.dispatch import check_locks
 from pipeline.stages.index import index_images
+from pipeline.storage.integrity import compare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,14 +55,16 @@ def doctor(dataset: Dataset = "") -> None:
     """
     job = job_of(dataset)
     table = Table("", "what", Column("found", overflow="fold"), title="doctor")
-    findings = [
-        *check_machine(),
-        *check_packages(),
-        *check_libraries(job),
-        *check_gpu(needed=needs_gpu(job)),
+    findings = [*check_machine(), *check_packages(), *check_libraries(job), *check_gpu(needed=needs_gpu(job))]
+    findings += [
         *check_cluster(job),
+        *check_precision(job),
+        *check_weights(job),
+        *check_speed(job),
+        *check_data(job),
+        *check_tables(job),
+        *check_costs(job),
     ]
-    findings += [*check_precision(job), *check_weights(job), *check_speed(job), *check_data(job), *check_costs(job)]
     for finding in findings:
         colour = _COLOURS[finding.verdict]
         table.add_row(Text(finding.verdict.value, style=colour), finding.subject, finding.text)
@@ -179,6 +182,19 @@ def check_costs(job: Job) -> Iterator[Finding]:
     if memory > memory_bytes():
         text = f"{human_bytes(memory)} are needed, {human_bytes(memory_bytes())} are here: run with fewer --workers"
         yield Finding(verdict=Verdict.NOTE, subject="memory", text=text)
+
+
+def check_tables(job: Job) -> Iterator[Finding]:
+    """Every shard that is there against what was written, and its keys against the index."""
+    checked = compare(job.store, job.stages.values(), record=False)
+    for fault in checked.faults:
+        text = f"{fault.path} is damaged ({fault.why}): run LabelAll with --recheck, which makes it again"
+        yield Finding(verdict=Verdict.BAD, subject="tables", text=text)
+    if checked.shards + checked.unknown and not checked.faults:
+        text = f"{checked.shards} shards hold what was written"
+        if checked.unknown:
+            text += f"; of {checked.unknown} more that is not known: run LabelAll with --recheck, which records it"
+        yield Finding(verdict=Verdict.OK, subject="tables", text=text)
 
 
 def check_data(job: Job) -> Iterator[Finding]:

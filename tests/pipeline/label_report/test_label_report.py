@@ -17,7 +17,6 @@ from data_manifests.tables.stages import CLASSES, Factor
 from labelers.levels import binary_level, blur_level, pose_level
 from pipeline.label_report.output import page_file, report_spec
 from pipeline.storage.receipts import read_receipts
-from pipeline.storage.store import read_columns
 from tests.pipeline.shown import Shown, current, facts_of, job_of, render
 
 if TYPE_CHECKING:
@@ -237,7 +236,7 @@ def test_the_strip_goes_from_worst_to_best(sample_page: Shown) -> None:
 
 def test_pictures_are_the_stored_images(sample_page: Shown, labelled_sample: Factory) -> None:
     job = job_of(labelled_sample)
-    index = read_columns(job.store.folder(job.stages["index"]), 0)
+    index = job.store.read(job.stages["index"], 0)
     stored = dict(zip(index["key"].to_pylist(), job.source.read(index), strict=True))
     for face in sample_page.tree.all("button", class_="face")[:50]:
         jpeg = base64.b64decode(face.one("img").attributes["src"].removeprefix("data:image/jpeg;base64,"))

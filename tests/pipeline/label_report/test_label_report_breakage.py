@@ -20,7 +20,6 @@ from labelers.faces import decode
 from pipeline.label_report import page as page_module
 from pipeline.label_report.output import report_spec
 from pipeline.pages.document import LIMIT
-from pipeline.storage.store import read_columns
 from tests.pipeline.shown import Shown, current, facts_of, job_of, render
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("workspace_variable")
 
 def rewrite(job: Job, **columns: pl.Expr) -> None:
     """Replace columns of the labels, which are one shard."""
-    stored = read_columns(job.store.folder(job.stages["labels"]), 0)
+    stored = job.store.read(job.stages["labels"], 0)
     frame = pl.DataFrame(pl.from_arrow(stored)).with_columns(**columns)
     arrays = []
     for name in LABELS.names:
@@ -116,7 +115,7 @@ def test_images_that_are_gone_are_said_in_their_place(copied_job: Job) -> None:
 
 
 def test_one_damaged_image_is_said_in_its_place(copied_job: Job, sample_page: Shown) -> None:
-    index = read_columns(copied_job.store.folder(copied_job.stages["index"]), 0)
+    index = copied_job.store.read(copied_job.stages["index"], 0)
     key = int(facts_of(sample_page.tree.one("div", class_="strip").all("button")[0])["image"])
     row = index["key"].to_pylist().index(key)
     with copied_job.source.record_file.open("r+b") as file:
@@ -154,7 +153,7 @@ def test_a_page_cannot_grow_over_the_limit(sample_page: Shown) -> None:
 def hostile_folder(tmp_path: Path, labelled_sample: Factory) -> Path:
     """A folder whose people and files have names that a page must not obey, as a data set of such a name."""
     job = job_of(labelled_sample)
-    index = read_columns(job.store.folder(job.stages["index"]), 0)
+    index = job.store.read(job.stages["index"], 0)
     stored = job.source.read(index)
     root = tmp_path / "photos"
     names = (HOSTILE_NAME, "two\nlines\tand a tab", "plain")
