@@ -33,7 +33,7 @@ from pipeline.storage.seals import SEALS, Seal, append_seal, read_seals
 from pipeline.storage.shards import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -74,7 +74,7 @@ class Store:
 
     def shard(self, spec: StageSpec, number: int) -> Path:
         """The file of one shard."""
-        return self.folder(spec) / f"shard-{number:05d}.parquet"
+        return self.folder(spec) / _shard_name(number)
 
     def part(self, spec: StageSpec, part: Part) -> Path:
         """The staged file of one part. Its rows stand in its name, so that another cut is never mistaken for it."""
@@ -86,7 +86,8 @@ class Store:
 
     def present_shards(self, spec: StageSpec) -> frozenset[int]:
         """The numbers of the shards that are there and sound, at the cost of a footer each."""
-        return frozenset(number for number in self.listed_shards(spec) if not self.fault(spec, number))
+        judge = self._judge(spec)
+        return frozenset(number for number in self.listed_shards(spec) if not judge(number))
 
     def present_parts(self, spec: StageSpec) -> frozenset[Part]:
         """The parts that wait in staging, whole."""
@@ -96,11 +97,11 @@ class Store:
 
     def shard_count(self, spec: StageSpec) -> int | None:
         """How many shards the stage has when it is whole, as its first shard says; None where there is no sound one."""
-        return self._footer(spec, 0).shards or None
+        return self._footers(spec)(0).shards or None
 
     def rows(self, spec: StageSpec, number: int) -> int:
         """The rows of a sound shard, from its footer; 0 where it is none."""
-        return self._footer(spec, number).rows
+        return self._footers(spec)(number).rows
 
     def is_complete(self, spec: StageSpec) -> bool:
         """Whether every shard of the stage is there and sound, and no other file that is called one."""
@@ -110,29 +111,42 @@ class Store:
 
     def fault(self, spec: StageSpec, number: int) -> str:
         """What is wrong with a shard, as its footer and size tell; empty where nothing is."""
-        footer = self._footer(spec, number)
-        if footer.why or number == 0 == footer.shards:
-            return footer.why
-        if number >= footer.shards:
-            return f"there are only {footer.shards} shards"
-        index = _index_of(spec)
-        if index is not None:
-            rows = self._footer(index, number).rows
+        return self._judge(spec)(number)
+
+    def _judge(self, spec: StageSpec) -> Callable[[int], str]:
+        """Tells what is wrong with a shard of a stage; the fingerprints are computed once for all shards."""
+        footer_of, seals, index = self._footers(spec), self.seals(spec), _index_of(spec)
+        index_footer_of = self._footers(index) if index else None
+
+        def judge(number: int) -> str:
+            footer = footer_of(number)
+            if footer.why:
+                return footer.why
+            if number >= footer.shards:
+                return f"there are only {footer.shards} shards"
+            rows = index_footer_of(number).rows if index_footer_of else 0
             if rows and rows != footer.rows:
                 return f"it has {footer.rows:,} rows instead of {rows:,}"
-        seal = self.seals(spec).get(number)
-        if seal is not None and seal.bytes != footer.bytes:
-            return f"it has {footer.bytes:,} bytes instead of {seal.bytes:,}"
-        return ""
+            seal = seals.get(number)
+            if seal is not None and seal.bytes != footer.bytes:
+                return f"it has {footer.bytes:,} bytes instead of {seal.bytes:,}"
+            return ""
+
+        return judge
 
     def seals(self, spec: StageSpec) -> dict[int, Seal]:
         """Size and hash of every shard, as they were when it was written; of older shards there is none."""
         return read_seals(self.receipts(spec) / SEALS)
 
-    def _footer(self, spec: StageSpec, number: int) -> Footer:
-        """What the footer of a shard tells; read once a process, as long as the file stays as it is."""
-        path = self.shard(spec, number)
-        return read_footer(path, spec.name, spec.fingerprint, stamp_of(path))
+    def _footers(self, spec: StageSpec) -> Callable[[int], Footer]:
+        """Reads the footer of a shard of a stage; once a process, as long as the file stays as it is."""
+        folder, fingerprint = self.folder(spec), spec.fingerprint
+
+        def read(number: int) -> Footer:
+            path = folder / _shard_name(number)
+            return read_footer(path, spec.name, fingerprint, stamp_of(path))
+
+        return read
 
     def read(self, spec: StageSpec, number: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read columns of one shard, after comparing that it is the one: the only way in which a stage is read.
@@ -226,6 +240,11 @@ class Store:
     def _name_aside(self, path: Path) -> str:
         """What tells a file among those that were set aside."""
         return "-".join(path.relative_to(self.root).parts)
+
+
+def _shard_name(number: int) -> str:
+    """The name of a shard's file."""
+    return f"shard-{number:05d}.parquet"
 
 
 def _listing(folder: Path, pattern: re.Pattern[str]) -> list[re.Match[str]]:

@@ -98,8 +98,9 @@ def test_other_settings_tell_nothing_and_shards_that_are_there_are_not_made_agai
     # The second shard of a stage of two is gone: the images of the first are done.
     job = job_of(sample_copy)
     spec = job.stages["factors"]
-    table = job.store.shard(spec, 0)
-    table.rename(job.store.shard(spec, 1))
+    table = job.store.read(spec, 0)
+    job.store.shard(spec, 0).unlink()
+    job.store.write_shard(spec, 1, table, 2)
     larger = replace(job, manifest=job.manifest.model_copy(update={"images": 1000}))
     (entry,) = forecast(larger, [spec])
     assert (entry.images, entry.run.images if entry.run else 0) == (1000 - 256, 256)
