@@ -35,7 +35,7 @@ def open_shard(path: Path, stage: str, fingerprint: str = "") -> pq.ParquetFile:
 
     Args:
         path: the file.
-        stage: that it must be of.
+        stage: that it must be of; empty for any.
         fingerprint: that it must have; empty for any.
 
     Raises:

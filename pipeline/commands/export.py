@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data_manifests.storage.atomic import write_atomically
+from data_manifests.storage.shard_file import REMEDY
 from data_manifests.tables.stages import CLASSES, Factor, Status
 from pipeline.commands.common import Dataset, Limit, console, job_of, require_labels
 from pipeline.commands.settings import with_settings
@@ -61,7 +62,11 @@ def export(
     require_labels(job)
     labels = pl.scan_parquet(job.store.folder(job.stages["labels"]), glob=False)
     if form is ExportFormat.CSV:
-        text = labels.collect().write_csv()
+        try:
+            text = labels.collect().write_csv()
+        except pl.exceptions.PolarsError as error:
+            folder = job.store.folder(job.stages["labels"])
+            raise JobError(f"{folder} holds damaged labels ({error}): {REMEDY}") from error
         write_atomically(output, lambda file: file.write(text.encode()))
         console.print(f"{output} holds {labels.select(pl.len()).collect().item():,} rows")
         return
@@ -86,7 +91,7 @@ def write_clib(job: Job, output: Path, images: Path | None) -> tuple[int, int]:
     def lines() -> Iterator[str]:
         for shard in sorted(job.store.present_shards(job.stages["labels"])):
             index = job.store.read(job.stages["index"], shard)
-            labels = pl.read_parquet(job.store.shard(job.stages["labels"], shard), glob=False)
+            labels = pl.DataFrame(pl.from_arrow(job.store.read(job.stages["labels"], shard)))
             usable = labels.select(pl.all_horizontal(pl.col("quality", *[f.value for f in CLIB_FACTORS]).is_not_null()))
             rows = [row for row, fits in enumerate(usable.to_series()) if fits]
             counts[0] += len(rows)

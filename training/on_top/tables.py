@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from data_manifests.storage.embeddings import embeddings_of
+from data_manifests.storage.shard_file import DamagedShardError, metadata_of, open_shard, read_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,9 +83,10 @@ def _read_notes(stage: str, folder: Path) -> dict[str, str]:
     first = _shard(folder, 0)
     if not first.is_file():
         raise StoredTablesError(f"{folder}: holds no table: run AnchorsAll, and name the folder of its `{stage}`")
-    notes = {
-        k.decode(): v.decode() for k, v in (pq.read_metadata(first).metadata or {}).items() if k != b"ARROW:schema"
-    }
+    try:
+        notes = metadata_of(open_shard(first, ""))
+    except DamagedShardError as error:
+        raise StoredTablesError(str(error)) from error
     if notes.get("stage") != stage:
         raise StoredTablesError(f"{folder}: holds the table {notes.get('stage')}: name the folder of `{stage}`")
     lacking = [name for n in range(int(notes["shards"])) if not (name := _shard(folder, n)).is_file()]
@@ -101,4 +102,8 @@ def _shard(folder: Path, number: int) -> Path:
 
 def _read(folder: Path, shard: int, columns: list[str]) -> Any:
     """Columns of a shard."""
-    return pq.read_table(_shard(folder, shard), columns=columns, use_threads=False, memory_map=True)
+    path = _shard(folder, shard)
+    try:
+        return read_columns(open_shard(path, ""), path, columns)
+    except DamagedShardError as error:
+        raise StoredTablesError(str(error)) from error
