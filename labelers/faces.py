@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,18 @@ SIDE = 112
 """Height and width of an aligned face in pixels (the ArcFace template)."""
 
 
+MAX_PIXELS = 1 << 24
+"""An image of more pixels (50 MB decoded) is no face, and is not decoded: a kilobyte can say that it has billions."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
 class DecodeError(ValueError):
     """The bytes are not an image that decodes."""
+
+
+class TooLargeError(DecodeError):
+    """The image has far more pixels than a face."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +71,12 @@ def decode(encoded: bytes) -> NDArray[np.uint8]:
         uint8 [H, W, 3], RGB.
 
     Raises:
+        TooLargeError: if the image says that it has more than `MAX_PIXELS`; it is not decoded.
         DecodeError: if the bytes do not decode to a whole image.
     """
+    width, height = read_size(encoded)
+    if width * height > MAX_PIXELS:
+        raise TooLargeError(f"{width} x {height} pixels are not those of a face: at most {MAX_PIXELS:,} are decoded")
     if simplejpeg.is_jpeg(encoded):
         try:
             rgb: NDArray[np.uint8] = simplejpeg.decode_jpeg(encoded, "RGB", strict=True)
@@ -69,6 +84,24 @@ def decode(encoded: bytes) -> NDArray[np.uint8]:
             raise DecodeError(str(error)) from error
         return rgb
     return _decode_other(encoded)
+
+
+def read_size(encoded: bytes) -> tuple[int, int]:
+    """Width and height by the header of a JPEG or PNG; zeros for formats that cannot hold as much in as few bytes.
+
+    Raises:
+        DecodeError: if a JPEG has no header that is whole.
+    """
+    if simplejpeg.is_jpeg(encoded):
+        try:
+            height, width, *_ = simplejpeg.decode_jpeg_header(encoded)
+        except ValueError as error:
+            raise DecodeError(str(error)) from error
+        return int(width), int(height)
+    if encoded.startswith(_PNG) and len(encoded) >= 24:
+        width, height = struct.unpack(">II", encoded[16:24])
+        return width, height
+    return 0, 0
 
 
 def _decode_other(encoded: bytes) -> NDArray[np.uint8]:
@@ -114,6 +147,8 @@ def _decode_into(target: NDArray[np.uint8], stored: bytes) -> Status:
     """Decode one image into its row of the batch and say how that went."""
     try:
         image = decode(stored)
+    except TooLargeError:
+        return Status.WRONG_SIZE
     except DecodeError:
         return Status.DECODE_ERROR
     if image.shape != target.shape:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from labelers.faces import DecodeError
+from labelers.faces import DecodeError, read_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,6 @@ MAX_SIDE = (1 << 15) - 2
 _HARMLESS = ("extraneous bytes before marker", "Invalid SOS parameters")
 """What libjpeg says of some cameras' files although every pixel is there."""
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _EXIF = b"Exif\x00\x00"
 _ORIENTATION = 0x0112
 _SHORT = 3
@@ -51,7 +50,7 @@ def decode_photo(encoded: bytes) -> NDArray[np.uint8]:
     Raises:
         DecodeError: if the bytes do not decode to a whole picture within `MAX_PIXELS` and `MAX_SIDE`.
     """
-    _require_size(*_read_size(encoded))
+    _require_size(*read_size(encoded))
     if simplejpeg.is_jpeg(encoded):
         return _turn(_decode_jpeg(encoded), read_orientation(encoded))
     if not encoded:
@@ -73,20 +72,6 @@ def read_orientation(jpeg: bytes) -> int:
         if kind == _APP1 and content.startswith(_EXIF):
             return _read_tag(content[len(_EXIF) :])
     return 1
-
-
-def _read_size(encoded: bytes) -> tuple[int, int]:
-    """Width and height by the header of a JPEG or PNG; zeros for formats that cannot hold as much in as few bytes."""
-    if simplejpeg.is_jpeg(encoded):
-        try:
-            height, width, *_ = simplejpeg.decode_jpeg_header(encoded)
-        except ValueError as error:
-            raise DecodeError(str(error)) from error
-        return int(width), int(height)
-    if encoded.startswith(_PNG) and len(encoded) >= 24:
-        width, height = struct.unpack(">II", encoded[16:24])
-        return width, height
-    return 0, 0
 
 
 def _require_size(width: int, height: int) -> None:

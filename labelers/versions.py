@@ -42,7 +42,7 @@ VERSIONS: dict[str, Version] = {
     "blur": Version(
         number=1,
         modules=("faces.py", "blur/scores.py", "blur/cpbd_kernels.py", "blur/canny.py", "runtime/compilation.py"),
-        code="f63386f4a7e83a51153dad1b9dd6287af332d83f9937f8583ac0537e0df434af",
+        code="2f5dcf1715c8cff992b125aefb5259c0505b0df64f2f2df39310ed4430bd8837",
     ),
     "pose": Version(
         number=1,
@@ -59,7 +59,7 @@ VERSIONS: dict[str, Version] = {
             "pose/face_mesh.py",
             "pose/head_geometry.py",
         ),
-        code="8112c9c1ed35c36db210d83f83d770b3e46306a3f7658d72f2c5cfe084cf80c3",
+        code="0dcdb8ca214c04e3d4f20c44ffcb901665668a7c0b82f53d5537f871d767eeb2",
     ),
     "factors": Version(
         number=1,
@@ -73,7 +73,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "factors.py",
         ),
-        code="8bb258ebce4149231e91ac13f38e7891ec47b9fafcf4338b3a6a5fab279fcd0d",
+        code="4fdbe1f5da09d50698ef7174b0ba3bd3f98c76aef2d8282eab80da5be3a8bc18",
     ),
     "embeddings": Version(
         number=1,
@@ -87,7 +87,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "recognition.py",
         ),
-        code="fb5cad4a8f19769c3f37f902a2e074eb8e9bf4d1f30848625e85ac05e2a0b06b",
+        code="d8590c855c5e3ecbc575b3544cc94ac591e9e75c1f2f502cd0af4e297d647439",
     ),
     "centres": Version(
         number=2,
