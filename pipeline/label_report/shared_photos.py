@@ -9,8 +9,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.storage.store import read_columns
-
 if TYPE_CHECKING:
     from pipeline.config.job import Job
 
@@ -45,7 +43,7 @@ def find_shared_photos(job: Job, labels: pl.LazyFrame) -> list[list[int]]:
     candidates = people.select("key", "identity", *_ALIKE).filter(several).select("key", "identity").collect()
     found: dict[bytes, list[int]] = {}
     for shard in sorted(job.store.present_shards(job.stages["index"])) if len(candidates) else ():
-        rows = read_columns(job.store.folder(job.stages["index"]), shard)
+        rows = job.store.read(job.stages["index"], shard)
         rows = rows.filter(pc.is_in(rows["key"], pa.array(candidates["key"].to_numpy())))
         for key, stored in zip(rows["key"].to_pylist(), job.source.read(rows), strict=True):
             if isinstance(stored, bytes):

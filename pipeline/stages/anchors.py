@@ -255,7 +255,7 @@ def head_table(
 
 def _some_people(store: Store, index: StageSpec) -> NDArray[np.int32]:
     """The numbers of at most about a thousand people, evenly from all."""
-    columns = [read_columns(store.folder(index), shard, ["identity"]) for shard in sorted(store.present_shards(index))]
+    columns = [store.read(index, shard, ["identity"]) for shard in sorted(store.present_shards(index))]
     people: NDArray[np.int32] = np.unique(pa.concat_tables(columns)["identity"].to_numpy())
     people = people[people >= 0]
     return people[:: max(1, len(people) // _TRIED)]
