@@ -39,6 +39,8 @@ FLOATS = {
 }  # fmt: skip
 """A column of numbers of every stage that has one."""
 RECHECK = "--recheck"
+UNREAD = ("centres", "labels")
+"""Stages whose values nothing reads when the labels are made again: there only `--recheck` can tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +268,8 @@ class Workspace:
             stage: to which stage.
             place: where the copy is to lie; nothing is there yet, and nothing stays.
         """
+        if damage.before_labels and not damage.options and stage in UNREAD:
+            return None
         shutil.copytree(self.finished, place, symlinks=True, copy_function=os.link)
         try:
             if damage.apply(place / "sample", stage) is False:
