@@ -91,7 +91,8 @@ def test_points_of_any_view_are_mapped_back_to_the_photo(width, height, across, 
         view_around(photo, box, longest),
     ):
         seen = centroid(view.picture)
-        assert view.to_photo(seen) == pytest.approx([x, y], abs=0.25)
+        # A spot that is hardly a pixel wide in the view is known to a tenth of that pixel.
+        assert view.to_photo(seen) == pytest.approx([x, y], abs=max(0.25, 0.1 / min(view.scale)))
         assert view.picture.dtype == np.uint8
     assert max(view_whole(photo, longest).picture.shape) == min(longest, max(width, height))
 
