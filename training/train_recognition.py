@@ -60,7 +60,7 @@ def train(config: RecognitionConfig, given: argparse.Namespace, ranks: Ranks) ->
     """Train as the command line asks, in the processes that torchrun started, or in this one."""
     load = partial(load_people, given.images, held_out=config.held_out, least_images=config.least_images)
     data = load()
-    folder = RecognitionRunFolder.of(given.output, config, data, name=given.name, licence=given.licence)
+    folder = RecognitionRunFolder.of(given.output, config, data, name=given.name, licence=given.licence or LICENCE)
 
     def begin() -> str:
         folder.begin(config, data)

@@ -67,8 +67,7 @@ class TrainRecognition(TrainingTask):
         """Train in a child process, which goes on from its last checkpoint, then point `current` at the run."""
         if not self.trained:
             words = ["--images", str(self.manifest.data_path), "--output", str(self.folder), "--name", self.name]
-            words += ["--licence", self.manifest.licence] if self.manifest.licence else []
-            words += ["--device", self.device, *to_words(self.chosen)]
+            words += ["--licence", self.manifest.licence, "--device", self.device, *to_words(self.chosen)]
             train(self.store, self.spec, "training.train_recognition", words, Launch(processes=self.gpus))
         self.publish()
 
