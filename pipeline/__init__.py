@@ -28,6 +28,20 @@ def _find_settings() -> None:
             luigi.configuration.add_config_path(chosen)
 
 
+def _take_command_line() -> None:
+    """Know in a process of Luigi's what its command line says, as the process that started it does.
+
+    A task that asks for others while it runs makes them there, and their settings are those of the command line.
+    """
+    import sys  # noqa: PLC0415 - workers do without
+
+    from luigi.cmdline_parser import CmdlineParser  # noqa: PLC0415 - likewise
+
+    spawned = "__mp_main__" in sys.modules and Path(sys.argv[0]).name in {"luigi", "__main__.py"}
+    if spawned and "--module" in sys.argv and CmdlineParser.get_instance() is None:
+        CmdlineParser._instance = CmdlineParser(sys.argv[1:])
+
+
 require_libraries()
 
 if WORKER_VARIABLE not in os.environ:
@@ -66,3 +80,4 @@ if WORKER_VARIABLE not in os.environ:
     _named = {task.__name__: task for task in (*PIXEL_TASKS.values(), *PIXEL_PUBLISH_TASKS.values())}
     globals().update(_named)
     __all__ += list(_named)
+    _take_command_line()

@@ -173,7 +173,8 @@ def test_from_images_to_evaluated_qualities_by_one_command(sample_copy: Factory,
     recognition.write_text('backbone = "mobilefacenet"\nsteps = 3\ndrops = [2]\nbatch_size = 16\n')
     quality.write_text('tower = "test-vit"\npretrained = "none"\nepochs_one = 1\nepochs_two = 1\nbatch_size = 64\n')
     words = ["TrainAll", "--dataset", "sample", "--benchmarks", "sample", "--recognition-config", str(recognition)]
-    words += ["--quality-config", str(quality)]
+    # A task that asks for others in a process of its own knows the settings of the command line too.
+    words += ["--quality-config", str(quality), "--workers", "2", "--labels-worse-probability", "0.5000001"]
     stages = ("embeddings", "centres", "anchors", "labels", "blur", "pose", "factors")
     links = {name: sample_copy.workspace / "sample" / name / "current" for name in stages}
     old = {name: link.readlink() for name, link in links.items()}
@@ -190,16 +191,17 @@ def test_from_images_to_evaluated_qualities_by_one_command(sample_copy: Factory,
     # The recogniser changes what rests on it and nothing else, and its head holds the data set's people.
     run = sample_copy.workspace / "sample" / "recogniser" / "current"
     assert {"cr_fiqa.onnx", "models.toml", "head.safetensors", "quality.onnx"} <= {p.name for p in run.iterdir()}
-    sample_copy.luigi("LabelAll", "--recogniser", str(run))
+    labelled = ("LabelAll", "--labels-worse-probability", "0.5000001")
+    sample_copy.luigi(*labelled, "--recogniser", str(run))
     assert [name for name, link in links.items() if link.readlink() != old[name]] == list(stages[:4])
     labels, centres = (pl.read_parquet(links[name]) for name in ("labels", "centres"))
     assert labels["ccs"].null_count() == 0
     assert centres["identity"].to_list() == sorted(labels["identity"].unique().to_list())
     # The same in the words of the settings, and of who lists the folder in FIQA_MODELS.
     head = ("--anchors-centres", "head")
-    assert "nothing to do" in sample_copy.luigi("LabelAll", "--models-recognition", str(run), *head).stdout
+    assert "nothing to do" in sample_copy.luigi(*labelled, "--models-recognition", str(run), *head).stdout
     head += ("--anchors-head", str(run / "head.safetensors"))
-    words = ["LabelAll", "--models-recognition", "cr_fiqa", *head]
+    words = [*labelled, "--models-recognition", "cr_fiqa", *head]
     assert "nothing to do" in sample_copy.luigi(*words, FIQA_MODELS=str(run)).stdout
 
 
