@@ -22,7 +22,9 @@ python -m pipeline weights fetch face_landmarker clip_rn50 glintr100
 # 2. The network of occlusion, expression and lighting, from WIDER FACE.
 luigi --module pipeline TrainFactorNet --dataset wider_face --name factors_wider --device cuda
 
-# 3. All the rest; ms1mv2_paper.cfg says how labels are made. CR-FIQA's own tables are at FMRs of 1e-3 and 1e-4.
-LUIGI_CONFIG_PATH=recipes/ms1mv2_paper.cfg luigi --module pipeline TrainAll --dataset ms1mv2 --workers 16 \
+# 3. All the rest; ms1mv2_paper.cfg says how labels are made.
+export LUIGI_CONFIG_PATH=recipes/ms1mv2_paper.cfg
+python -m pipeline doctor
+luigi --module pipeline TrainAll --dataset ms1mv2 --workers 16 \
     --recognition-config recipes/cr_fiqa_l.toml --quality-config recipes/clib_paper.toml --device cuda \
     --benchmarks lfw,cfp_fp,cplfw,xqlfw,calfw,agedb_30,adience,tinyface --recognition glintr100

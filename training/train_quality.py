@@ -28,6 +28,7 @@ from training.quality.calibration import ConfidenceError
 from training.quality.run_folder import QualityRunFolder
 from training.quality.settings import SETTINGS, make_config, read_recipe
 from training.quality.training import QualityTraining
+from training.trainer.memory import keep_freed_memory
 from training.trainer.ranks import Ranks, join_ranks
 
 if TYPE_CHECKING:
@@ -105,4 +106,5 @@ def _rule(text: str) -> tuple[str, Recipe]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

@@ -29,6 +29,7 @@ from training.recognition.run_folder import RecognitionRunFolder
 from training.recognition.settings import SETTINGS, make_config, read_recipe
 from training.recognition.training import RecognitionTraining
 from training.scoring.onnx_file import ExportError
+from training.trainer.memory import keep_freed_memory
 from training.trainer.ranks import Ranks, join_ranks
 from training.trainer.run_folder import CONFIG
 
@@ -98,4 +99,5 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

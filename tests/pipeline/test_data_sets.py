@@ -131,8 +131,13 @@ def test_centres_of_a_head(sample_copy: Factory, tmp_path: Path) -> None:
 
 def test_people_who_are_not_in_a_head_have_all_but_a_quality(sample_copy: Factory, tmp_path: Path) -> None:
     """A head of TrainRecognition names its people; who was held out of that training is not among them."""
-    vectors = np.random.default_rng(0).normal(size=(6, 512)).astype(np.float32)
+    sample = sample_copy.workspace / "sample"
+    rows = pl.read_parquet(sample / "embeddings" / "current").join(
+        pl.read_parquet(sample / "index" / "current").select("key", "identity"), on="key"
+    )
+    embeddings = np.stack([np.frombuffer(stored, np.float16).astype(np.float32) for stored in rows["embedding"]])
     people = np.array([0, 1, 2, 4, 5, 7], np.int32)
+    vectors = np.stack([embeddings[(rows["identity"] == person).to_numpy()].mean(0) for person in people])
     save_file({"centres": vectors, "identities": people}, tmp_path / "head.safetensors")
     words = ("--anchors-centres", "head", "--anchors-head", str(tmp_path / "head.safetensors"))
     assert "no_centre" in sample_copy.luigi("LabelAll", *words).stdout

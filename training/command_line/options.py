@@ -17,7 +17,6 @@ from data_manifests.storage.atomic import DiskFullError, LockedError, RunLock
 from data_manifests.storage.values import Positive, kind_of, reader_of
 from labelers.runtime.device import Device
 from training.trainer.checkpoint import CheckpointError
-from training.trainer.memory import keep_freed_memory
 from training.trainer.ranks import DeviceError
 from training.trainer.run_folder import RunFolderError
 from training.trainer.stopping import EXIT_CODE
@@ -50,7 +49,6 @@ def run_training(work: Callable[[], Outcome], mistakes: tuple[type[Exception], .
         mistakes: errors beside `MISTAKES` that a user can mend.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    keep_freed_memory()
     caught: tuple[type[Exception], ...] = (*MISTAKES, *mistakes)
     try:
         outcome = work()
