@@ -217,10 +217,10 @@ def test_images_that_cannot_be_read_are_left_out_of_the_whole_run(tmp_path: Path
     images = write_damaged(tmp_path / "images")
     words = ("--steps", "20", "--batch-size", "16")
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    finish(start(images, whole, 2, (*words, "--limit-steps", "7")), whole)
-    finish(start(images, resumed, 2, (*words, "--limit-steps", "2")), resumed)
+    finish(start(images, whole, 1, (*words, "--limit-steps", "7")), whole)
+    finish(start(images, resumed, 1, (*words, "--limit-steps", "2")), resumed)
     write_damaged(tmp_path / "images", mended=True)
-    finish(start(images, resumed, 2, (*words, "--limit-steps", "7")), resumed)
+    finish(start(images, resumed, 1, (*words, "--limit-steps", "7")), resumed)
     about = json.loads((resumed / "config.json").read_text())["data"]
     assert (about["images"], about["people"]) == (37, 2)
     assert {cause: len(keys) for cause, keys in about["unreadable"].items()} == {"decode_error": 3, "wrong_size": 1}
