@@ -12,7 +12,7 @@ from pipeline.config.parameters import TypedParameter
 from pipeline.logs import one_message
 from pipeline.storage.fingerprint import StageSpec
 from pipeline.tasks.publish import RECOGNISER_TEXT, AnchorsAll, DatasetParameter
-from pipeline.tasks.training import Launch, TrainingTask, train
+from pipeline.tasks.training import Launch, TrainingTask, add_options, train
 from training.on_top.config import OnTopConfig
 
 if TYPE_CHECKING:
@@ -68,13 +68,13 @@ class TrainOnTop(TrainingTask):
         self.publish()
 
 
-def _add_options() -> None:
-    """Make an option of every setting."""
+def _make_options() -> dict[str, TypedParameter]:
+    """An option of every setting."""
     kinds, texts, defaults = get_type_hints(OnTopConfig, include_extras=True), attributes(OnTopConfig), OnTopConfig()
-    for name, kind in kinds.items():
-        option = TypedParameter(kind, default=getattr(defaults, name), description=texts[name].rstrip("."))
-        setattr(TrainOnTop, name, option)
-        option.__set_name__(TrainOnTop, name)
+    return {
+        name: TypedParameter(kind, default=getattr(defaults, name), description=texts[name].rstrip("."))
+        for name, kind in kinds.items()
+    }
 
 
-_add_options()
+add_options(TrainOnTop, _make_options())

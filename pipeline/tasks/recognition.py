@@ -16,7 +16,7 @@ from pipeline.logs import one_message, set_up_logs
 from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.store import Store
 from pipeline.tasks.publish import DatasetParameter
-from pipeline.tasks.training import Launch, TrainingTask, add_options, make_options, train
+from pipeline.tasks.training import Launch, TrainingTask, add_options, find_settings, make_options, train
 from training.command_line.settings import to_words
 from training.recognition.config import FREE
 from training.recognition.settings import SETTINGS, make_config, read_recipe
@@ -52,7 +52,7 @@ class TrainRecognition(TrainingTask):
         with one_message():
             if self.gpus < 0:
                 raise JobError(f"--gpus {self.gpus}: give a number of GPUs, or leave it out")
-            self.chosen = self._read_settings()
+            self.chosen = find_settings(self, read_recipe, _OPTIONS)
             self.manifest = self._load_manifest()
             parameters = {"name": self.name, **describe_settings(self.chosen)}
             data = read_identity(self.manifest).digest
@@ -70,11 +70,6 @@ class TrainRecognition(TrainingTask):
             words += ["--licence", self.manifest.licence, "--device", self.device, *to_words(self.chosen)]
             train(self.store, self.spec, "training.train_recognition", words, Launch(processes=self.gpus))
         self.publish()
-
-    def _read_settings(self) -> dict[str, Any]:
-        """The settings that the file and the options name; all others have their defaults."""
-        of_file = read_recipe(Path(self.config)) if self.config else {}
-        return of_file | {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
 
     def _load_manifest(self) -> Manifest:
         """The data set, which has to say whom its images show."""

@@ -32,7 +32,7 @@ from training.quality.config import FREE
 from training.quality.settings import SETTINGS, find_changes, read_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pydantic.fields import FieldInfo
 
@@ -131,6 +131,14 @@ def add_options(task: type[luigi.Task], options: Mapping[str, TypedParameter]) -
     for name, option in options.items():
         setattr(task, name, option)
         option.__set_name__(task, name)
+
+
+def find_settings(
+    task: luigi.Task, read_recipe: Callable[[Path], dict[str, Any]], options: Collection[str]
+) -> dict[str, Any]:
+    """The settings of a training that a task's file and its options name, which win; all others have their defaults."""
+    of_file = read_recipe(Path(task.config)) if task.config else {}
+    return of_file | {name: value for name in options if (value := getattr(task, name)) is not None}
 
 
 class TrainingTask(luigi.Task):
@@ -249,8 +257,7 @@ class QualityTask(luigi.Task):
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of the training that the file and the options name; all others have their defaults."""
-        of_file = read_recipe(Path(self.config)) if self.config else {}
-        return of_file | {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
+        return find_settings(self, read_recipe, _OPTIONS)
 
 
 _OPTIONS = make_options({name: setting for name, setting in SETTINGS.items() if name != "rules"}, FREE)
