@@ -54,7 +54,6 @@ TITLES = {
     "resume": "A training that is killed",
     "training_compiled": "Training, compiled",
     "recognition": "Training a recogniser",
-    "training_released": "Training beside the released way",
     "training_graphs": "Training, 32 images a step, compiled with CUDA graphs",
 }
 
@@ -161,7 +160,6 @@ _RENDERERS: Mapping[str, Callable[[Figures], Iterator[str]]] = {
     "resume": _resume,
     "training_compiled": _training,
     "recognition": _training,
-    "training_released": _training,
     "training_graphs": _training,
 }
 

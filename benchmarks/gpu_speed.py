@@ -75,7 +75,7 @@ def main() -> None:
         head = write_head(folder, job, given.recogniser, given.classes)
         rates = {rate.stage: rate.images_per_second for rate in measure_kernels(job, given.device)}
         rates["anchors"] = anchor_rate(head, given.device)
-        print("the kernels alone:", {stage: round(rate) for stage, rate in rates.items()})
+        print("the kernels alone:", {stage: round(rate) for stage, rate in rates.items()}, flush=True)
         settings = words_for(given, head)
         images = job.manifest.images or 0
         runs = []

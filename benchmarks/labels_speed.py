@@ -10,6 +10,7 @@ Beside the kernels that are networks stand the multiply-adds of an image (MMAC: 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL_IMAGES = 512
 ROUNDS = 3
+LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,15 +123,23 @@ def rate_of(stage: str, images: int, work: Callable[[], Any]) -> Rate:
 
 
 def time_labels(workspace: Path, dataset: str, workers: int, *settings: str) -> float:
-    """Seconds of LabelAll from nothing, as a user runs it."""
+    """Seconds of LabelAll from nothing, as a user runs it; every stage is printed when it is done."""
     command = [sys.executable, "-m", "luigi", "--module", "pipeline", "LabelAll"]
     command += ["--dataset", dataset, "--workers", str(workers), *settings]
     started = time.monotonic()
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "FIQA_WORKSPACE": str(workspace)}, check=False, stdout=subprocess.DEVNULL
+    process = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "FIQA_WORKSPACE": str(workspace)}, stdout=subprocess.DEVNULL
     )
-    if done.returncode:
-        sys.exit(f"LabelAll ended with {done.returncode}")
+    seen: set[str] = set()
+    while process.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(LOOK_SECONDS)
+        for stage, receipt in read_receipts(workspace).items():
+            if stage not in seen:
+                seen.add(stage)
+                print(f"{time.monotonic() - started:8.1f} s: {stage}, {receipt['wall_seconds']:.1f} s", flush=True)
+    if process.returncode:
+        sys.exit(f"LabelAll ended with {process.returncode}")
     return time.monotonic() - started
 
 

@@ -59,7 +59,7 @@ VERSIONS: dict[str, Version] = {
             "pose/face_mesh.py",
             "pose/head_geometry.py",
         ),
-        code="0dcdb8ca214c04e3d4f20c44ffcb901665668a7c0b82f53d5537f871d767eeb2",
+        code="76cf2ed61ef2191e74bd1941699d25bdb97b98134c9e42269b99331a5dcdb2a0",
     ),
     "factors": Version(
         number=1,
@@ -73,7 +73,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "factors.py",
         ),
-        code="4fdbe1f5da09d50698ef7174b0ba3bd3f98c76aef2d8282eab80da5be3a8bc18",
+        code="52cbdc0cce9e43d5185925794a27016c967869278d7c7dc26d41d323e1bc38b8",
     ),
     "embeddings": Version(
         number=1,
@@ -87,7 +87,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "recognition.py",
         ),
-        code="d8590c855c5e3ecbc575b3544cc94ac591e9e75c1f2f502cd0af4e297d647439",
+        code="985eea3f90ef913e1235f92be1f0c25a54c03b8a71c1eccf7adaa89040308562",
     ),
     "centres": Version(
         number=2,
