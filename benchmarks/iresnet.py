@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from training.recognition.config import Backbone
-from training.recognition.model import build_backbone
+from training.backbones.names import Backbone
+from training.backbones.networks import build_backbone
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,11 +24,11 @@ from benchmarks.speed_data import find_images
 from benchmarks.speed_probe import count_flops
 from benchmarks.speed_report import Report, print_report, write_report
 from labelers.faces import SIDE
-from training.recognition.config import Backbone
+from training.backbones.names import Backbone
+from training.backbones.networks import DIMENSION
 from training.recognition.data import load_people
 from training.recognition.head import sample_classes
 from training.recognition.learner import Targets
-from training.recognition.model import DIMENSION
 from training.recognition.run_folder import RecognitionRunFolder
 from training.recognition.settings import make_config
 from training.recognition.training import RecognitionTraining

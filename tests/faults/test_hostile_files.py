@@ -18,10 +18,10 @@ from labelers.detection import DetectorError, FaceDetector
 from labelers.runtime.device import Device
 from labelers.runtime.onnx import Colour, InputSpec, NetworkError, open_network
 from training import export, score
+from training.backbones.names import Backbone
 from training.clip.backbone import build_clip, find_clip_config, load_pretrained
 from training.evaluation.methods.networks import QualityNetworkError, find_network
 from training.evaluation.methods.quality_labeler import open_labeler
-from training.recognition.config import Backbone
 from training.recognition.model import Recogniser
 from training.trainer.checkpoint import STATE, Checkpoint, CheckpointError, CheckpointFolder
 from training.trainer.weights import WeightsError

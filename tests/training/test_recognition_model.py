@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from training.recognition.config import Backbone
-from training.recognition.model import DIMENSION, Recogniser, build_backbone, name_backbone, prepare
+from training.backbones.names import Backbone
+from training.backbones.networks import DIMENSION, build_backbone, name_backbone
+from training.recognition.model import Recogniser, prepare
 from training.trainer.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ PARAMETERS = {
     Backbone.IRESNET50: 43_590_848,
     Backbone.IRESNET100: 65_156_160,
     Backbone.MOBILEFACENET: 2_059_520,
+    Backbone.MOBILEFACENET_SMALL: 1_200_512,
 }
 """Of each backbone."""
 

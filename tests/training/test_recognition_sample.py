@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional
 
 from pipeline.tasks.recognition import describe_settings
-from training.recognition.config import Backbone, Margin, RecognitionConfig
+from training.backbones.names import Backbone
+from training.recognition.config import Margin, RecognitionConfig
 from training.recognition.head import ClassHead, sample_classes
 from training.recognition.learner import RecognitionLearner, Targets
 from training.trainer.checkpoint import Checkpoint

@@ -255,7 +255,7 @@ def test_a_text_that_is_called_an_image_is_found(tmp_path: Path) -> None:
         (("--batch-size", "1"), "a batch of 1 of the 256 images is too small"),
         (("--name", "quality"), "cannot be named quality"),
         (("--steps", "0"), "steps must be at least 1"),
-        (("--pretrained", "absent.pt"), "there is no file absent.pt"),
+        (("--pretrained", "absent.pt"), "absent.pt is neither a file nor a recogniser of models.toml (fr_feature, "),
     ],
 )
 def test_mistakes_are_told_in_one_line(

@@ -28,12 +28,12 @@ from benchmarks.train_speed import (
 )
 from data_manifests.tables.stages import Factor
 from labelers.faces import SIDE, decode
+from training.backbones.names import Backbone
+from training.backbones.networks import build_backbone
 from training.clip.backbone import build_clip, find_clip_config
 from training.dataset.training_set import TrainingSet, load_training_set
 from training.quality.config import TrainingConfig
 from training.quality.model import ModelConfig
-from training.recognition.config import Backbone
-from training.recognition.model import build_backbone
 from training.trainer.ranks import Ranks
 
 if TYPE_CHECKING:

@@ -18,6 +18,11 @@ from torch.nn import functional
 from data_manifests.weights.entry import OpenClipSource
 from data_manifests.weights.files import WeightsMissingError, find
 from data_manifests.weights.registry import load_registry
+from labelers.faces import SIDE
+from training.backbones.iresnet import IResNet
+from training.backbones.mobilefacenet import MobileFaceNet
+from training.backbones.names import Backbone
+from training.backbones.networks import DIMENSION, build_backbone, fill_backbone
 from training.prompts import PROMPTS, tokenize_prompts
 from training.trainer.weights import load_strictly, read_state_dict
 
@@ -39,8 +44,13 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 OPENAI_EXTRAS = frozenset({"input_resolution", "context_length", "vocab_size"})
 """What OpenAI's own archives hold beside weights."""
 
+_RECOGNISER = "recogniser"
+"""In `vision`: the backbone that is the whole image tower; its embedding is the image's."""
+_HALVES = (0.5, 0.5, 0.5)
+_NO_VISION = {"image_size": 16, "layers": 1, "width": 8, "head_width": 8, "patch_size": 16}
 _ANSWER_SECONDS = 10.0
 _TEXT_BATCH = 60
+_SMALL_TEXT = {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 4}
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 
 
@@ -99,13 +109,18 @@ def find_clip_config(name: str) -> ClipConfig:
     Raises:
         ClipConfigError: if there is none, or if its text is not read by CLIP's own tokenizer.
     """
+    if name in set(Backbone):
+        return ClipConfig(
+            name=name, embed_dim=DIMENSION, quick_gelu=True, vision={"image_size": SIDE, _RECOGNISER: name},
+            text=_SMALL_TEXT, mean=_HALVES, std=_HALVES,
+        )  # fmt: skip
     own = FOLDER / f"{name}.json"
     known = sorted(path.stem for path in FOLDER.glob("*.json"))
     config = json.loads(own.read_text()) if name in known else import_open_clip().get_model_config(name)
     if config is None:
         raise ClipConfigError(
-            f"there is no tower {name!r}: choose one of {', '.join(known)} or of open_clip.list_models(), "
-            "such as RN50-quickgelu or ViT-B-32-quickgelu"
+            f"there is no tower {name!r}: choose one of {', '.join([*known, *Backbone])}, or of "
+            "open_clip.list_models(), such as RN50-quickgelu or ViT-B-32-quickgelu"
         )
     vision, text = config["vision_cfg"], config["text_cfg"]
     if "multimodal_cfg" in config or {"hf_model_name", "hf_tokenizer_name"} & set(text):
@@ -128,12 +143,15 @@ def build_clip(tower: ClipConfig, seed: int) -> nn.Module:
     build = open_clip.CustomTextCLIP if tower.custom_text else open_clip.CLIP
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        recogniser = tower.vision.get(_RECOGNISER)
         clip: nn.Module = build(
             tower.embed_dim,
-            vision_cfg=dict(tower.vision),
+            vision_cfg=dict(_NO_VISION if recogniser else tower.vision),
             text_cfg=dict(tower.text),
             quick_gelu=tower.quick_gelu,
         )
+        if recogniser:
+            clip.visual = build_backbone(Backbone(recogniser))
     return clip.eval()
 
 
@@ -150,7 +168,8 @@ def load_pretrained(clip: nn.Module, tower: ClipConfig, pretrained: str) -> Clip
         tower: what it looks like.
         pretrained: one of open_clip's tags for this tower, such as `openai`, or a file: a state dict in open_clip's or
             OpenAI's layout (.safetensors, or saved by torch.save), or the archive that OpenAI published. A tag's file
-            is looked for among the weights of models.toml, and downloaded when it is not there.
+            is looked for among the weights of models.toml, and downloaded when it is not there. For a tower that is a
+            recogniser's backbone: what `fill_backbone` reads.
 
     Returns:
         The tower with the colour statistics of these weights.
@@ -160,6 +179,9 @@ def load_pretrained(clip: nn.Module, tower: ClipConfig, pretrained: str) -> Clip
             other kind of GELU.
         WeightsError: if a file cannot be read, or if a weight is missing, left over, or of another shape.
     """
+    if isinstance(visual := clip.get_submodule("visual"), IResNet | MobileFaceNet):
+        fill_backbone(visual, pretrained)
+        return tower
     open_clip = import_open_clip()
     source = open_clip.get_pretrained_cfg(tower.name, pretrained)
     at_hand = find_published(tower.name, pretrained)

@@ -40,8 +40,9 @@ class ModelConfig:
     """What decides the model before training.
 
     Attributes:
-        tower: image tower, by open_clip's name or one of training/clip/configurations.
-        pretrained: open_clip's tag of its weights, or a file; none: random weights from the seed.
+        tower: image tower, by open_clip's name, one of training/clip/configurations, or a backbone of TrainRecognition.
+        pretrained: open_clip's tag of its weights, or a file, for a backbone also a recogniser of models.toml; none:
+            random weights from the seed.
         prompts: embeddings of the prompts: encoded by the text tower, or spread apart, for random weights.
         merged_hidden: widths of the hidden layers of the merged-factor network.
     """

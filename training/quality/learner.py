@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from training.backbones.iresnet import IResNet
+from training.backbones.mobilefacenet import MobileFaceNet
+from training.backbones.networks import settle_backbone
 from training.clip.backbone import ClipConfig, build_image_encoder
 from training.clip.pooling import speed_up_pools
 from training.quality.calibration import calibrate
@@ -16,6 +19,7 @@ from training.quality.model import QualityModel, build_merged, build_model
 from training.quality.objective import MERGED, TOTAL, Objective, Targets
 from training.quality.scorer import Scorer, TrainedNetworks, full_float32
 from training.trainer.compilation import Compilation, compile_network
+from training.trainer.loader import read_spread
 from training.trainer.optimiser import load_state
 from training.trainer.schedule import rate_share
 from training.trainer.weights import load_strictly
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from training.quality.config import TrainingConfig
     from training.trainer.checkpoint import Checkpoint
     from training.trainer.feeding import MicroBatch
+    from training.trainer.loader import Images
     from training.trainer.ranks import Ranks
 
 
@@ -36,7 +41,8 @@ class QualityLearner:
         config: all settings.
         ranks: the processes.
         start: a checkpoint to go on from; None to begin.
-        images: how many it is to see in all.
+        data: what it is to learn from: how much that is decides whether it is compiled, and its faces settle batch
+            norms that a published file lacks.
 
     Attributes:
         networks: the networks, on the device.
@@ -44,14 +50,16 @@ class QualityLearner:
         source: SHA-256 of the weights after phase one, of which the confidences are made; empty before.
     """
 
-    def __init__(self, config: TrainingConfig, ranks: Ranks, start: Checkpoint | None, images: int = 0) -> None:
+    def __init__(
+        self, config: TrainingConfig, ranks: Ranks, start: Checkpoint | None, data: Images | None = None
+    ) -> None:
         self._config, self._ranks = config, ranks
         self.objective = Objective(config)
         self.source: str = "" if start is None else start.state["source"]
-        self.networks = _build(config, start).to(ranks.device)
+        self.networks = _build(config, start, data).to(ranks.device)
         if config.channels_last:
             self.networks.to(memory_format=torch.channels_last)
-        self._parallel: nn.Module = self._wrap(images)
+        self._parallel: nn.Module = self._wrap(0 if data is None else config.count_images(len(data)))
         groups = [(self.networks.model, config.learning_rate), (self.networks.merged, config.merged_learning_rate)]
         self._groups = [(list(net.parameters()), rate) for net, rate in groups if net is not None]
         self._optimiser = torch.optim.AdamW(
@@ -210,11 +218,14 @@ class QualityLearner:
         )
 
 
-def _build(config: TrainingConfig, start: Checkpoint | None) -> TrainedNetworks:
+def _build(config: TrainingConfig, start: Checkpoint | None, data: Images | None) -> TrainedNetworks:
     """The networks: with their first weights, or with those of a checkpoint, for which no text tower is needed."""
     merged = build_merged(config.model, config.seed) if config.terms.merged else None
     if start is None:
-        return TrainedNetworks(build_model(config.model, config.seed), merged)
+        model = build_model(config.model, config.seed)
+        if data is not None and isinstance(model.visual, IResNet | MobileFaceNet) and model.visual.folded:
+            settle_backbone(model.visual, model.prepare(read_spread(data)))
+        return TrainedNetworks(model, merged)
     tower: Mapping[str, Any] = start.state["tower"]
     found = ClipConfig.from_json(tower)
     features = start.weights["model.text_features"]

@@ -47,8 +47,7 @@ class QualityTraining:
 
     def __init__(self, config: TrainingConfig, data: TrainingSet, ranks: Ranks, folder: QualityRunFolder) -> None:
         self._config, self._data, self._ranks, self._folder = config, data, ranks, folder
-        images = config.count_images(len(data))
-        self.trainer = Trainer(config, data, ranks, folder, lambda start: QualityLearner(config, ranks, start, images))
+        self.trainer = Trainer(config, data, ranks, folder, lambda start: QualityLearner(config, ranks, start, data))
         self._end_one, self._end = (n * self.trainer.epoch_steps for n in (config.epochs_one, config.epochs))
         self._rho: NDArray[np.float32] | None = None  # [M]
 

@@ -12,18 +12,9 @@ from pydantic import BeforeValidator
 
 from data_manifests.folds import Fold
 from labelers.runtime.device import Device
+from training.backbones.names import Backbone
 from training.trainer.compilation import Compilation
 from training.trainer.cores import share_of_cores
-
-
-class Backbone(StrEnum):
-    """What makes the embedding of a face."""
-
-    IRESNET18 = "iresnet18"
-    IRESNET34 = "iresnet34"
-    IRESNET50 = "iresnet50"
-    IRESNET100 = "iresnet100"
-    MOBILEFACENET = "mobilefacenet"
 
 
 class Margin(StrEnum):
@@ -44,6 +35,14 @@ class Target(StrEnum):
     """CCS alone: CCS-FIQA, of CR-FIQA's ablation."""
 
 
+class Centres(StrEnum):
+    """Where the centres of the people begin."""
+
+    RANDOM = "random"
+    MEANS = "means"
+    """At the means of their embeddings by the weights that the training starts from (Qi et al., CVPR 2018)."""
+
+
 def _read_fold(given: object) -> object:
     """The people held out, who may be written as K/N."""
     return Fold.parse(given) if isinstance(given, str) else given
@@ -57,7 +56,7 @@ def _read_steps(given: object) -> object:
 SIZES = {Margin.ARCFACE: 0.5, Margin.COSFACE: 0.35}
 """m of each margin, where nothing else is asked for (ArcFace and CosFace)."""
 
-LATER = {"sample_rate": 1.0}
+LATER = {"sample_rate": 1.0, "centres": "random"}
 """Settings that came later, each with the value that a run without it has: such a run keeps its name."""
 
 FREE = frozenset({"device", "threads", "channels_last", "compiled", "checkpoint_every", "keep", "log_every"})
@@ -70,8 +69,10 @@ class RecognitionConfig:
 
     Attributes:
         backbone: the network that makes the embedding.
-        pretrained: file to start from, a backbone.pt of ArcFace's code or a checkpoint of CR-FIQA's; none: random
-            weights from the seed.
+        pretrained: what to start from: a backbone.pt of ArcFace's code, a checkpoint of CR-FIQA's, a recogniser in
+            ONNX as InsightFace publishes them, or the name of one in models.toml; none: random weights from the seed.
+        centres: where the centres of the people begin: random (released code), or means, of their embeddings by the
+            weights to start from.
         margin: the margin of the softmax.
         margin_size: m of the margin; left out: 0.5 for arcface, 0.35 for cosface.
         scale: s of the logits.
@@ -107,6 +108,7 @@ class RecognitionConfig:
 
     backbone: Backbone = Backbone.IRESNET50
     pretrained: Annotated[str, BeforeValidator(lambda name: "" if name == "none" else name)] = ""
+    centres: Centres = Centres.RANDOM
     margin: Margin = Margin.ARCFACE
     margin_size: float | None = None
     scale: float = 64.0

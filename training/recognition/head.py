@@ -97,6 +97,11 @@ class ClassHead(nn.Module):
         self.weight = nn.Parameter(_draw_centres(self.first, end, dimension, seed))
         self.sampled: SampledRows | None = None
 
+    @torch.no_grad()
+    def start_at(self, directions: Tensor) -> None:
+        """Let the centres of this process's classes begin in some directions, as long as random ones are."""
+        self.weight.copy_(unit(directions) * _SPREAD * directions.shape[1] ** 0.5)
+
     def forward(self, embeddings: Tensor, labels: Tensor, sample: Tensor | None = None) -> Classified:
         """Hold embeddings against all centres.
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from training.backbones.networks import DIMENSION, settle_backbone
+from training.recognition.config import Centres
 from training.recognition.head import ClassHead, gather_rows
-from training.recognition.model import DIMENSION, Recogniser
-from training.recognition.objective import regression_loss, regression_target
+from training.recognition.model import Recogniser, prepare
+from training.recognition.objective import regression_loss, regression_target, unit
 from training.trainer.compilation import compile_network
+from training.trainer.loader import Loader, read_spread
 from training.trainer.schedule import step_share
 from training.trainer.weights import load_strictly
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from training.recognition.config import RecognitionConfig
+    from training.recognition.data import PeopleImages
     from training.trainer.checkpoint import Checkpoint
     from training.trainer.feeding import MicroBatch
     from training.trainer.ranks import Ranks
@@ -33,6 +37,8 @@ person's centre than to their own."""
 
 _MODEL, _HEAD = "model.", "head.weight"
 _MOMENTUM = "momentum_buffer"
+_MEAN_OF, _MEAN_BATCH = 32, 64
+"""Images of a person whose mean a centre begins at, at most; and how many are embedded at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +68,8 @@ class RecognitionLearner:
         classes: C, how many people there are.
         ranks: the processes.
         start: a checkpoint to go on from; None to begin.
-        images: how many it is to see in all.
+        data: what it is to learn from: how much that is decides whether it is compiled, and its faces settle batch
+            norms that a published file lacks.
 
     Attributes:
         model: backbone and regression layer, on the device.
@@ -72,8 +79,9 @@ class RecognitionLearner:
     terms = (RECOGNITION, REGRESSION, ERROR)
 
     def __init__(
-        self, config: RecognitionConfig, classes: int, ranks: Ranks, start: Checkpoint | None, images: int = 0
-    ) -> None:
+        self, config: RecognitionConfig, classes: int, ranks: Ranks, start: Checkpoint | None,
+        data: PeopleImages | None = None,
+    ) -> None:  # fmt: skip
         self._config, self._ranks = config, ranks
         torch.manual_seed(config.seed)
         assert config.margin_size is not None
@@ -85,11 +93,16 @@ class RecognitionLearner:
         if start is not None:
             self._load(start.weights, f"the checkpoint of step {start.step}")
         elif config.pretrained:
-            self.model.load_published(Path(config.pretrained))
+            self.model.load_published(config.pretrained)
+            if data is not None and self.model.backbone.folded:
+                settle_backbone(self.model.backbone, prepare(read_spread(data)))
         self.model.to(ranks.device)
         self.head.to(ranks.device)
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
+        if start is None and data is not None and config.centres is Centres.MEANS:
+            self.head.start_at(self._mean_directions(data))
+        images = 0 if data is None else config.count_images(len(data))
         compile_network(self.model, config.compiled, device=ranks.device.type, images=images)
         self._parallel = _join(self.model, ranks)
         self._optimiser = torch.optim.SGD(
@@ -101,6 +114,23 @@ class RecognitionLearner:
             self._optimiser.state[self.head.weight][_MOMENTUM] = torch.zeros_like(self.head.weight)
         if start is not None:
             self._load_momentum(start.state["momentum"])
+
+    @torch.no_grad()
+    def _mean_directions(self, data: PeopleImages) -> Tensor:
+        """The sums of the embeddings' directions of this process's people [C, D], of at most so many images each."""
+        head, device = self.head, self._ranks.device
+        _, starts = np.unique(data.labels[order := np.argsort(data.labels, kind="stable")], return_index=True)
+        places = np.arange(len(order)) - starts[data.labels[order]]
+        rows = np.sort(order[places < _MEAN_OF])
+        rows = rows[(data.labels[rows] >= head.first) & (data.labels[rows] < head.first + len(head.weight))]
+        sums = torch.zeros_like(head.weight)
+        self.model.eval()
+        with Loader(data, threads=self._config.threads) as loader:
+            for batch in loader.batches(np.array_split(rows, -(-len(rows) // _MEAN_BATCH))):
+                embeddings = unit(self.model.backbone(prepare(batch.images.to(device))))
+                sums.index_add_(0, torch.from_numpy(data.labels[batch.rows] - head.first).to(device), embeddings)
+        self.model.train()
+        return sums
 
     def begin_epoch(self, history: Sequence[Sequence[float]]) -> None:
         """Nothing depends on the epochs before."""

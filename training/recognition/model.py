@@ -8,30 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from labelers.faces import SIDE
-from training.recognition.config import Backbone
-from training.recognition.iresnet import IResNet
-from training.recognition.mobilefacenet import MobileFaceNet
-from training.trainer.weights import WeightsError, load_strictly, read_state_dict
+from training.backbones.networks import DIMENSION, LEVEL, REGRESSION, build_backbone, fill_backbone
+from training.trainer.weights import load_strictly
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-DIMENSION = 512
-"""D, of every embedding."""
-
-LEVEL = 127.5
-"""What a network sees is (x - LEVEL) / LEVEL, RGB (CR-FIQA section IV)."""
-
-REGRESSION = "qs"
-"""The name of the regression layer in the checkpoints that CR-FIQA's authors published."""
-
-_BLOCKS = {
-    Backbone.IRESNET18: (2, 2, 2, 2),
-    Backbone.IRESNET34: (3, 4, 6, 3),
-    Backbone.IRESNET50: (3, 4, 14, 3),
-    Backbone.IRESNET100: (3, 13, 30, 3),
-}
+    from training.backbones.names import Backbone
 
 
 class Recogniser(nn.Module):
@@ -64,52 +47,27 @@ class Recogniser(nn.Module):
         embeddings = self.backbone(prepare(images, flip))
         return embeddings, self.qs(embeddings)[:, 0]
 
-    def load_published(self, path: Path) -> bool:
-        """Fill it from a checkpoint of ArcFace's or CR-FIQA's code.
+    def load_published(self, pretrained: str | Path) -> bool:
+        """Fill it from a published recogniser.
 
         Args:
-            path: a state dict of the backbone, with or without the regression layer.
+            pretrained: see `fill_backbone`.
 
         Returns:
-            Whether the file has the regression layer; without it, the layer stays as it is.
+            Whether it has the regression layer; without one, the layer stays as it is.
 
         Raises:
-            WeightsError: if the file cannot be read or is of another network; names the weights.
+            WeightsError: if it cannot be read or is of another network; names the weights.
         """
-        state = dict(read_state_dict(path))
-        layer = {
-            name: state.pop(f"{REGRESSION}.{name}") for name in ("weight", "bias") if f"{REGRESSION}.{name}" in state
-        }
-        load_strictly(self.backbone, state, path)
+        layer = fill_backbone(self.backbone, pretrained)
         if layer:
-            load_strictly(self.qs, layer, path)
+            load_strictly(self.qs, layer, pretrained)
         return bool(layer)
 
     def published(self) -> dict[str, Tensor]:
         """The weights under the names of those checkpoints: the backbone bare, the layer below `qs`."""
         layer = {f"{REGRESSION}.{name}": value for name, value in self.qs.state_dict().items()}
         return {**self.backbone.state_dict(), **layer}
-
-
-def build_backbone(backbone: Backbone, dropout: float = 0.0) -> nn.Module:
-    """A backbone with random weights."""
-    if backbone is Backbone.MOBILEFACENET:
-        return MobileFaceNet(DIMENSION)
-    return IResNet(_BLOCKS[backbone], DIMENSION, dropout)
-
-
-def name_backbone(state: Mapping[str, Tensor], path: Path) -> Backbone:
-    """Which backbone a checkpoint of ArcFace's or CR-FIQA's code is of, by the names of its weights.
-
-    Raises:
-        WeightsError: if it is of none that is known.
-    """
-    names = {name for name in state if not name.startswith(f"{REGRESSION}.")}
-    with torch.device("meta"):
-        for backbone in Backbone:
-            if build_backbone(backbone).state_dict().keys() == names:
-                return backbone
-    raise WeightsError(f"{path}: its weights are those of no backbone that is known: {', '.join(Backbone)}")
 
 
 def prepare(images: Tensor, flip: Tensor | None = None) -> Tensor:

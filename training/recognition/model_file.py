@@ -10,8 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from data_manifests.storage.atomic import write_atomically
-from training.recognition.config import Backbone
-from training.recognition.model import REGRESSION, Recogniser, name_backbone
+from training.backbones.names import Backbone
+from training.backbones.networks import REGRESSION, name_backbone
+from training.recognition.model import Recogniser
 from training.trainer.weights import WeightsError, read_state_dict
 
 if TYPE_CHECKING:

@@ -20,11 +20,11 @@ from safetensors.torch import save
 from data_manifests.storage.atomic import write_atomically
 from data_manifests.storage.environment import version_of
 from data_manifests.weights.registry import HEAD, read_entries
+from training.backbones.networks import DIMENSION, LEVEL
 from training.command_line.settings import describe_change
 from training.recognition.card import write_card
 from training.recognition.config import FREE
 from training.recognition.export import embedding_to_onnx, quality_to_onnx
-from training.recognition.model import DIMENSION, LEVEL
 from training.recognition.model_file import save_recogniser
 from training.scoring.onnx_file import Note
 from training.scoring.registry_entry import REGISTRY, TrainedNetwork

@@ -50,9 +50,8 @@ class RecognitionTraining:
                 f"a batch of {smallest} of the {len(data)} images is too small: every part of every process needs two, "
                 "or nothing can be normalised over it; raise batch_size, or lower processes or accumulation"
             )
-        images = config.count_images(len(data))
         self.trainer = Trainer(
-            config, data, ranks, folder, lambda start: RecognitionLearner(config, classes, ranks, start, images)
+            config, data, ranks, folder, lambda start: RecognitionLearner(config, classes, ranks, start, data)
         )
 
     def run(self, limit: int | None = None) -> Outcome:

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,6 @@ from labelers.faces import SIDE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    import numpy as np
     from numpy.typing import NDArray
 
 _PIECE = 32
@@ -42,6 +42,23 @@ class Batch:
 
     rows: NDArray[np.int64]
     images: Tensor
+
+
+def read_spread(data: Images, count: int = 256) -> Tensor:
+    """Some images from all over a set, in one thread.
+
+    Args:
+        data: what is read.
+        count: how many, where there are so many.
+
+    Returns:
+        uint8 [count, 112, 112, 3], RGB.
+    """
+    rows = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(np.int64)
+    images = np.empty((len(rows), SIDE, SIDE, 3), np.uint8)
+    for image, row in zip(images, rows, strict=True):
+        data.decode_into(image, int(row))
+    return torch.from_numpy(images)
 
 
 class Loader:

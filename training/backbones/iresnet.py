@@ -48,7 +48,12 @@ class IResNet(nn.Module):
         blocks: how many each of the four stages has.
         dimension: D, of the embedding.
         dropout: share of the last map's values that are dropped in training.
+
+    Attributes:
+        folded: names of batch norms that stand as in a published file, for `unfolding.settle_norms`.
     """
+
+    folded: tuple[str, ...] = ()
 
     def __init__(self, blocks: Sequence[int], dimension: int, dropout: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""MobileFaceNet as ArcFace's code has it, twice as wide as its paper's, with the weights' names of its checkpoints."""
+"""MobileFaceNet as ArcFace's code has it, with the weights' names of its checkpoints, and in its paper's width."""
 
 from __future__ import annotations
 
@@ -44,21 +44,30 @@ class MobileFaceNet(nn.Module):
 
     Args:
         dimension: D, of the embedding.
+        wide: twice the paper's channels, as ArcFace's code has it.
+
+    Attributes:
+        folded: names of batch norms that stand as in a published file, for `unfolding.settle_norms`.
     """
 
-    def __init__(self, dimension: int) -> None:
+    folded: tuple[str, ...] = ()
+
+    def __init__(self, dimension: int, *, wide: bool = True) -> None:
         super().__init__()
+        narrow = 128 if wide else 64
+        half = 2 * narrow
+        # The channels between two maps are the paper's in both.
         self.layers = nn.ModuleList([
-            _convolve(3, 128, 3, stride=2),
-            _convolve(128, 128, 3, groups=64),
-            _Bottleneck(128, 128, 128, 2),
-            _repeat(128, 128, 4),
-            _Bottleneck(128, 256, 256, 2),
-            _repeat(256, 256, 6),
-            _Bottleneck(256, 512, 256, 2),
-            _repeat(256, 256, 2),
+            _convolve(3, narrow, 3, stride=2),
+            _convolve(narrow, narrow, 3, groups=64),
+            _Bottleneck(narrow, 128, narrow, 2),
+            _repeat(narrow, 128, 4),
+            _Bottleneck(narrow, 256, half, 2),
+            _repeat(half, 256, 6),
+            _Bottleneck(half, 512, half, 2),
+            _repeat(half, 256, 2),
         ])  # fmt: skip
-        self.conv_sep = _convolve(256, _LAST, 1)
+        self.conv_sep = _convolve(half, _LAST, 1)
         pooled = _Layers(nn.Conv2d(_LAST, _LAST, 7, groups=_LAST, bias=False), nn.BatchNorm2d(_LAST))
         embed = nn.Linear(_LAST, dimension, bias=False)
         self.features = _Layers(pooled, nn.Flatten(), embed, nn.BatchNorm1d(dimension))

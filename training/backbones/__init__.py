@@ -1,0 +1,1 @@
+"""The networks from faces to embeddings, and the weights that they start from."""
