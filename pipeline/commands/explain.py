@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from data_manifests.tables.stages import LABELS, TABLES, Status
@@ -17,10 +18,15 @@ from pipeline.commands.common import Dataset, Limit, console, job_of, require_la
 from pipeline.commands.settings import with_settings
 from pipeline.config.job import Job, JobError
 from pipeline.config.pixel_stages import CARRIED
+from pipeline.storage.receipts import read_receipts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pyarrow as pa
     from numpy.typing import NDArray
+
+    from pipeline.storage.fingerprint import StageSpec
 
 _WIDTH = 44
 """Characters across the small picture."""
@@ -72,6 +78,7 @@ def explain(
         _print_picture(stored)
     console.print(measures_table(job, row))
     console.print(stages_table(job))
+    console.print(f"data set {job.name}: sha256 {job.stages['index'].data}", soft_wrap=True)
 
 
 def find_row(job: Job, key: int) -> Row:
@@ -108,13 +115,34 @@ def measures_table(job: Job, row: Row) -> Table:
 
 
 def stages_table(job: Job) -> Table:
-    """What each stage rests on: its fingerprint, version and weights, and the precision of its network."""
-    table = Table("stage", "fingerprint", "version", "weights", "precision")
+    """What each stage rests on, and when, where and by which code it was made."""
+    table = Table("stage", Column("fingerprint", no_wrap=True), "made of", "made")
     for spec in job.stages.values():
-        weights = "\n".join(f"{model} {hashes[0][:12]}" for model, hashes in spec.weights.items())
-        precision = spec.parameters.get("precision", Precision.FLOAT32 if "model" in spec.parameters else "")
-        table.add_row(spec.name, spec.fingerprint, str(spec.version), weights, precision)
+        table.add_row(spec.name, spec.fingerprint, "\n".join(_sources(spec)), _made(job, spec))
     return table
+
+
+def _sources(spec: StageSpec) -> Iterator[str]:
+    """The stage's code, what it reads, its network, and its settings."""
+    yield f"version {spec.version}" + "".join(f", {upstream.name}" for upstream in spec.upstream)
+    for model, hashes in spec.weights.items():
+        precision = f", {spec.parameters.get('precision', Precision.FLOAT32)}" if "model" in spec.parameters else ""
+        yield f"{model} {hashes[0][:12]}{precision}"
+    settings = [f"{name} {value}" for name, value in spec.parameters.items() if name not in ("model", "precision")]
+    if settings and spec.name != "labels":  # whose settings stand beside its columns
+        yield ", ".join(settings)
+
+
+def _made(job: Job, spec: StageSpec) -> str:
+    """When, where and by which code the stage was made last; empty where its receipts are gone."""
+    runs = read_receipts(job.store, spec)
+    if not runs:
+        return ""
+    last = runs[-1]
+    code = " ".join(filter(None, [last["versions"].get("fiqa-factory", ""), last.get("commit", "")]))
+    where = ", ".join(filter(None, [last.get("host", ""), str(last["machine"].get("processor", ""))]))
+    when = datetime.fromisoformat(last["finished"]).strftime("%Y-%m-%d %H:%M")
+    return "\n".join(filter(None, [when, where, code]))
 
 
 def _rule(job: Job, column: str) -> str:

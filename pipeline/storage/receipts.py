@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import subprocess
 from collections import Counter
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -74,6 +75,8 @@ def write_receipt(  # noqa: PLR0913 - what was done, how long it took, and where
         "figures": {name: round(value, 3) for name, value in sorted(figures.items()) if name != "rows"},
         "versions": versions(),
         "machine": machine(),
+        "host": platform.node(),
+        "commit": commit(),
     }
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     write_json(store.receipts(spec) / f"run-{stamp}.json", receipt)
@@ -131,6 +134,19 @@ def sum_notes(store: Store, spec: StageSpec) -> dict[str, int]:
 def versions() -> dict[str, str]:
     """Versions of the packages that make numbers, and of Python."""
     return {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}}
+
+
+@lru_cache(maxsize=1)
+def commit() -> str:
+    """The commit of this code, with a + where files differ from it; empty where it is no git checkout."""
+    root = Path(__file__).resolve().parents[2]
+    words = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 @lru_cache(maxsize=1)

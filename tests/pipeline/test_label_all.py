@@ -108,9 +108,10 @@ def test_one_worker_and_two_give_the_same_bytes(
 
 def test_explain_names_the_origin_of_each_number(labelled_sample: Factory) -> None:
     said = labelled_sample.command("explain", "7").stdout
-    assert re.search(r"embeddings .* fr_feature \w+ +│ float32 ", said)
+    assert "fr_feature 87aacdfe5751, float32" in said
+    assert re.search(r"labels +│ \w{12} +│ version \d+, index, blur, .* │ 20\d\d-\d\d-\d\d \d\d:\d\d", said)
+    assert re.search(r"^data set sample: sha256 [0-9a-f]{64}$", said, re.MULTILINE)
     assert "certainty_ratio" in said
-    assert "fr_feature 87aacdfe5751" in said
     assert "CR-FIQA Eq. 4" in said
     unknown = labelled_sample.command("explain", "999", check=False)
     assert unknown.returncode == 1

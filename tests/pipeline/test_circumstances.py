@@ -1,0 +1,109 @@
+"""What happens around a workspace: it is moved, its clock is wrong, another scheduler, another version, a lost receipt."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.pipeline.conftest import Factory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FUTURE = 1_956_528_000
+"""A day in the year 2032."""
+
+
+def test_a_workspace_that_is_moved_and_comes_from_the_future_is_complete(
+    labelled_sample: Factory, sample_copy: Factory, tmp_path: Path
+) -> None:
+    """A copy on another disk, or a clock that was set back: names and times decide nothing."""
+    moved = Factory(workspace=tmp_path / "moved to here")
+    sample_copy.workspace.rename(moved.workspace)
+    for path in moved.workspace.rglob("*"):
+        os.utime(path, (FUTURE, FUTURE), follow_symlinks=False)
+    assert "nothing to do: labels of sample is complete" in moved.luigi("LabelAll").stdout
+    shutil.rmtree(moved.workspace / "sample" / "labels")
+    moved.luigi("LabelAll")
+    assert moved.files("sample") == labelled_sample.files("sample")
+
+
+def test_receipts_that_are_gone_leave_the_chain(sample_copy: Factory) -> None:
+    before = sample_copy.command("explain", "7").stdout
+    shutil.rmtree(sample_copy.workspace / "sample" / "_receipts")
+    after = sample_copy.command("explain", "7").stdout
+    for told in ("fr_feature 87aacdfe5751, float32", "edges matlab", "data set sample: sha256 ", "version 2, index"):
+        assert told in before
+        assert told in after
+    assert "nothing to do" in sample_copy.luigi("LabelAll").stdout
+
+
+def test_a_clean_that_is_killed_harms_nothing(labelled_sample: Factory, sample_copy: Factory) -> None:
+    unused = sample_copy.workspace / "sample" / "blur" / "0123456789ab"
+    unused.mkdir()
+    for number in range(20_000):
+        (unused / f"shard-{number:05d}.parquet").touch()
+    words = [sys.executable, "-m", "pipeline", "clean", "--yes"]
+    killed = 0
+    while unused.exists():
+        process = subprocess.Popen(words, env=sample_copy.environment(), stdout=subprocess.DEVNULL)
+        before = len(list(unused.iterdir()))
+        while process.poll() is None and unused.exists() and len(list(unused.iterdir())) == before:
+            time.sleep(0.001)
+        if killed < 3:
+            process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        if unused.exists():
+            assert "labels" in sample_copy.command("status").stdout
+    assert killed >= 1
+    assert sample_copy.files("sample") == labelled_sample.files("sample")
+
+
+@pytest.fixture
+def luigid(tmp_path: Path) -> Iterator[int]:
+    """Luigi's central scheduler; its port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    command = [Path(sys.executable).with_name("luigid"), "--address", "127.0.0.1", "--port", str(port)]
+    command += ["--logdir", str(tmp_path), "--state-path", str(tmp_path / "state")]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", port)):
+                    break
+            time.sleep(0.1)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_a_central_scheduler_gives_the_same_and_its_absence_is_named(
+    labelled_sample: Factory, sample_copy: Factory, tmp_path: Path, luigid: int
+) -> None:
+    shutil.rmtree(sample_copy.workspace / "sample" / "labels")
+    settings = tmp_path / "scheduler.cfg"
+    core = "[core]\nlocal_scheduler = false\nrpc_retry_attempts = 1\nrpc_retry_wait = 1\ndefault_scheduler_port = "
+    settings.write_text(f"{core}{luigid}\n")
+    sample_copy.luigi("LabelAll", LUIGI_CONFIG_PATH=str(settings))
+    assert sample_copy.files("sample") == labelled_sample.files("sample")
+
+    shutil.rmtree(sample_copy.workspace / "sample" / "labels")
+    settings.write_text(f"{core}1\n")
+    done = sample_copy.luigi("LabelAll", check=False, LUIGI_CONFIG_PATH=str(settings))
+    assert done.returncode == 35
+    assert (
+        "error: no scheduler answers at http://localhost:1: start luigid, or set local_scheduler = true" in done.stderr
+    )
+    assert "Traceback" not in done.stderr
