@@ -71,7 +71,7 @@ def own_folder(folder: Path, text: str = OWN) -> Path:
 
 def test_every_network_is_there() -> None:
     registry = load_registry()
-    assert set(registry.names(Kind.RECOGNITION)) == {"fr_feature", "w600k_r50", "glintr100"}
+    assert set(registry.names(Kind.RECOGNITION)) == {"fr_feature", "dlib_resnet", "w600k_r50", "glintr100"}
     assert set(registry.names(Kind.POSE, Kind.LANDMARKS)) == {"face_landmarker", "face_mesh", "fr_pose", "fsanet"}
     assert registry.names(Kind.FACTORS) == ("factors_mini",)
     assert {"yunet", "clip_rn50", "fr_expression"} <= set(registry.names())
@@ -173,7 +173,7 @@ def test_get() -> None:
     assert registry.get("fsanet", Kind.POSE, Kind.LANDMARKS).name == "fsanet"
     with pytest.raises(RegistryError, match=r"no network is called 'fsanett' \(did you mean fsanet\?\): there are"):
         registry.get("fsanett")
-    with pytest.raises(RegistryError, match=r"fsanet is a network for pose, not recognition: use one of fr_feature"):
+    with pytest.raises(RegistryError, match=r"fsanet is a network for pose, not recognition: use one of dlib_resnet"):
         registry.get("fsanet", Kind.RECOGNITION)
 
 
