@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterException
+from luigi.rpc import RPCError
 from rich.logging import RichHandler
 
 from pipeline.terminal import make_console
@@ -25,7 +26,7 @@ TRACE_VARIABLE = "FIQA_TRACE"
 _UNREAD = re.compile(r"\w+\[.*\]: Error when parsing the default value of '(\w+)'", re.DOTALL)
 """What Luigi says of a value of its own options that it cannot read: the cause stands behind it."""
 
-_EXPECTED = (ValueError, OSError, RuntimeError, ParameterException)
+_EXPECTED = (ValueError, OSError, RuntimeError, ParameterException, RPCError)
 """Errors that say by themselves what to do; any other is a defect and keeps its trace."""
 
 
@@ -84,5 +85,10 @@ def _shorten(record: logging.LogRecord) -> bool:
 
 def _message_of(error: BaseException) -> str:
     """What an expected error says."""
+    if isinstance(error, RPCError):
+        return (
+            f"no scheduler answers ({error}): start luigid there, or set local_scheduler = true in [core] of "
+            "the settings"
+        )
     unread = _UNREAD.fullmatch(str(error))
     return f"{unread[1]}: {error.__cause__}" if unread and error.__cause__ else str(error)

@@ -16,6 +16,9 @@ from pipeline.storage.store import CURRENT, RECEIPTS, STAGING
 from pipeline.tasks.on_top import ON_TOP
 from pipeline.tasks.training import FACTOR_NET, QUALITY_MODEL
 
+_REMOVED = ".removed-"
+"""Begins the name of an output that is being removed."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -57,6 +60,8 @@ def old_outputs(folder: Path, keep: int) -> list[Path]:
         link = stage / CURRENT
         current = link.readlink().name if link.is_symlink() else None
         others = [p for p in stage.iterdir() if p.is_dir() and not p.is_symlink() and p.name != current]
+        found += [p for p in others if p.name.startswith(_REMOVED)]  # a clean that was interrupted
+        others = [p for p in others if not p.name.startswith(".")]
         others.sort(key=lambda p: p.stat().st_mtime, reverse=True)
         found += others[keep:]
     return found
@@ -73,10 +78,12 @@ def old_staging(folder: Path) -> list[Path]:
 
 def remove_output(folder: Path, output: Path) -> None:
     """Remove an output with its receipts and its staging."""
-    stage, fingerprint = output.parent.name, output.name
+    stage, fingerprint = output.parent.name, output.name.removeprefix(_REMOVED)
     # A folder that is half removed must not look whole, so it loses its name first.
-    doomed = output.with_name(f".removed-{fingerprint}")
-    output.rename(doomed)
+    doomed = output.with_name(f"{_REMOVED}{fingerprint}")
+    if output != doomed:
+        shutil.rmtree(doomed, ignore_errors=True)
+        output.rename(doomed)
     shutil.rmtree(doomed)
     for tree in (RECEIPTS, STAGING):
         shutil.rmtree(folder / tree / stage / fingerprint, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What happens around a workspace: it is moved, its clock is wrong, another scheduler, another version, a lost receipt."""
+"""What happens around a workspace: it is moved, its clock is wrong, receipts are lost, a clean is killed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_workspace_that_is_moved_and_comes_from_the_future_is_complete(
     """A copy on another disk, or a clock that was set back: names and times decide nothing."""
     moved = Factory(workspace=tmp_path / "moved to here")
     sample_copy.workspace.rename(moved.workspace)
-    for path in moved.workspace.rglob("*"):
+    for path in (moved.workspace / "sample").glob("[!_]*/**/*"):
         os.utime(path, (FUTURE, FUTURE), follow_symlinks=False)
     assert "nothing to do: labels of sample is complete" in moved.luigi("LabelAll").stdout
     shutil.rmtree(moved.workspace / "sample" / "labels")
@@ -52,18 +52,17 @@ def test_a_clean_that_is_killed_harms_nothing(labelled_sample: Factory, sample_c
     unused.mkdir()
     for number in range(20_000):
         (unused / f"shard-{number:05d}.parquet").touch()
-    words = [sys.executable, "-m", "pipeline", "clean", "--yes"]
+    words = [sys.executable, "-m", "pipeline", "clean", "--keep", "0"]
     killed = 0
-    while unused.exists():
+    half = unused.with_name(".removed-0123456789ab")
+    while unused.exists() or half.exists():
         process = subprocess.Popen(words, env=sample_copy.environment(), stdout=subprocess.DEVNULL)
-        before = len(list(unused.iterdir()))
-        while process.poll() is None and unused.exists() and len(list(unused.iterdir())) == before:
+        while process.poll() is None and (unused.exists() or not half.exists()):
             time.sleep(0.001)
-        if killed < 3:
+        if killed < 2:
             process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
-        if unused.exists():
-            assert "labels" in sample_copy.command("status").stdout
+        assert sample_copy.command("status").returncode == 0
     assert killed >= 1
     assert sample_copy.files("sample") == labelled_sample.files("sample")
 
@@ -102,8 +101,7 @@ def test_a_central_scheduler_gives_the_same_and_its_absence_is_named(
     shutil.rmtree(sample_copy.workspace / "sample" / "labels")
     settings.write_text(f"{core}1\n")
     done = sample_copy.luigi("LabelAll", check=False, LUIGI_CONFIG_PATH=str(settings))
-    assert done.returncode == 35
-    assert (
-        "error: no scheduler answers at http://localhost:1: start luigid, or set local_scheduler = true" in done.stderr
-    )
+    assert done.returncode == 40
+    assert "no scheduler answers (" in done.stderr
+    assert "start luigid there, or set local_scheduler = true" in done.stderr
     assert "Traceback" not in done.stderr
