@@ -76,6 +76,20 @@ class Anchor(StrEnum):
     PLAIN_RATIO = "plain_ratio"
 
 
+class Published(StrEnum):
+    """The benchmarks of the tables of CLIB-FIQA and CR-FIQA."""
+
+    LFW = "LFW"
+    CFP_FP = "CFP-FP"
+    CPLFW = "CPLFW"
+    CALFW = "CALFW"
+    AGEDB_30 = "AgeDB-30"
+    XQLFW = "XQLFW"
+    ADIENCE = "Adience"
+    TINYFACE = "TinyFace"
+    IJB_C = "IJB-C"
+
+
 class Hint(BaseModel):
     """What a data set of another size is.
 
@@ -114,6 +128,8 @@ class Manifest(BaseModel):
         head_tensor: name of the matrix in that file, where it holds several that could be meant.
         head_layout: its axes, where it has as many people as values of an embedding.
         anchor: the ratio that becomes the quality.
+        published: the published benchmark that this is, whole and as published: an evaluation on it shows the papers'
+            numbers beside its own.
         licence: its terms.
         homepage: who publishes it.
         download: what to get and where to put it.
@@ -141,6 +157,7 @@ class Manifest(BaseModel):
     head_tensor: str | None = None
     head_layout: Literal["classes_first", "dimension_first"] | None = None
     anchor: Anchor | None = None
+    published: Published | None = None
     licence: str = ""
     homepage: str = ""
     download: str = ""

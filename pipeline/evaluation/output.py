@@ -18,6 +18,7 @@ from pipeline.evaluation.report.gallery import read_gallery
 from pipeline.evaluation.report.markdown import escape, render_markdown
 from pipeline.evaluation.report.page import PageInput, render_page
 from pipeline.evaluation.report.paper_tables import list_paper_tables, write_csv, write_latex
+from pipeline.evaluation.report.published import compare_published
 from pipeline.storage.receipts import versions
 from pipeline.storage.store import PAGE
 
@@ -40,22 +41,24 @@ def write_outcome(plan: Plan, outcome: Outcome) -> None:
         DiskFullError: if no space is left.
     """
     notes = _describe(plan, outcome)
-    qualities = read_frames({"qualities": outcome.tables["qualities"]})["qualities"]
+    frames = read_frames({name: table for name, table in outcome.tables.items() if name != "curves"})
+    published = {each.name: each.published for each in plan.benchmarks if each.published}
     page = render_page(
         PageInput(
             tables=outcome.tables,
-            gallery={each.benchmark.name: read_gallery(each, qualities) for each in outcome.benchmarks},
+            gallery={each.benchmark.name: read_gallery(each, frames["qualities"]) for each in outcome.benchmarks},
             left_out=outcome.left_out,
             notes=notes,
+            published=published,
         )
     )
-    report = render_markdown(outcome.tables) + _list_notes(notes)
+    report = render_markdown(outcome.tables, published) + _list_notes(notes)
     staging = plan.store.staging(plan.spec)
     shutil.rmtree(staging, ignore_errors=True)
     metadata = {"stage": plan.spec.name, "fingerprint": plan.spec.fingerprint}
     for name, table in outcome.tables.items():
         write_table(staging / f"{name}.parquet", table.replace_schema_metadata(metadata | {"table": name}))
-    for paper in list_paper_tables(read_frames({"metrics": outcome.tables["metrics"]})["metrics"]):
+    for paper in (*list_paper_tables(frames["metrics"]), *compare_published(frames, published)):
         _write_text(staging / TABLES / f"{paper.name}.csv", write_csv(paper.table))
         _write_text(staging / TABLES / f"{paper.name}.tex", write_latex(paper.table))
     _write_text(staging / REPORT, report)

@@ -46,6 +46,7 @@ class PlannedBenchmark:
         embedded: name of a method on top of one of the recognisers -> the benchmark with that recogniser.
         stages: what of `job` is needed, beside embeddings and anchors.
         with_anchors: whether the certainty ratio is asked for, and defined here.
+        published: the published benchmark that it is, whole; empty where it is none.
     """
 
     name: str
@@ -54,6 +55,7 @@ class PlannedBenchmark:
     embedded: Mapping[str, Job]
     stages: tuple[str, ...]
     with_anchors: bool
+    published: str = ""
 
     @property
     def job(self) -> Job:
@@ -81,6 +83,7 @@ class PlannedBenchmark:
                 for name, job in self.jobs.items()
             ],
             "qualities": {name: job.stages[QUALITY].fingerprint for name, job in self.scorings.items()},
+            **({"published": self.published} if self.published else {}),
         }
 
 
@@ -152,6 +155,9 @@ def make_plan(request: EvaluationRequest) -> Plan:
         else:
             benchmarks.append(_plan_benchmark(name, request, methods, sources))
     require_once("benchmarks", [*(b.name for b in benchmarks), *missing])
+    require_once(
+        "benchmarks in the field `published` of their manifests", [b.published for b in benchmarks if b.published]
+    )
     if not benchmarks:
         raise EvaluationError("none of the benchmarks is at hand:\n" + "\n".join(missing.values()))
     return Plan(
@@ -180,6 +186,7 @@ def _plan_benchmark(
         embedded=embedded,
         stages=("index", *(CORRELATED if request.correlate else CORRELATED[:sharp])),
         with_anchors=MethodKind.CERTAINTY_RATIO in kinds and job.manifest.format in LABELLED_FORMATS,
+        published="" if request.limit else job.manifest.published or "",
     )
 
 

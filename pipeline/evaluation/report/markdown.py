@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pipeline.evaluation.report.findings import AREA_NAMES, list_findings, show_interval, show_p
 from pipeline.evaluation.report.frames import list_benchmarks, list_points, read_frames, show_rate
 from pipeline.evaluation.report.paper_tables import list_paper_tables
+from pipeline.evaluation.report.published import compare_published
 from pipeline.evaluation.report.tables import (
     Mark,
     build_accuracy_table,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from pipeline.evaluation.report.findings import Finding
     from pipeline.evaluation.report.frames import OperatingPoint
+    from pipeline.evaluation.report.paper_tables import PaperTable
     from pipeline.evaluation.report.tables import ReportTable, Row
 
 _INTRODUCTION = """\
@@ -44,12 +47,13 @@ itself."""
 _MARKS = {Mark.PLAIN: "{}", Mark.BEST: "**{}**", Mark.SECOND: "*{}*"}
 
 
-def render_markdown(tables: Mapping[str, pa.Table]) -> str:
+def render_markdown(tables: Mapping[str, pa.Table], published: Mapping[str, str] = MappingProxyType({})) -> str:
     """All tables of an evaluation.
 
     Args:
         tables: by name, as `data_manifests.tables.evaluation` has them; an absent table is passed over. `curves` and
             `qualities` are not shown.
+        published: benchmarks that are published ones -> their published names.
 
     Raises:
         ReportError: if a table has other columns, or does not say which benchmark or recogniser a row is of.
@@ -63,7 +67,7 @@ def render_markdown(tables: Mapping[str, pa.Table]) -> str:
         sections = list(_write_benchmark(own, [found for found in findings if found.benchmark == benchmark]))
         if sections:
             parts += [f"## {escape(benchmark)}", *sections]
-    parts += _write_paper_tables(metrics)
+    parts += _write_paper_tables([*list_paper_tables(metrics), *compare_published(frames, published)])
     if frames["accuracy"].height:
         table = build_accuracy_table(frames["accuracy"])
         parts += ["## Verification accuracy in percent, ± standard deviation over the folds", _write_with_notes(table)]
@@ -94,9 +98,9 @@ def _write_benchmark(own: Mapping[str, pl.DataFrame], findings: Sequence[Finding
         yield from ("### Rank correlation with measures", _write_with_notes(table))
 
 
-def _write_paper_tables(metrics: pl.DataFrame) -> list[str]:
+def _write_paper_tables(tables: Iterable[PaperTable]) -> list[str]:
     """The tables as the papers print them, where anything stands side by side."""
-    found = [table for table in list_paper_tables(metrics) if table.several and not table.table.empty]
+    found = [table for table in tables if table.several and not table.table.empty]
     parts = [part for table in found for part in (f"### {escape(table.title)}", _write_with_notes(table.table))]
     return ["## Side by side", *parts] if parts else []
 

@@ -22,6 +22,7 @@ from pipeline.evaluation.report.gallery import FACES
 from pipeline.evaluation.report.method_order import MEANINGS, kind_of
 from pipeline.evaluation.report.paper_tables import list_paper_tables
 from pipeline.evaluation.report.plots import assign_styles, draw_curves
+from pipeline.evaluation.report.published import compare_published
 from pipeline.evaluation.report.tables import (
     ABSENT,
     build_area_table,
@@ -69,6 +70,7 @@ class PageInput:
         gallery: benchmark -> method -> the faces rejected first, worst first, and last, best first.
         left_out: benchmark -> recogniser -> pairs of a list, or images of an identity set, without an embedding.
         notes: heading -> name -> text, such as fingerprints and versions.
+        published: benchmarks that are published ones -> their published names.
         title: of the page.
     """
 
@@ -76,6 +78,7 @@ class PageInput:
     gallery: Gallery = field(default_factory=dict)
     left_out: LeftOut = field(default_factory=dict)
     notes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    published: Mapping[str, str] = field(default_factory=dict)
     title: str = "Evaluation of face image quality"
 
 
@@ -163,7 +166,8 @@ def _build_content(evaluation: PageInput) -> dict[str, Any]:
     points = list_points(metrics)
     styles = assign_styles(list_methods(frames))
     sections = list(_build_sections(frames, evaluation.gallery, styles))
-    tables = [table for table in list_paper_tables(metrics) if table.several and not table.table.empty]
+    printed = [*list_paper_tables(metrics), *compare_published(frames, evaluation.published)]
+    tables = [table for table in printed if table.several and not table.table.empty]
     shown = {panel.point for section in sections for panel in section.panels if not panel.table.empty}
     return {
         "title": evaluation.title,

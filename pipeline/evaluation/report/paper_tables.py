@@ -1,7 +1,7 @@
 """The tables of the papers as they are printed: methods down, benchmarks or false match rates across, the mean last.
 
-For every recogniser and false match rate the layout of CLIB-FIQA's Tables 1 to 3, for every benchmark at several rates
-that of its Table 4, and for the protocol `cr_fiqa` that of CR-FIQA's Table I, whose areas are not normalised.
+For every recogniser and false match rate the layout of CLIB-FIQA's Tables 1 to 3, for every benchmark and their mean at
+several rates that of its Table 4, for the protocol `cr_fiqa` that of CR-FIQA's Table I, whose areas are not normalised.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from pipeline.evaluation.report.frames import distinct, list_points
 from pipeline.evaluation.report.tables import AREAS, SIGNS, Column, Mark, ReportTable, build_across
 from training.evaluation.pairs.ranked_pairs import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import polars as pl
 
 _RAW_AREA = {"auc_raw": ("", 4)}
 _LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "\\": r"\textbackslash{}",
@@ -33,10 +33,11 @@ class PaperTable:
 
     Attributes:
         recogniser: whose errors are counted.
-        protocol: which pairs are rejected.
+        protocol: which pairs are rejected; empty for templates.
         rate: the false match rate; empty where several stand side by side.
         title: for a reader.
         table: the numbers.
+        beside_paper: whether a paper's numbers stand beside ours.
     """
 
     recogniser: str
@@ -44,11 +45,12 @@ class PaperTable:
     rate: str
     title: str
     table: ReportTable
+    beside_paper: bool = False
 
     @property
     def several(self) -> bool:
         """Whether anything stands side by side."""
-        return len(self.table.heads) > 1
+        return self.beside_paper or len(self.table.heads) > 1
 
     @property
     def name(self) -> str:
@@ -69,10 +71,14 @@ def list_paper_tables(metrics: pl.DataFrame) -> Iterator[PaperTable]:
                 recogniser=recogniser, protocol=point.protocol, rate=point.rate,
                 title=f"{recogniser}, FMR {point.rate}", table=build_across(columns, AREAS),
             )  # fmt: skip
-        for benchmark in benchmarks if len(fixed) > 1 else ():
-            columns = [Column(group=p.title, rows=p.select(own).filter(benchmark=benchmark)) for p in fixed]
+        parts = {name: own.filter(benchmark=name) for name in benchmarks}
+        if len(benchmarks) > 1:
+            means = [take_means(point.select(own)) for point in fixed]
+            parts |= {"mean of the benchmarks": pl.concat(means)} if means else {}
+        for name, part in parts.items() if len(fixed) > 1 else ():
+            columns = [Column(group=p.title, rows=part.filter(fmr=p.fmr, protocol=p.protocol)) for p in fixed]
             yield PaperTable(
-                recogniser=recogniser, protocol=Protocol.FIXED, rate="", title=f"{recogniser}, {benchmark}",
+                recogniser=recogniser, protocol=Protocol.FIXED, rate="", title=f"{recogniser}, {name}",
                 table=build_across(columns, AREAS),
             )  # fmt: skip
         columns = [
@@ -86,6 +92,26 @@ def list_paper_tables(metrics: pl.DataFrame) -> Iterator[PaperTable]:
                 recogniser=recogniser, protocol=Protocol.CR_FIQA, rate="",
                 title=f"{recogniser}, protocol cr_fiqa, areas not normalised", table=build_across(columns, _RAW_AREA),
             )  # fmt: skip
+
+
+def take_means(rows: pl.DataFrame) -> pl.DataFrame:
+    """The mean areas over benchmarks, of methods that have a number in each in which any has one.
+
+    Args:
+        rows: of `metrics`, of one recogniser and operating point.
+
+    Returns:
+        Rows as those, with the fewest impostor pairs of a benchmark, and `benchmarks`, how many the mean is over.
+    """
+    known = rows.filter(status="ok")
+    means = known.group_by("method", maintain_order=True).agg(
+        pl.first("recogniser", "protocol", "fmr", "status"),
+        pl.min("genuine", "impostors"),
+        pl.sum("unscored"),
+        pl.mean("pauc", "auc", "pauc_raw", "auc_raw"),
+        pl.col("benchmark").n_unique().alias("benchmarks"),
+    )
+    return means.filter(benchmarks=known["benchmark"].n_unique())
 
 
 def write_csv(table: ReportTable) -> str:

@@ -157,7 +157,7 @@ def build_area_table(metrics: pl.DataFrame, point: OperatingPoint) -> ReportTabl
     methods = order(rows["method"])
     columns = {
         (recogniser, head): {
-            method: _show_area(found.get((recogniser, method)), recogniser, area, digits) for method in methods
+            method: show_area(found.get((recogniser, method)), recogniser, area, digits) for method in methods
         }
         for recogniser in distinct(rows, "recogniser")
         for area, (head, digits) in _SHOWN[point.protocol].items()
@@ -165,7 +165,7 @@ def build_area_table(metrics: pl.DataFrame, point: OperatingPoint) -> ReportTabl
     unsure = {row["recogniser"]: explain_unsure(row) for row in rows.iter_rows(named=True)}
     heads = {column: unsure[column[0]] for column in columns}
     parts = {name: {method: row for (other, method), row in found.items() if other == name} for name in unsure}
-    return _build("method", columns, best=min, notes=_note_unscored(parts), heads=heads)
+    return build_table("method", columns, best=min, notes=_note_unscored(parts), heads=heads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +198,7 @@ def build_across(columns: Sequence[Column], areas: Areas) -> ReportTable:
     heads = {}
     for group, rows in found.items():
         for area, (head, digits) in areas.items():
-            cells[group, head] = {method: _show_area(rows.get(method), group, area, digits) for method in methods}
+            cells[group, head] = {method: show_area(rows.get(method), group, area, digits) for method in methods}
             heads[group, head] = explain_unsure(next(iter(rows.values()))) if rows else ""
     for area, (head, digits) in areas.items() if len(found) > 1 else ():
         cells[MEAN, head] = {
@@ -206,7 +206,7 @@ def build_across(columns: Sequence[Column], areas: Areas) -> ReportTable:
         }
         left_out = [group for group in found if group not in known]
         heads[MEAN, head] = f"over {len(known)} of {len(found)}, without {', '.join(left_out)}" if left_out else ""
-    return _build("method", cells, best=min, heads=heads, notes=_note_unscored(found))
+    return build_table("method", cells, best=min, heads=heads, notes=_note_unscored(found))
 
 
 def _note_unscored(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, str]:
@@ -239,7 +239,7 @@ def build_accuracy_table(accuracy: pl.DataFrame) -> ReportTable:
         }
         for recogniser in distinct(accuracy, "recogniser")
     }
-    return _build("benchmark", columns)
+    return build_table("benchmark", columns)
 
 
 def build_template_table(templates: pl.DataFrame) -> ReportTable:
@@ -247,7 +247,7 @@ def build_template_table(templates: pl.DataFrame) -> ReportTable:
     found = templates.rows_by_key(("recogniser", "far", "method"), named=True, unique=True)
     columns = {
         (recogniser, f"FAR {show_rate(far)}"): {
-            method: _show_tar(found.get((recogniser, far, method)), recogniser, far)
+            method: show_tar(found.get((recogniser, far, method)), recogniser, far)
             for method in order(templates["method"])
         }
         for recogniser in distinct(templates, "recogniser")
@@ -261,7 +261,7 @@ def build_template_table(templates: pl.DataFrame) -> ReportTable:
         for row in templates.iter_rows(named=True)
         if row["status"] == "ok" and row["far"] * row["impostors"] < SURE
     }
-    return _build("method", columns, best=max, heads=heads)
+    return build_table("method", columns, best=max, heads=heads)
 
 
 def build_correlation_table(correlations: pl.DataFrame) -> ReportTable:
@@ -273,7 +273,7 @@ def build_correlation_table(correlations: pl.DataFrame) -> ReportTable:
         }
         for measure in distinct(correlations, "measure")
     }
-    return _build("method", columns)
+    return build_table("method", columns)
 
 
 def explain_missing(row: Mapping[str, Any]) -> str:
@@ -326,7 +326,7 @@ Columns = dict[tuple[str, str], dict[str, Cell]]
 """Group and name of a column -> name of a row -> cell."""
 
 
-def _build(
+def build_table(
     corner: str,
     columns: Columns,
     *,
@@ -374,7 +374,7 @@ def _superscript(number: int) -> str:
     return str(number).translate(_SUPERSCRIPTS)
 
 
-def _show_area(row: Mapping[str, Any] | None, recogniser: str, area: str, digits: int) -> Cell:
+def show_area(row: Mapping[str, Any] | None, recogniser: str, area: str, digits: int) -> Cell:
     """One area with its interval, or the reason why there is none."""
     if row is None:
         return Cell(why=f"{recogniser}: not judged")
@@ -388,7 +388,7 @@ def _show_area(row: Mapping[str, Any] | None, recogniser: str, area: str, digits
     return Cell(text=f"{row[area]:.{digits}f}", interval=interval)
 
 
-def _show_tar(row: Mapping[str, Any] | None, recogniser: str, far: float) -> Cell:
+def show_tar(row: Mapping[str, Any] | None, recogniser: str, far: float) -> Cell:
     """One rate in percent, or the reason why there is none."""
     if row is None:
         return Cell(why=f"{recogniser}: not judged")

@@ -243,6 +243,25 @@ def test_areas_of_pairs_are_those_of_the_curve(
     assert metrics.filter(protocol="fixed")["auc"].is_finite().all()
 
 
+def test_a_printed_table_is_that_of_the_metrics(evaluated: tuple[Factory, subprocess.CompletedProcess[str]]) -> None:
+    factory, _ = evaluated
+    folder = factory.workspace / "evaluation" / "current"
+    written = (folder / "tables" / "swapped-FMR-1e-1.csv").read_text().splitlines()
+    rows = table(factory, "metrics").filter(recogniser="swapped", protocol="fixed", fmr=0.1)
+    areas = {(r["benchmark"], r["method"], a): r[a] for r in rows.iter_rows(named=True) for a in ("pauc", "auc")}
+    places = [(benchmark, area) for benchmark in ("pairs", "people") for area in ("pauc", "auc")]
+    heads = [f"{benchmark} {'pAUC' if area == 'pauc' else 'AUC'} ↓" for benchmark, area in places]
+    assert written[0].split(",") == ["method", *heads, "Avg. pAUC ↓", "Avg. AUC ↓"]
+    assert {line.split(",")[0] for line in written[1:]} == set(rows["method"])
+    for line in written[1:]:
+        method, *cells = line.split(",")
+        found = [areas.get((benchmark, method, area)) for benchmark, area in places]
+        means = [(found[0] + found[2]) / 2, (found[1] + found[3]) / 2] if None not in found else [None] * 2
+        assert cells == ["" if value is None else f"{value:.3f}" for value in [*found, *means]]
+        latex = (folder / "tables" / "swapped-FMR-1e-1.tex").read_text()
+        assert all(cell in latex for cell in cells)
+
+
 def test_qualities_are_what_their_methods_say(
     evaluated: tuple[Factory, subprocess.CompletedProcess[str]], benchmarks: Benchmarks
 ) -> None:
@@ -516,11 +535,22 @@ def test_what_decides_the_outcome_enters_the_fingerprint(benchmarks: Benchmarks,
         {"benchmarks": (*asked.benchmarks, str(benchmarks.folder / "away.toml"))},
     ):
         seen.add(make_plan(replace(asked, **change)).spec.fingerprint)  # type: ignore[arg-type]
+    assert make_plan(asked).benchmarks[0].published == ""
+    published = tmp_path / "published.toml"
+    text = benchmarks.pairs.read_text().replace('root = "."', f'root = "{benchmarks.folder}"\npublished = "LFW"')
+    published.write_text(text)
+    known = replace(asked, benchmarks=(str(published),))
+    assert make_plan(known).benchmarks[0].published == "LFW"
+    assert make_plan(replace(known, limit=40)).benchmarks[0].published == ""  # a part is another benchmark
+    seen.add(make_plan(known).spec.fingerprint)
+    (tmp_path / "twice.toml").write_text(text.replace('name = "pairs"', 'name = "again"'))
+    with pytest.raises(EvaluationError, match="two of the benchmarks in the field `published` of their manifests are"):
+        make_plan(replace(known, benchmarks=(str(published), str(tmp_path / "twice.toml"))))
     scores.write_text("key,quality\n1,2\n")
     seen.add(make_plan(asked).spec.fingerprint)
     write_network(network, -1.0)
     seen.add(make_plan(asked).spec.fingerprint)
-    assert len(seen) == 14
+    assert len(seen) == 15
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     write_network(moved / "other.onnx")
