@@ -124,6 +124,18 @@ QUALITIES = Table(
     per_image=False,
 )  # fmt: skip
 
-_ALL = (METRICS, CURVES, COMPARISONS, ACCURACY, TEMPLATES, CORRELATIONS, QUALITIES)
+LOSSES = Table(
+    name="losses",
+    text="The losses of every training that is a method, by epoch (CLIB-FIQA Figure 4, right).",
+    columns=(
+        METHOD,
+        Column(name="loss", type=_TEXT, text="`total`, which is learned from, or a term of it"),
+        _count("epoch", "from 1"),
+        _number("mean", "over the epoch's steps"),
+    ),
+    per_image=False,
+)  # fmt: skip
+
+_ALL = (METRICS, CURVES, COMPARISONS, ACCURACY, TEMPLATES, CORRELATIONS, QUALITIES, LOSSES)
 EVALUATION_TABLES = {table.name: table for table in _ALL}
 """The tables of an evaluation, by name."""

@@ -14,6 +14,7 @@ from data_manifests.manifest import Format
 from data_manifests.tables.evaluation import ACCURACY, EVALUATION_TABLES
 from labelers.runtime.denormals import flush_denormals
 from pipeline.evaluation.images import read_embeddings, read_measure
+from pipeline.evaluation.methods import NETWORKS
 from pipeline.evaluation.plan import CORRELATED
 from pipeline.evaluation.pooling import evaluate_templates
 from pipeline.evaluation.qualities import QualityReader, open_readers
@@ -21,6 +22,7 @@ from pipeline.evaluation.request import EvaluationError
 from training.evaluation.comparison import BenchmarkError, compare_identities, compare_pairs
 from training.evaluation.evaluate import Options, correlate, evaluate_methods, list_qualities, stamp
 from training.evaluation.pairs.all_pairs import IdentitySetError
+from training.evaluation.training_losses import read_losses
 from training.evaluation.verification import VerificationPairsError
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ def evaluate(plan: Plan, set_status: Callable[[str], None]) -> Outcome:
     tables = {
         name: _join([run.tables[name] for run in runs], table.schema()) for name, table in EVALUATION_TABLES.items()
     }
+    tables["losses"] = read_losses({m.name: m.path for m in plan.methods if m.kind in NETWORKS and m.path is not None})
     notes = [note for reader in readers for note in reader.notes]
     notes += [f"{name} is not at hand and left out" for name in plan.missing]
     left_out = {kept.benchmark.name: run.left_out for kept, run in zip(evaluated, runs, strict=True)}

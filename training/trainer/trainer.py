@@ -327,8 +327,9 @@ class Trainer(Generic[AnyLearner]):
         )
 
     def _end_epoch(self) -> None:
-        """Keep the epoch's means, by which a learner may weigh the next."""
+        """Keep the epoch's means, by which a learner may weigh the next, and add them to the curves."""
         self.history.append((self._ranks.sum(self._sums.cpu()) / self.epoch_steps).tolist())
+        self.add_curves({f"epoch/{name}": mean for name, mean in self.learner.losses(self.history[-1]).items()})
         self._sums.zero_()
         self.learner.begin_epoch(self.history)
 

@@ -83,7 +83,13 @@ def list_methods(frames: Frames) -> tuple[str, ...]:
 
 def list_benchmarks(frames: Iterable[pl.DataFrame]) -> tuple[str, ...]:
     """The benchmarks of some tables, in the order in which they appear."""
-    return tuple(dict.fromkeys(name for frame in frames for name in distinct(frame, "benchmark")))
+    found = [distinct(frame, "benchmark") for frame in frames if "benchmark" in frame.columns]
+    return tuple(dict.fromkeys(name for names in found for name in names))
+
+
+def select_benchmark(frames: Frames, name: str) -> dict[str, pl.DataFrame]:
+    """The rows of one benchmark, of the tables that are about benchmarks."""
+    return {table: frame.filter(benchmark=name) for table, frame in frames.items() if "benchmark" in frame.columns}
 
 
 def distinct(frame: pl.DataFrame, column: str) -> list[str]:

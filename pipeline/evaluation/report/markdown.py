@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pipeline.evaluation.report.findings import AREA_NAMES, list_findings, show_interval, show_p
-from pipeline.evaluation.report.frames import list_benchmarks, list_points, read_frames, show_rate
+from pipeline.evaluation.report.frames import list_benchmarks, list_points, read_frames, select_benchmark, show_rate
 from pipeline.evaluation.report.paper_tables import list_paper_tables
 from pipeline.evaluation.report.published import compare_published
 from pipeline.evaluation.report.tables import (
@@ -44,6 +44,7 @@ published script does, so that even `random` may fall under 1. Raw AUC is the ar
 _TESTS = """\
 Difference of the areas on the same bootstrap draws, under 0 where the method is better; p is two-sided, of each test by
 itself."""
+_NOT_SHOWN = {"curves", "qualities", "losses"}
 _MARKS = {Mark.PLAIN: "{}", Mark.BEST: "**{}**", Mark.SECOND: "*{}*"}
 
 
@@ -51,19 +52,19 @@ def render_markdown(tables: Mapping[str, pa.Table], published: Mapping[str, str]
     """All tables of an evaluation.
 
     Args:
-        tables: by name, as `data_manifests.tables.evaluation` has them; an absent table is passed over. `curves` and
-            `qualities` are not shown.
+        tables: by name, as `data_manifests.tables.evaluation` has them; an absent table is passed over. `curves`,
+            `qualities` and `losses` are not shown.
         published: benchmarks that are published ones -> their published names.
 
     Raises:
         ReportError: if a table has other columns, or does not say which benchmark or recogniser a row is of.
     """
-    frames = read_frames({name: table for name, table in tables.items() if name not in {"curves", "qualities"}})
+    frames = read_frames({name: table for name, table in tables.items() if name not in _NOT_SHOWN})
     metrics = frames["metrics"]
     findings = list_findings(frames["comparisons"], metrics)
     parts = [_INTRODUCTION] + [_CR_FIQA] * (Protocol.CR_FIQA in metrics["protocol"])
     for benchmark in list_benchmarks(frames.values()):
-        own = {name: frame.filter(benchmark=benchmark) for name, frame in frames.items()}
+        own = select_benchmark(frames, benchmark)
         sections = list(_write_benchmark(own, [found for found in findings if found.benchmark == benchmark]))
         if sections:
             parts += [f"## {escape(benchmark)}", *sections]

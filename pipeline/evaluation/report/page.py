@@ -17,11 +17,12 @@ from pipeline.evaluation.report.frames import (
     list_methods,
     list_points,
     read_frames,
+    select_benchmark,
 )
 from pipeline.evaluation.report.gallery import FACES
 from pipeline.evaluation.report.method_order import MEANINGS, kind_of
 from pipeline.evaluation.report.paper_tables import list_paper_tables
-from pipeline.evaluation.report.plots import assign_styles, draw_curves
+from pipeline.evaluation.report.plots import assign_styles, draw_curves, draw_losses
 from pipeline.evaluation.report.published import compare_published
 from pipeline.evaluation.report.tables import (
     ABSENT,
@@ -55,6 +56,9 @@ LOG = logging.getLogger(__name__)
 
 _USUAL = OperatingPoint(protocol="fixed", fmr=1e-3)
 """What is shown first where it can be: CLIB-FIQA's Tables 1 to 3."""
+
+TOTAL = "total"
+"""The loss that a training learns from."""
 
 _BARS = 40
 _STEPS = ((FACES, True), (8, True), (4, True), (2, True), (0, True), (0, False))
@@ -179,6 +183,7 @@ def _build_content(evaluation: PageInput) -> dict[str, Any]:
         "overview_rates": [point.rate for point in points if point.protocol == Protocol.FIXED],
         "left_out": _list_left_out(metrics, evaluation.left_out),
         "paper_tables": tables,
+        "losses": _draw_losses(frames["losses"], styles),
         "recognisers": distinct(metrics, "recogniser"),
         "rates": list(dict.fromkeys(point.rate for point in points)),
         "protocols": list(dict.fromkeys(point.protocol for point in points)),
@@ -191,7 +196,7 @@ def _build_sections(frames: Frames, gallery: Gallery, styles: Mapping[str, Style
     points = list_points(frames["metrics"])
     findings = list_findings(frames["comparisons"], frames["metrics"])
     for number, name in enumerate(list_benchmarks(frames.values())):
-        own = {table: frame.filter(benchmark=name) for table, frame in frames.items()}
+        own = select_benchmark(frames, name)
         several = own["metrics"]["recogniser"].n_unique() > 1
         joint = [(point, build_area_table(own["metrics"], point)) for point in points if several]
         faces = gallery.get(name, {})
@@ -253,6 +258,13 @@ def _read_curves(points: pl.DataFrame, styles: Mapping[str, Style]) -> dict[str,
     found = points.partition_by("method", as_dict=True)
     own = {method: found[method,] for method in styles if (method,) in found}
     return {method: (rows["rejection"].to_numpy(), rows["fnmr"].to_numpy()) for method, rows in own.items()}
+
+
+def _draw_losses(losses: pl.DataFrame, styles: Mapping[str, Style]) -> str:
+    """The loss of every training by epoch; nothing where there is none."""
+    found = losses.filter(loss=TOTAL).partition_by("method", as_dict=True)
+    means = {name: found[name,]["mean"].to_numpy() for name in styles if (name,) in found}
+    return draw_losses(means, styles, "losses") if means else ""
 
 
 def draw_distributions(qualities: pl.DataFrame, styles: Mapping[str, Style], name: str) -> Iterator[Distribution]:

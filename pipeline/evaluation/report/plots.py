@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
     from training.evaluation.pairs.ranked_pairs import Curve
 
@@ -89,6 +90,30 @@ def draw_curves(curves: Mapping[str, Curve], styles: Mapping[str, Style], leadin
     axes.set_xlabel("share of pairs rejected", fontsize=SMALL, color=INK)
     axes.set_ylabel("FNMR", fontsize=SMALL, color=INK)
     axes.set_xticks([0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.95])
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    format_axes(axes)
+    return to_svg(figure, name)
+
+
+def draw_losses(losses: Mapping[str, NDArray[np.float64]], styles: Mapping[str, Style], name: str) -> str:
+    """Mean losses of trainings by epoch (CLIB-FIQA Figure 4, right).
+
+    Args:
+        losses: method -> one number an epoch [E].
+        styles: of the methods.
+        name: unique in the page.
+    """
+    figure = Figure(figsize=(5.4, 3.0), layout="constrained")
+    axes = figure.subplots()
+    for method, means in losses.items():
+        style = styles[method]
+        epochs = np.arange(1, len(means) + 1)
+        line = axes.plot(epochs, means, color=style.colour, linewidth=style.width, marker="o", markersize=3)[0]
+        if style.dashes:
+            line.set_dashes(style.dashes)
+    axes.set_xlabel("epoch", fontsize=SMALL, color=INK)
+    axes.set_ylabel("loss", fontsize=SMALL, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     format_axes(axes)
     return to_svg(figure, name)

@@ -197,7 +197,7 @@ def test_all_tables_are_there(evaluated: tuple[Factory, subprocess.CompletedProc
     factory, _ = evaluated
     for name, described in EVALUATION_TABLES.items():
         assert tuple(table(factory, name).columns) == described.names, name
-        assert len(table(factory, name)), name
+        assert len(table(factory, name)) or name == "losses", name  # no method is a training
     metrics = table(factory, "metrics")
     assert set(metrics["benchmark"]) == {"pairs", "people"}
     assert set(metrics["recogniser"]) == {"fr_feature", "swapped"}

@@ -216,6 +216,18 @@ def test_pictures_are_small_and_say_what_they_show(whole_page, real_faces):
         assert len(figure["aria-label"]) > 20
 
 
+def test_trainings_are_drawn_where_there_are_any(one_benchmark):
+    rows = [
+        {"method": "clib", "loss": loss, "epoch": epoch, "mean": 1 / epoch}
+        for loss in ("total", "blur") for epoch in (1, 2, 3)
+    ]  # fmt: skip
+    losses = pa.Table.from_pylist(rows, schema=EVALUATION_TABLES["losses"].schema())
+    page = render_page(replace(one_benchmark, tables={**one_benchmark.tables, "losses": losses}))
+    (figure,) = [f for f in Parsed(page).all("figure") if "Losses of the trainings" in f.get("aria-label", "")]
+    assert figure["role"] == "img"
+    assert "Losses of the trainings" not in render_page(one_benchmark)
+
+
 def test_without_faces_there_is_no_word_of_them(one_benchmark):
     page = render_page(replace(one_benchmark, gallery={}))
     assert "pictures of people" not in page

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from pipeline.evaluation.report.page import draw_distributions
-from pipeline.evaluation.report.plots import assign_styles, draw_curves
+from pipeline.evaluation.report.plots import assign_styles, draw_curves, draw_losses
 from pipeline.pages.figures import COLOURS
 
 RATES = np.linspace(0, 1, 201)
@@ -78,6 +78,14 @@ def test_eighteen_methods_look_different_and_a_method_looks_the_same_among_other
     assert len({(style.colour, style.dashes) for style in styles.values()}) == 20
     assert assign_styles([*names, "later"])["m3"] == styles["m3"]
     assert styles["random"].colour == styles["floor"].colour not in COLOURS
+
+
+def test_losses_are_drawn_by_epoch_in_the_colour_of_their_method():
+    losses = {"one": np.array([0.9, 0.5, 0.4]), "two": np.array([0.8])}
+    svg = draw_losses(losses, assign_styles([*losses, "other"]), "losses")
+    ET.fromstring(svg)
+    assert all(colour.lower() in svg.lower() for colour in COLOURS[:2])
+    assert COLOURS[2].lower() not in svg.lower()
 
 
 @pytest.mark.parametrize("quality", [np.zeros(5), np.array([1e-3]), np.array([0.1, 0.2, 1e6]), np.arange(1000) / 7])

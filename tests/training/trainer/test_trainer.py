@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from scipy.stats import spearmanr
 
 from data_manifests.tables.stages import CLASSES
+from training.evaluation.training_losses import read_losses
 from training.trainer.checkpoint import STATE
 
 if TYPE_CHECKING:
@@ -318,6 +319,12 @@ def test_curves_hold_every_term(undisturbed: dict[int, Path]) -> None:
     total = events.Scalars("loss/total")
     assert [point.step for point in total] == [4, 8, 12, 16, 20, 24]
     assert total[-1].value < total[0].value
+    means = read_losses({"run": undisturbed[1], "none": undisturbed[1] / "checkpoints"}).to_pylist()
+    assert {row["loss"] for row in means} == terms
+    assert {row["method"] for row in means} == {"run"}
+    by_epoch = [row["mean"] for row in means if row["loss"] == "total"]
+    assert [row["epoch"] for row in means if row["loss"] == "total"] == [1, 2, 3, 4]
+    assert STEPS * sum(by_epoch) == pytest.approx(4 * sum(point.value for point in total), rel=1e-5)
     rates = [point.value for point in events.Scalars("rate/tower")]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == pytest.approx(0.0, abs=1e-12)
