@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.evaluation.methods.kinds import BASELINES, FLOOR, WITH_PATH, MethodKind
+from data_manifests.weights.entry import Kind as Network
+from data_manifests.weights.registry import find_network
+from training.evaluation.methods.kinds import ANCHORED, BASELINES, FLOOR, WITH_PATH, MethodKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,11 +41,13 @@ class Method:
         name: in tables and figures; unique in an evaluation.
         kind: where it comes from.
         path: its file or folder; None for a baseline.
+        recogniser: network of models.toml whose anchors these are; empty: that whose errors are counted.
     """
 
     name: str
     kind: MethodKind
     path: Path | None = None
+    recogniser: str = ""
 
 
 def parse_methods(text: str) -> tuple[Method, ...]:
@@ -53,20 +57,22 @@ def parse_methods(text: str) -> tuple[Method, ...]:
     `ms1mv2/8c1f02b4d6e7` for the run to which `ms1mv2/quality_model/current` points.
 
     Args:
-        text: methods separated by commas, each `KIND:PATH` or a baseline, with `NAME=` before it to name it.
+        text: methods separated by commas, each `KIND:PATH` or a baseline, with `NAME=` before it to name it. Behind a
+            baseline of ANCHORED may stand `:RECOGNISER`.
 
     Raises:
         MethodError: names the method and what is allowed.
+        RegistryError: if a folder is named as a recogniser, and holds none.
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:
         raise MethodError(f"no method is named: {_describe_kinds()}")
     found = [_parse(word) for word in words]
-    taken = [name or kind.value for name, kind, path in found if name or path is None]
-    endings = [_endings(path) for name, _, path in found if not name and path is not None]
+    taken = [method.name for method in found if method.name]
+    endings = [_endings(method.path) for method in found if not method.name and method.path is not None]
     methods = tuple(
-        Method(name=name or (kind.value if path is None else _shorten(path, endings, taken)), kind=kind, path=path)
-        for name, kind, path in found
+        replace(method, name=_shorten(method.path, endings, taken)) if method.path and not method.name else method
+        for method in found
     )
     twice = [name for name, count in Counter(method.name for method in methods).items() if count > 1]
     if twice:
@@ -74,18 +80,24 @@ def parse_methods(text: str) -> tuple[Method, ...]:
     return methods
 
 
-def _parse(word: str) -> tuple[str, MethodKind, Path | None]:
-    """Name (empty where none is given), kind and path of one method."""
+def _parse(word: str) -> Method:
+    """One method; without a name where its path has to give one."""
     parts = _METHOD.fullmatch(word)
     if parts is None or parts["kind"] not in list(MethodKind):
         raise MethodError(f"{word[:120]!r} is no method: {_describe_kinds()}")
     name, kind, path = parts["name"], MethodKind(parts["kind"]), parts["path"]
-    if (kind in WITH_PATH) != bool(path) or (path is not None and kind in BASELINES):
-        wanted = f"{kind}:PATH" if kind in WITH_PATH else f"{kind} alone"
+    alone = kind not in (*WITH_PATH, *ANCHORED)
+    if (alone and path is not None) or (kind in WITH_PATH and path is None) or path == "":
+        wanted = f"{kind} alone" if alone else f"{kind}:{'PATH' if kind in WITH_PATH else 'RECOGNISER'}"
         raise MethodError(f"{word[:120]!r}: write {wanted}")
     if name is not None:
         _check_name(name, kind, word)
-    return name or "", kind, Path(path).expanduser().absolute() if path else None
+    if path is None:
+        return Method(name=name or kind.value, kind=kind)
+    if kind in WITH_PATH:
+        return Method(name=name or "", kind=kind, path=Path(path).expanduser().absolute())
+    recogniser, _ = find_network(path, Network.RECOGNITION)
+    return Method(name=name or f"{kind} ({recogniser})", kind=kind, recogniser=recogniser)
 
 
 def _check_name(name: str, kind: MethodKind, word: str) -> None:
@@ -128,4 +140,5 @@ def _shorten(path: Path, endings: Sequence[tuple[str, ...]], taken: Sequence[str
 def _describe_kinds() -> str:
     """What may be written."""
     paths = ", ".join(f"{kind}:PATH" for kind in WITH_PATH)
-    return f"there are {paths}, {', '.join(BASELINES)}; NAME= before one names it"
+    others = f":RECOGNISER may stand behind {', '.join(ANCHORED)}"
+    return f"there are {paths}, {', '.join(BASELINES)}; {others}; NAME= before one names it"

@@ -110,7 +110,7 @@ def _describe_method(plan: Plan, name: str) -> str:
         return f"{factory.network.kind} network {listed}"
     if name in sources.hashes and method.path is not None:
         return f"list {method.path.name} (SHA-256 {sources.hashes[name][:_SHOWN]})"
-    return method.kind.value
+    return f"{method.kind} by {method.recogniser}" if method.recogniser else method.kind.value
 
 
 def _list_notes(notes: Mapping[str, Mapping[str, str]]) -> str:

@@ -14,7 +14,7 @@ from pipeline.evaluation.request import EvaluationError, EvaluationRequest, requ
 from pipeline.evaluation.sources import Sources, find_sources
 from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.store import EVALUATION, Store
-from training.evaluation.methods.kinds import MethodKind
+from training.evaluation.methods.kinds import ANCHORED, MethodKind
 from training.on_top.scorer import recogniser_of
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ QUALITY_VERSION = 1
 SHARPNESS = (MethodKind.CPBD, MethodKind.SOBEL)
 CORRELATED = ("blur", "pose", "factors")
 """The stages whose measures qualities are correlated with."""
+ANCHOR_STAGES = ("embeddings", "anchors")
+"""What is needed of a recogniser whose anchors are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +46,9 @@ class PlannedBenchmark:
         jobs: recogniser -> the benchmark with it; all but what rests on embeddings is the same in each.
         scorings: name of a network's method -> the benchmark with that network's stage `quality`.
         embedded: name of a method on top of one of the recognisers -> the benchmark with that recogniser.
+        anchored: name of a method whose anchors are a named recogniser's -> the benchmark with that recogniser.
         stages: what of `job` is needed, beside embeddings and anchors.
-        with_anchors: whether the certainty ratio is asked for, and defined here.
+        with_anchors: whether anchors of those that judge are asked for, and defined here.
         published: the published benchmark that it is, whole; empty where it is none.
     """
 
@@ -53,6 +56,7 @@ class PlannedBenchmark:
     jobs: Mapping[str, Job]
     scorings: Mapping[str, Job]
     embedded: Mapping[str, Job]
+    anchored: Mapping[str, Job]
     stages: tuple[str, ...]
     with_anchors: bool
     published: str = ""
@@ -65,12 +69,13 @@ class PlannedBenchmark:
     @property
     def recogniser_stages(self) -> tuple[str, ...]:
         """What is needed of every recogniser."""
-        return ("embeddings", "anchors") if self.with_anchors else ("embeddings",)
+        return ANCHOR_STAGES if self.with_anchors else ANCHOR_STAGES[:1]
 
     def needed(self) -> list[tuple[Job, StageSpec]]:
         """Every stage that is read, with its job."""
         wanted = [(self.job, self.job.stages[stage]) for stage in self.stages]
         wanted += [(job, job.stages[stage]) for job in self.jobs.values() for stage in self.recogniser_stages]
+        wanted += [(job, job.stages[stage]) for job in self.anchored.values() for stage in ANCHOR_STAGES]
         return wanted + [(job, job.stages[QUALITY]) for job in self.scorings.values()]
 
     def describe(self) -> dict[str, Any]:
@@ -83,8 +88,13 @@ class PlannedBenchmark:
                 for name, job in self.jobs.items()
             ],
             "qualities": {name: job.stages[QUALITY].fingerprint for name, job in self.scorings.items()},
+            **({"anchored": self._fingerprint_anchors()} if self.anchored else {}),
             **({"published": self.published} if self.published else {}),
         }
+
+    def _fingerprint_anchors(self) -> dict[str, str]:
+        """Method -> the fingerprint of the anchors that it is."""
+        return {method: job.stages["anchors"].fingerprint for method, job in self.anchored.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +187,7 @@ def _plan_benchmark(
     jobs = {r: change_recogniser(own, r) for r in request.recognisers or (own.models["recognition"].name,)}
     job = next(iter(jobs.values()))
     kinds = {method.kind for method in methods}
+    labelled = job.manifest.format in LABELLED_FORMATS
     sharp = not kinds.isdisjoint(SHARPNESS)
     embedded = {method: one for method, scorer in sources.on_top.items() if (one := _with_recogniser(jobs, scorer))}
     return PlannedBenchmark(
@@ -184,8 +195,9 @@ def _plan_benchmark(
         jobs=jobs,
         scorings={m: _add_quality(job, factory) for m, factory in sources.factories.items() if m not in embedded},
         embedded=embedded,
+        anchored={m.name: change_recogniser(own, m.recogniser) for m in methods if m.recogniser and labelled},
         stages=("index", *(CORRELATED if request.correlate else CORRELATED[:sharp])),
-        with_anchors=MethodKind.CERTAINTY_RATIO in kinds and job.manifest.format in LABELLED_FORMATS,
+        with_anchors=labelled and any(m.kind in ANCHORED and not m.recogniser for m in methods),
         published="" if request.limit else job.manifest.published or "",
     )
 

@@ -107,7 +107,8 @@ class QualityReader:
             job = self.benchmark.embedded[method.name]
             return score_embeddings(job.store, job.stages["embeddings"], self.plan.sources.on_top[method.name])
         measure = MEASURES[method.kind]
-        if measure.table == "anchors" and not self.benchmark.with_anchors:
+        job = self.benchmark.anchored.get(method.name, job)
+        if measure.table == "anchors" and not (method.name in self.benchmark.anchored or self.benchmark.with_anchors):
             self._note(
                 f"{method.name} is not defined on {self.benchmark.name} and left out there: it compares an image with "
                 f"the others of its person, and a benchmark of format {job.manifest.format} names no people"
@@ -149,4 +150,4 @@ class QualityReader:
 
 def _is_of_recogniser(method: Method) -> bool:
     """Whether every recogniser gives this quality itself."""
-    return method.kind in MEASURES and MEASURES[method.kind].of_recogniser
+    return method.kind in MEASURES and MEASURES[method.kind].of_recogniser and not method.recogniser

@@ -85,7 +85,8 @@ class EvaluateQuality(luigi.Task):
     methods = luigi.Parameter(
         default="norm,cpbd,sobel,random",
         description="separated by commas: model:RUN_OR_FILE, onnx:FILE, on_top:RUN, table:FILE, norm, cpbd, sobel,"
-        " certainty_ratio, random; NAME= before a method gives it another name",
+        " certainty_ratio, ccs, nnccs, random; behind the three of anchors :RECOGNISER, for those of another than the"
+        " judge; NAME= before a method gives it another name",
     )
     protocols = luigi.Parameter(default="fixed", description="fixed, cr_fiqa, or both separated by a comma")
     fmrs = luigi.Parameter(default="0.01,0.001,0.0001", description="false match rates, separated by commas")
@@ -180,10 +181,14 @@ class EvaluateQuality(luigi.Task):
 
     def _stages(self, benchmark: PlannedBenchmark) -> list[Stage]:
         """The tasks that make what is read of one benchmark."""
+        from pipeline.evaluation.plan import ANCHOR_STAGES  # noqa: PLC0415
+
         processes = luigi_processes()
         made = [_STAGES[stage].of(benchmark.job, processes) for stage in benchmark.stages]
         for job in benchmark.jobs.values():
             made += [_STAGES[stage].of(job, processes) for stage in benchmark.recogniser_stages]
+        for job in benchmark.anchored.values():
+            made += [_STAGES[stage].of(job, processes) for stage in ANCHOR_STAGES]
         networks = self.plan.sources.factories
         return made + [Quality.by(networks[name], job, processes) for name, job in benchmark.scorings.items()]
 

@@ -27,6 +27,8 @@ class Kind(StrEnum):
 
 MEANINGS: dict[str, str] = {
     MethodKind.NORM: "length of the recogniser's embedding",
+    MethodKind.CCS: "similarity to the person's class centre",
+    MethodKind.NNCCS: "similarity to the nearest other class centre; no quality, as CR-FIQA Figure 2 shows",
     MethodKind.CERTAINTY_RATIO: "how certainly the recogniser tells the person from others (CR-FIQA Eq. 4)",
     MethodKind.CPBD: "sharpness (CPBD)",
     MethodKind.SOBEL: "mean gradient of the lightness",
@@ -36,10 +38,15 @@ MEANINGS: dict[str, str] = {
 """What the methods are that need no training, and the lower bound."""
 
 
+def explain(method: str) -> str:
+    """What a method is that needs no training; nothing for others."""
+    return MEANINGS.get(method.partition(" (")[0], "")
+
+
 def kind_of(method: str) -> Kind:
     """The kind, which the name decides: `parse_methods` gives a baseline's name to nothing else.
 
-    With several recognisers, a baseline that differs between them has theirs after it: `norm (fr_feature)`.
+    A baseline that differs between recognisers may have one after it: `norm (fr_feature)`.
     """
     name = method.partition(" (")[0]
     if name == FLOOR:

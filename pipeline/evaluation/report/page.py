@@ -20,7 +20,7 @@ from pipeline.evaluation.report.frames import (
     select_benchmark,
 )
 from pipeline.evaluation.report.gallery import FACES
-from pipeline.evaluation.report.method_order import MEANINGS, kind_of
+from pipeline.evaluation.report.method_order import explain, kind_of
 from pipeline.evaluation.report.paper_tables import list_paper_tables
 from pipeline.evaluation.report.plots import assign_styles, draw_curves, draw_losses
 from pipeline.evaluation.report.published import compare_published
@@ -177,7 +177,7 @@ def _build_content(evaluation: PageInput) -> dict[str, Any]:
         "title": evaluation.title,
         "notes": evaluation.notes,
         "styles": styles,
-        "meanings": MEANINGS,
+        "meanings": {method: text for method in styles if (text := explain(method))},
         "sections": sections,
         "overview": _build_overview(frames, evaluation.left_out),
         "overview_rates": [point.rate for point in points if point.protocol == Protocol.FIXED],

@@ -146,6 +146,7 @@ class Benchmarks:
     def words(self) -> tuple[str, ...]:
         names = [str(self.folder / f"{name}.toml") for name in ("pairs", "sets", "away", "people")]
         methods = f"light=onnx:{self.network},table:{self.folder / 'list.csv'},norm,sobel,certainty_ratio,random"
+        methods += ",ccs,ratio=certainty_ratio:swapped"
         return (
             "EvaluateQuality", "--benchmarks", ",".join(names), "--recognition", "fr_feature,swapped",
             "--methods", methods, "--protocols", "fixed,cr_fiqa", "--replicates", "50",
@@ -203,7 +204,7 @@ def test_all_tables_are_there(evaluated: tuple[Factory, subprocess.CompletedProc
     assert set(metrics["recogniser"]) == {"fr_feature", "swapped"}
     assert set(metrics.filter(benchmark="pairs")["method"]) == {"light", "list", "norm", "sobel", "random", "floor"}
     assert set(metrics.filter(benchmark="people")["method"]) == {
-        "light", "list", "norm", "sobel", "certainty_ratio", "random", "floor",
+        "light", "list", "norm", "sobel", "certainty_ratio", "random", "floor", "ccs", "ratio",
     }  # fmt: skip
     names = set(table(factory, "qualities").filter(benchmark="pairs")["method"])
     assert names == {"light", "list", "norm (fr_feature)", "norm (swapped)", "sobel", "random"}
@@ -283,6 +284,28 @@ def test_qualities_are_what_their_methods_say(
     assert quality_of(factory, "people", "list").tolist() == [person for person in range(8) for _ in range(8)]
 
 
+def test_anchors_are_the_judge_s_own_or_those_of_the_recogniser_that_is_named(
+    evaluated: tuple[Factory, subprocess.CompletedProcess[str]],
+) -> None:
+    factory, _ = evaluated
+    (made_from,) = (factory.workspace / "_receipts" / "evaluation").rglob("made_from.json")
+    described = {b["name"]: b for b in json.loads(made_from.read_text())["parameters"]["benchmarks"]}
+    assert "anchored" not in described["pairs"]  # nobody knows who is on its pictures
+    anchors = {r["name"]: r["anchors"] for r in described["people"]["recognisers"]}
+    assert described["people"]["anchored"] == {"ratio": anchors["swapped"]}
+    found = {n: pl.read_parquet(factory.workspace / "people" / "anchors" / a) for n, a in anchors.items()}
+    for method, judge, column in (
+        ("ratio", "swapped", "certainty_ratio"),
+        ("certainty_ratio (fr_feature)", "fr_feature", "certainty_ratio"),
+        ("ccs (swapped)", "swapped", "ccs"),
+    ):
+        np.testing.assert_array_equal(quality_of(factory, "people", method), found[judge][column].to_numpy())
+    metrics = table(factory, "metrics").filter(benchmark="people", protocol="fixed")
+    areas = {(r["recogniser"], r["method"]): r["auc"] for r in metrics.iter_rows(named=True)}
+    assert areas["swapped", "ratio"] == areas["swapped", "certainty_ratio"]
+    assert areas["fr_feature", "ratio"] != areas["fr_feature", "certainty_ratio"]
+
+
 def test_correlations_are_of_the_measures(evaluated: tuple[Factory, subprocess.CompletedProcess[str]]) -> None:
     factory, _ = evaluated
     rows = table(factory, "correlations").filter(benchmark="people")
@@ -334,6 +357,7 @@ def test_what_is_missing_or_left_out_is_said(evaluated: tuple[Factory, subproces
         "away is not at hand and left out",
         "certainty_ratio is not defined on pairs and left out there",
         "certainty_ratio is not defined on sets and left out there",
+        "ratio is not defined on pairs and left out there",
         "list.csv: 1 of 75 rows name no image of pairs and are not used",
         "list.csv gives no quality for 6 of 80 images of pairs, which are rejected first",
         "none of its 139 rows names an image of sets, where list is left out",

@@ -65,6 +65,16 @@ def test_methods_are_read_with_their_names() -> None:
     assert FORBIDDEN == FLOOR
 
 
+def test_anchors_may_be_of_another_recogniser_than_the_judge() -> None:
+    found = parse_methods("ccs,nnccs:w600k_r50,mine=certainty_ratio:glintr100,certainty_ratio")
+    assert [(m.name, m.kind.value, m.recogniser, m.path) for m in found] == [
+        ("ccs", "ccs", "", None),
+        ("nnccs (w600k_r50)", "nnccs", "w600k_r50", None),
+        ("mine", "certainty_ratio", "glintr100", None),
+        ("certainty_ratio", "certainty_ratio", "", None),
+    ]
+
+
 def test_default_names_are_short_and_differ() -> None:
     assert names_of("model:/w/ms1mv2/quality_model/current,model:/w/casia/quality_model/current") == ["ms1mv2", "casia"]
     assert names_of("model:/w/a/run/model.safetensors,model:/w/b/run/model.safetensors") == ["a/run", "b/run"]
@@ -96,6 +106,8 @@ def test_a_run_of_the_workspace_is_named_by_its_data_set_and_its_folder(tmp_path
         ("table", "write table:PATH"),
         ("norm:x", "write norm alone"),
         ("norm:", "write norm alone"),
+        ("ccs:", "write ccs:RECOGNISER"),
+        ("ccs:w600k_r50,ccs:w600k_r50", "two methods are called ccs (w600k_r50)"),
         ("=norm", "a name has 1 to 60"),
         ("a/b=norm", "a name has 1 to 60"),
         ("floor=norm", "floor stands for something else"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.evaluation.methods.kinds import MethodKind
+from training.evaluation.methods.kinds import ANCHORED, MethodKind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,9 +32,9 @@ MEASURES: dict[MethodKind, Measure] = {
     MethodKind.CPBD: Measure(table="blur", column="cpbd", of_recogniser=False),
     MethodKind.SOBEL: Measure(table="blur", column="sobel", of_recogniser=False),
     MethodKind.NORM: Measure(table="embeddings", column="norm", of_recogniser=True),
-    MethodKind.CERTAINTY_RATIO: Measure(table="anchors", column="certainty_ratio", of_recogniser=True),
+    **{kind: Measure(table="anchors", column=kind.value, of_recogniser=True) for kind in ANCHORED},
 }
-"""Where each baseline stands. The errors of a recogniser go with its own norm and ratio, as the field does."""
+"""Where each baseline stands. The errors of a recogniser go with its own norm and ratio, unless another is named."""
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))

@@ -23,10 +23,16 @@ class MethodKind(StrEnum):
     SOBEL = "sobel"
     NORM = "norm"
     """Length of the embedding, of the recogniser whose errors are counted."""
+    CCS = "ccs"
+    """Similarity to the own class centre, by the recogniser whose errors are counted, or one that is named."""
+    NNCCS = "nnccs"
+    """Similarity to the nearest other class centre, likewise. CR-FIQA Figure 2 shows that it is no quality."""
     CERTAINTY_RATIO = "certainty_ratio"
-    """CR-FIQA Eq. 4, by the recogniser whose errors are counted."""
+    """CR-FIQA Eq. 4, likewise."""
     RANDOM = "random"
 
 
 WITH_PATH = (MethodKind.MODEL, MethodKind.ONNX, MethodKind.ON_TOP, MethodKind.TABLE)
+ANCHORED = (MethodKind.CCS, MethodKind.NNCCS, MethodKind.CERTAINTY_RATIO)
+"""Those that compare an image with the others of its person; `KIND:RECOGNISER` takes another than the judge for it."""
 BASELINES = tuple(kind for kind in MethodKind if kind not in WITH_PATH)
