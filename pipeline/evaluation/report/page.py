@@ -24,6 +24,7 @@ from pipeline.evaluation.report.method_order import explain, kind_of
 from pipeline.evaluation.report.paper_tables import list_paper_tables
 from pipeline.evaluation.report.plots import assign_styles, draw_curves, draw_losses
 from pipeline.evaluation.report.published import compare_published
+from pipeline.evaluation.report.score_figures import draw_overlay, draw_scatters, read_scores
 from pipeline.evaluation.report.tables import (
     ABSENT,
     build_area_table,
@@ -125,6 +126,10 @@ class Section:
         joint: areas of all recognisers side by side; none where there is one recogniser.
         templates: true accept rates.
         distributions: of the scores.
+        leading: the method that the scatters are of.
+        overlay: the distributions on one scale, as SVG; nothing where fewer than two methods vary.
+        overlaid: the methods in it.
+        scatters: scores of the leading method against those of each other one.
         correlations: of the scores with measures.
         gallery: method -> faces rejected first and last.
     """
@@ -135,6 +140,10 @@ class Section:
     joint: list[tuple[OperatingPoint, ReportTable]]
     templates: ReportTable | None
     distributions: list[Distribution]
+    leading: str
+    overlay: str
+    overlaid: tuple[str, ...]
+    scatters: list[Distribution]
     correlations: ReportTable | None
     gallery: dict[str, Ends]
 
@@ -200,6 +209,7 @@ def _build_sections(frames: Frames, gallery: Gallery, styles: Mapping[str, Style
         several = own["metrics"]["recogniser"].n_unique() > 1
         joint = [(point, build_area_table(own["metrics"], point)) for point in points if several]
         faces = gallery.get(name, {})
+        scores = read_scores(own["qualities"], styles)
         yield Section(
             name=name,
             anchor=f"benchmark-{number}",
@@ -211,6 +221,10 @@ def _build_sections(frames: Frames, gallery: Gallery, styles: Mapping[str, Style
             joint=[(point, table) for point, table in joint if not table.empty],
             templates=build_template_table(own["templates"]) if own["templates"].height else None,
             distributions=list(draw_distributions(own["qualities"], styles, f"d{number}")),
+            leading=next(iter(scores), ""),
+            overlay=draw_overlay(scores, styles, f"o{number}") if len(scores) > 1 else "",
+            overlaid=tuple(scores),
+            scatters=list(draw_scatters(scores, styles, f"s{number}")) if len(scores) > 1 else [],
             correlations=build_correlation_table(own["correlations"]) if own["correlations"].height else None,
             gallery={method: faces[method] for method in dict.fromkeys((*styles, *faces)) if method in faces},
         )
