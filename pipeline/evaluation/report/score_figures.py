@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Scores = Mapping[str, NDArray[np.float64]]
     """Method -> score of every image [N], in the order of the keys; NaN where it gives none."""
 
-_RANGE, _BARS = 3.5, 49
+_RANGE, _BARS = 3.5, 35
 """Standard deviations that are drawn to both sides, and bars of a distribution."""
 _DOTS = 400
 """Images of a scatter, evenly spread over the keys."""
