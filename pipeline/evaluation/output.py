@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from data_manifests.storage.atomic import sync_folder, write_atomically
 from data_manifests.storage.parquet import write_table
+from pipeline.evaluation.makers import find_makers
 from pipeline.evaluation.report.frames import read_frames
 from pipeline.evaluation.report.gallery import read_gallery
 from pipeline.evaluation.report.markdown import escape, render_markdown
 from pipeline.evaluation.report.page import PageInput, render_page
-from pipeline.evaluation.report.paper_tables import list_paper_tables, write_csv, write_latex
-from pipeline.evaluation.report.published import compare_published
+from pipeline.evaluation.report.paper_tables import write_csv, write_latex
+from pipeline.evaluation.report.side_by_side import Known, list_side_by_side
 from pipeline.storage.receipts import versions
 from pipeline.storage.store import PAGE
 
@@ -43,22 +44,23 @@ def write_outcome(plan: Plan, outcome: Outcome) -> None:
     notes = _describe(plan, outcome)
     frames = read_frames({name: table for name, table in outcome.tables.items() if name != "curves"})
     published = {each.name: each.published for each in plan.benchmarks if each.published}
+    known = Known(published=published, makers=find_makers(plan))
     page = render_page(
         PageInput(
             tables=outcome.tables,
             gallery={each.benchmark.name: read_gallery(each, frames["qualities"]) for each in outcome.benchmarks},
             left_out=outcome.left_out,
             notes=notes,
-            published=published,
+            known=known,
         )
     )
-    report = render_markdown(outcome.tables, published) + _list_notes(notes)
+    report = render_markdown(outcome.tables, known) + _list_notes(notes)
     staging = plan.store.staging(plan.spec)
     shutil.rmtree(staging, ignore_errors=True)
     metadata = {"stage": plan.spec.name, "fingerprint": plan.spec.fingerprint}
     for name, table in outcome.tables.items():
         write_table(staging / f"{name}.parquet", table.replace_schema_metadata(metadata | {"table": name}))
-    for paper in (*list_paper_tables(frames["metrics"]), *compare_published(frames, published)):
+    for paper in list_side_by_side(frames, known):
         _write_text(staging / TABLES / f"{paper.name}.csv", write_csv(paper.table))
         _write_text(staging / TABLES / f"{paper.name}.tex", write_latex(paper.table))
     _write_text(staging / REPORT, report)

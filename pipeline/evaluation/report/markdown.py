@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pipeline.evaluation.report.findings import AREA_NAMES, list_findings, show_interval, show_p
 from pipeline.evaluation.report.frames import list_benchmarks, list_points, read_frames, select_benchmark, show_rate
-from pipeline.evaluation.report.paper_tables import list_paper_tables
-from pipeline.evaluation.report.published import compare_published
+from pipeline.evaluation.report.side_by_side import Known, list_side_by_side
 from pipeline.evaluation.report.tables import (
     Mark,
     build_accuracy_table,
@@ -48,13 +46,13 @@ _NOT_SHOWN = {"curves", "qualities", "losses"}
 _MARKS = {Mark.PLAIN: "{}", Mark.BEST: "**{}**", Mark.SECOND: "*{}*"}
 
 
-def render_markdown(tables: Mapping[str, pa.Table], published: Mapping[str, str] = MappingProxyType({})) -> str:
+def render_markdown(tables: Mapping[str, pa.Table], known: Known | None = None) -> str:
     """All tables of an evaluation.
 
     Args:
         tables: by name, as `data_manifests.tables.evaluation` has them; an absent table is passed over. `curves`,
             `qualities` and `losses` are not shown.
-        published: benchmarks that are published ones -> their published names.
+        known: what is known beside them.
 
     Raises:
         ReportError: if a table has other columns, or does not say which benchmark or recogniser a row is of.
@@ -68,7 +66,7 @@ def render_markdown(tables: Mapping[str, pa.Table], published: Mapping[str, str]
         sections = list(_write_benchmark(own, [found for found in findings if found.benchmark == benchmark]))
         if sections:
             parts += [f"## {escape(benchmark)}", *sections]
-    parts += _write_paper_tables([*list_paper_tables(metrics), *compare_published(frames, published)])
+    parts += _write_paper_tables(list_side_by_side(frames, known or Known()))
     if frames["accuracy"].height:
         table = build_accuracy_table(frames["accuracy"])
         parts += ["## Verification accuracy in percent, ± standard deviation over the folds", _write_with_notes(table)]

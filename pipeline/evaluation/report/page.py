@@ -21,10 +21,9 @@ from pipeline.evaluation.report.frames import (
 )
 from pipeline.evaluation.report.gallery import FACES
 from pipeline.evaluation.report.method_order import explain, kind_of
-from pipeline.evaluation.report.paper_tables import list_paper_tables
 from pipeline.evaluation.report.plots import assign_styles, draw_curves, draw_losses
-from pipeline.evaluation.report.published import compare_published
 from pipeline.evaluation.report.score_figures import draw_overlay, draw_scatters, read_scores
+from pipeline.evaluation.report.side_by_side import Known, list_side_by_side
 from pipeline.evaluation.report.tables import (
     ABSENT,
     build_area_table,
@@ -75,7 +74,7 @@ class PageInput:
         gallery: benchmark -> method -> the faces rejected first, worst first, and last, best first.
         left_out: benchmark -> recogniser -> pairs of a list, or images of an identity set, without an embedding.
         notes: heading -> name -> text, such as fingerprints and versions.
-        published: benchmarks that are published ones -> their published names.
+        known: what is known beside the tables.
         title: of the page.
     """
 
@@ -83,7 +82,7 @@ class PageInput:
     gallery: Gallery = field(default_factory=dict)
     left_out: LeftOut = field(default_factory=dict)
     notes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    published: Mapping[str, str] = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
     title: str = "Evaluation of face image quality"
 
 
@@ -179,7 +178,7 @@ def _build_content(evaluation: PageInput) -> dict[str, Any]:
     points = list_points(metrics)
     styles = assign_styles(list_methods(frames))
     sections = list(_build_sections(frames, evaluation.gallery, styles))
-    printed = [*list_paper_tables(metrics), *compare_published(frames, evaluation.published)]
+    printed = list_side_by_side(frames, evaluation.known)
     tables = [table for table in printed if table.several and not table.table.empty]
     shown = {panel.point for section in sections for panel in section.panels if not panel.table.empty}
     return {

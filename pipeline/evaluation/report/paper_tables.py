@@ -32,7 +32,7 @@ class PaperTable:
     """A table with its heading.
 
     Attributes:
-        recogniser: whose errors are counted.
+        recogniser: whose errors are counted; empty where those of several are.
         protocol: which pairs are rejected; empty for templates.
         rate: the false match rate; empty where several stand side by side.
         title: for a reader.

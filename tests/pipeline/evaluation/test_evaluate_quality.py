@@ -350,6 +350,7 @@ def test_what_is_missing_or_left_out_is_said(evaluated: tuple[Factory, subproces
     assert "away is left out: the data set away" in done.stderr
     assert "left out: away; the data set away" in done.stdout
     assert done.stdout.count("ask for it") == 1
+    assert "ratio, labels by swapped: pAUC" in done.stdout
     folder = factory.workspace / "evaluation" / "current"
     assert f"all tables and pictures: {folder.resolve() / 'index.html'}" in done.stdout.replace("\n", "")
     report, page = (folder / "report.md").read_text(), (folder / "index.html").read_text()

@@ -9,6 +9,7 @@ from pipeline.evaluation.report.frames import read_frames
 from pipeline.evaluation.report.markdown import render_markdown
 from pipeline.evaluation.report.paper_tables import write_csv
 from pipeline.evaluation.report.published import compare_published, read_published
+from pipeline.evaluation.report.side_by_side import Known
 from tests.pipeline.evaluation.test_evaluation_markdown import area, make_table
 
 DIGITS = {"pauc": 3, "auc": 3, "auc_raw": 4, "tar": 2}
@@ -75,7 +76,7 @@ def test_ours_the_published_number_and_the_difference_stand_side_by_side():
         "CLIB-FIQA, Table 3. Taken for the same: adaface_r50 as its AdaFace, trained on WebFace4M; benchmarks, as "
         "their manifests say: mine as LFW; methods: clib_fiqa as CLIB-FIQA"
     )
-    report = render_markdown({"metrics": make_table("metrics", rows())}, {"mine": "LFW"})
+    report = render_markdown({"metrics": make_table("metrics", rows())}, Known(published={"mine": "LFW"}))
     assert "### adaface_r50 beside CLIB-FIQA, Table 3: AUC, FMR 1e-3" in report
     assert "| clib_fiqa | 0.600 | 0.640 | -0.040 |" in report
 
