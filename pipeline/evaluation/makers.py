@@ -29,9 +29,11 @@ def find_makers(plan: Plan) -> dict[str, str]:
     qualities itself; and anchors of a named recogniser. Methods of which it is not known are not in it.
     """
     jobs = plan.benchmarks[0].jobs
-    judges = {_read_network(job.stages["embeddings"].describe())[1]: name for name, job in jobs.items()}
-    found = {method.name: _find(plan, method) for method in plan.methods}
-    return {name: judges.get(network[1], network[0]) for name, network in found.items() if network is not None}
+    judges = {_read_network(job.stages["embeddings"].describe()): name for name, job in jobs.items()}
+    of_files = {files: name for (_, files), name in judges.items()}  # the same network may be known by two names
+    networks = {method.name: _find(plan, method) for method in plan.methods}
+    found = {method: network for method, network in networks.items() if network is not None}
+    return {method: judges.get((name, files)) or of_files.get(files, name) for method, (name, files) in found.items()}
 
 
 def _find(plan: Plan, method: Method) -> Network | None:

@@ -44,8 +44,8 @@ def test_the_loss_is_over_benchmarks_where_all_judge():
     assert texts[notes["norm"]] == "over 1 of 2 benchmarks"
     point = OperatingPoint(protocol="fixed", fmr=1e-2)
     assert list(describe_losses(metrics, {"clib": "a", "theirs": "elsewhere"}, point)) == [
-        "clib, labels by a: pAUC 0.600 by its errors, +0.150 by those of the others; AUC 0.400 by its errors, "
-        "+0.000 by those of the others"
+        "clib, labels by a: pAUC +0.150 (0.600 by its errors, 0.750 by those of the others); AUC +0.000 (0.400 by its "
+        "errors, 0.400 by those of the others)"
     ]
     report = render_markdown({"metrics": make_table("metrics", METRICS)}, Known(makers={"clib": "a"}))
     assert "| clib¹ | 0.600 | 0.750 | +0.150 |" in report
