@@ -116,8 +116,8 @@ def describe_losses(metrics: pl.DataFrame, makers: Mapping[str, str], point: Ope
         for found in judge(metrics, point, recogniser):
             if makers.get(found.method) == recogniser:
                 parts = (
-                    f"{head.removesuffix(' ↓')} {show_signed(found.loss(area), digits)} ({found.own[area]:.{digits}f} by"
-                    f" its errors, {found.others[area]:.{digits}f} by those of the others)"
+                    f"{head.removesuffix(' ↓')} {show_signed(found.loss(area), digits)} ({found.own[area]:.{digits}f} "
+                    f"by its errors, {found.others[area]:.{digits}f} by those of the others)"
                     for area, (head, digits) in AREAS.items()
                 )
                 yield f"{found.method}, labels by {recogniser}: {'; '.join(parts)}"
