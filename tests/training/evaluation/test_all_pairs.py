@@ -155,6 +155,9 @@ def test_blocks_threads_and_torch_change_nothing(monkeypatch: pytest.MonkeyPatch
     for shape in (BlockShape(128, 256), BlockShape(97, 31), BlockShape(40, 64, stack=3), BlockShape(5000, 5000)):
         assert answers(AllPairs.build(embeddings, identities, shape=shape), quality) == expected
     small = AllPairs.build(embeddings, identities, shape=BlockShape(64, 128, stack=2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(impostors, "KEPT", 0)
+        assert answers(small, quality) == expected
     monkeypatch.setattr(impostors, "processor_threads", lambda: 4)
     assert answers(small, quality) == expected
     torch.set_num_threads(1)
@@ -200,7 +203,26 @@ def test_the_threads_of_an_evaluation_take_denormal_numbers_for_zero(monkeypatch
     assert FlagBlocks.flags == {True}
 
 
-def test_memory_stays_far_below_the_matrix() -> None:
+def test_a_block_is_multiplied_once_while_its_products_may_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill, calls = NumpyBlocks.fill, []
+
+    def note(self: NumpyBlocks, matrix: np.ndarray, block: Any) -> np.ndarray:
+        calls.append((block.rows.start, block.columns.start))
+        return fill(self, matrix, block)
+
+    monkeypatch.setattr(NumpyBlocks, "fill", note)
+    embeddings, identities = make_people(3, 60)
+    pairs = AllPairs.build(embeddings, identities, shape=BlockShape(16, 32))
+    kept = pairs.thresholds([1e-2]).similarity
+    assert len(calls) == len(set(calls)) > 20
+    monkeypatch.setattr(impostors, "KEPT", (identities >= 0).sum() ** 2 // 2 - 1)
+    calls.clear()
+    assert pairs.thresholds([1e-2]).similarity == kept
+    assert len(calls) == 2 * len(set(calls)) > 40
+
+
+def test_memory_stays_far_below_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(impostors, "KEPT", 0)
     identities = (np.arange(8000) // 2).astype(np.int32)
     embeddings = np.random.default_rng(0).standard_normal((len(identities), 4)).astype(np.float16)
     tracemalloc.start()
@@ -214,6 +236,7 @@ def test_memory_stays_far_below_the_matrix() -> None:
 
 def test_products_that_cannot_be_repeated_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each product within its error, but not the same in the second pass as in the first."""
+    monkeypatch.setattr(impostors, "KEPT", 0)
     pairs = AllPairs.build(*make_people(7, 400, dimension=512), shape=BlockShape(5000, 5000))
     fill, calls = NumpyBlocks.fill, []
 

@@ -1,7 +1,7 @@
 """All pairs of the images of known people: similarities of the genuine ones, exact thresholds from the impostor ones.
 
-The impostor pairs are too many to keep (57 million of 10,743 images). They are computed twice in blocks: counted in a
-histogram, then looked up exactly where the histogram says that the threshold lies.
+The impostor pairs are too many to sort (57 million of 10,743 images). In blocks they are counted in a histogram, then
+looked up exactly where the histogram says that the threshold lies.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""All impostor pairs of an identity set, block by block: counted in one pass, some of them looked up in another."""
+"""All impostor pairs of an identity set, block by block: counted in one pass, some of them looked up in another.
+
+Products of up to 16,000 images are kept from the one for the other; those of more are made again.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from training.evaluation.pairs.rejection_levels import Band, RejectionLevels
 
     BandCounts = list[tuple[int, NDArray[np.int64]]]
+
+KEPT = 1 << 27
+"""Products on the processor that are kept: 512 MB, for 16,384 images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +71,9 @@ class Impostors:
         self._units = units[levels.order]
         self._levels = levels
         self._shape = shape or SHAPES[device]
+        self._kept: dict[tuple[int, int], Any] | None = None
+        if device is Device.CPU and len(units) ** 2 // 2 <= KEPT:
+            self._kept = {}
         self._threads = processor_threads() if device is Device.CPU else 1
         position = np.empty(len(units), np.intp)
         position[levels.order] = np.arange(len(units))
@@ -113,7 +122,8 @@ class Impostors:
 
     def _products(self, band: Band) -> Iterator[tuple[Block, Any]]:
         """The products of a band's rows, hidden where a pair is genuine or does not come in order."""
-        matrix = self._blocks.new_matrix(min(self._shape.rows, len(self._units)) * self._shape.columns)
+        room = min(self._shape.rows, len(self._units)) * self._shape.columns
+        matrix = self._blocks.new_matrix(room if self._kept is None else 0)
         bounds = [*range(band.rows.start, band.rows.stop, self._shape.rows), band.rows.stop]
         hidden = [slice(*pair) for pair in pairwise(np.searchsorted(self._genuine_rows, bounds).tolist())]
         for start in range(band.rows.start, len(self._units), self._shape.columns):
@@ -122,7 +132,17 @@ class Impostors:
                 columns = slice(max(start, rows.start), stop)
                 if rows.start < stop:
                     block = Block(rows=rows, columns=columns, hidden=left_out)
-                    yield block, self._blocks.fill(matrix, block)
+                    yield block, self._multiply(block, matrix)
+
+    def _multiply(self, block: Block, matrix: Any) -> Any:
+        """The products of a block: in that room, or those that were kept."""
+        if self._kept is None:
+            return self._blocks.fill(matrix, block)
+        place = block.rows.start, block.columns.start
+        if place not in self._kept:
+            rows, columns = block.shape
+            self._kept[place] = self._blocks.fill(self._blocks.new_matrix(rows * columns), block)
+        return self._kept[place]
 
     def _count_band(self, band: Band) -> BandCounts:
         """Counts of a band by level."""
