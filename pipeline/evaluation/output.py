@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from data_manifests.storage.atomic import sync_folder, write_atomically
 from data_manifests.storage.parquet import write_table
 from pipeline.evaluation.makers import find_makers
-from pipeline.evaluation.report.frames import read_frames
+from pipeline.evaluation.report.frames import distinct, read_frames
 from pipeline.evaluation.report.gallery import read_gallery
 from pipeline.evaluation.report.markdown import escape, render_markdown
 from pipeline.evaluation.report.page import PageInput, render_page
 from pipeline.evaluation.report.paper_tables import write_csv, write_latex
 from pipeline.evaluation.report.side_by_side import Known, list_side_by_side
+from pipeline.evaluation.report.tables import build_template_table
 from pipeline.storage.receipts import versions
 from pipeline.storage.store import PAGE
 
@@ -60,9 +61,13 @@ def write_outcome(plan: Plan, outcome: Outcome) -> None:
     metadata = {"stage": plan.spec.name, "fingerprint": plan.spec.fingerprint}
     for name, table in outcome.tables.items():
         write_table(staging / f"{name}.parquet", table.replace_schema_metadata(metadata | {"table": name}))
-    for paper in list_side_by_side(frames, known):
-        _write_text(staging / TABLES / f"{paper.name}.csv", write_csv(paper.table))
-        _write_text(staging / TABLES / f"{paper.name}.tex", write_latex(paper.table))
+    printed = {paper.name: paper.table for paper in list_side_by_side(frames, known)}
+    templates = frames["templates"]
+    for name in distinct(templates, "benchmark"):
+        printed[f"{name}-true-accept-rate"] = build_template_table(templates.filter(benchmark=name))
+    for name, printed_table in printed.items():
+        _write_text(staging / TABLES / f"{name}.csv", write_csv(printed_table))
+        _write_text(staging / TABLES / f"{name}.tex", write_latex(printed_table))
     _write_text(staging / REPORT, report)
     _write_text(staging / PAGE, page)
     plan.folder.parent.mkdir(parents=True, exist_ok=True)

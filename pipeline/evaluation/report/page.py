@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -61,8 +61,28 @@ TOTAL = "total"
 """The loss that a training learns from."""
 
 _BARS = 40
-_STEPS = ((FACES, True), (8, True), (4, True), (2, True), (0, True), (0, False))
-"""Faces at each end, and whether there are figures: what is tried until a page is under the limit."""
+
+
+class Size(NamedTuple):
+    """How much a page shows.
+
+    Attributes:
+        faces: at each end.
+        figures: whether there are any.
+        every: whether there are curves of all operating points, and scatters, or curves of that alone which is shown
+            first.
+    """
+
+    faces: int
+    figures: bool = True
+    every: bool = True
+
+
+_SIZES = (
+    Size(FACES), Size(8), Size(4), Size(4, every=False), Size(2, every=False), Size(0, every=False),
+    Size(0, figures=False, every=False),
+)  # fmt: skip
+"""What is tried until a page is under the limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,8 +170,9 @@ class Section:
 def render_page(evaluation: PageInput) -> str:
     """The page.
 
-    It stays under `LIMIT`: where all pictures would be more, fewer faces are shown, then no curves, and the page says
-    so. Numbers are never left out for that. Without its script the page shows all panels one after another.
+    It stays under `LIMIT`: where all pictures would be more, fewer faces are shown, then curves of the operating point
+    alone that is shown first, then none, and the page says so. Numbers are never left out for that. Without its script
+    the page shows all panels one after another.
 
     Raises:
         ReportError: if a table has other columns, or does not say which benchmark or recogniser a row is of.
@@ -159,9 +180,9 @@ def render_page(evaluation: PageInput) -> str:
     content = _build_content(evaluation)
     has_faces = any(section.gallery for section in content["sections"])
     page = ""
-    for faces, figures in _STEPS:
-        shown = {"faces_shown": faces, "figures": figures, "has_faces": has_faces and faces > 0}
-        cuts = list(_describe_cuts(faces, has_faces, figures))
+    for size in dict.fromkeys(size if has_faces else size._replace(faces=0) for size in _SIZES):
+        shown = {"faces_shown": size.faces, "figures": size.figures, "every": size.every, "has_faces": size.faces > 0}
+        cuts = list(_describe_cuts(size, content["begin"], has_faces))
         page = render_document("pipeline.evaluation.report", {**content, **shown, "cuts": cuts})
         if len(page.encode()) <= LIMIT:
             return page
@@ -341,10 +362,17 @@ def _list_left_out(metrics: pl.DataFrame, left_out: LeftOut) -> dict[str, list[s
     return {name: list(found) for name, found in texts.items() if found}
 
 
-def _describe_cuts(faces: int, has_faces: bool, figures: bool) -> Iterator[str]:
-    """What was left out for the size of the page."""
-    limit = f"the page would be over {LIMIT / 1e6:g} MB"
-    if has_faces and faces < FACES:
-        yield f"faces: {faces} at each end instead of {FACES}, as {limit}" if faces else f"all faces, as {limit}"
-    if not figures:
-        yield f"curves and histograms, as {limit}; their points stand in the tables curves and qualities"
+def _describe_cuts(size: Size, begin: OperatingPoint | None, has_faces: bool) -> Iterator[str]:
+    """What was left out for the size of the page, on which a point is shown first."""
+    limit, points = (
+        f"the page would be over {LIMIT / 1e6:g} MB",
+        "their points stand in the tables curves and qualities",
+    )
+    if has_faces and size.faces < FACES:
+        what = f"faces: {size.faces} at each end instead of {FACES}" if size.faces else "all faces"
+        yield f"{what}, as {limit}"
+    if not size.figures:
+        yield f"curves and histograms, as {limit}; {points}"
+    elif not size.every:
+        other = f" but those at {begin.title}" if begin else ""
+        yield f"all curves{other}, and scatters, as {limit}; {points}"

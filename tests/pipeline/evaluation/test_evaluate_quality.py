@@ -343,6 +343,9 @@ def test_templates_are_pooled_with_and_without_quality(
         tars = measure_tar(pooled.similarities(a, b), same == 1)
         found = dict(rows.filter(method=method).select("far", "tar").iter_rows())
         assert found == pytest.approx({far: tars[far] for far in FARS})
+        printed = factory.workspace / "evaluation" / "current" / "tables" / "sets-true-accept-rate.csv"
+        (line,) = (line for line in printed.read_text().splitlines() if line.startswith(f"{method},"))
+        assert line.split(",")[4:] == [f"{100 * tars[far]:.2f}" for far in sorted(FARS)]
 
 
 def test_what_is_missing_or_left_out_is_said(evaluated: tuple[Factory, subprocess.CompletedProcess[str]]) -> None:

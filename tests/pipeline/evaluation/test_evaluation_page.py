@@ -277,14 +277,17 @@ def test_hostile_names_are_text(one_benchmark, real_faces):
 
 
 @pytest.mark.parametrize(
-    ("share", "faces", "said"),
+    ("share", "shown", "said"),
     [
-        (1.0, 24, None),
-        (0.9, 16, "faces: 8 at each end instead of 12, as the page would be over"),
-        (0.3, 0, "curves and histograms, as the page would be over"),
+        (1.0, (24, ["1e-2", "1e-3"]), None),
+        (0.9, (16, ["1e-2", "1e-3"]), "faces: 8 at each end instead of 12, as the page would be over"),
+        (0.6, (8, ["1e-3"]), "all curves but those at FMR 1e-3, and scatters, as the page would be over"),
+        (0.35, (0, ["1e-3"]), "all faces, as the page would be over"),
+        (0.2, (0, []), "curves and histograms, as the page would be over"),
     ],
 )
-def test_pictures_give_way_to_the_limit_and_the_page_says_so(share, faces, said, one_benchmark, monkeypatch):
+def test_pictures_give_way_to_the_limit_and_the_page_says_so(share, shown, said, one_benchmark, monkeypatch):
+    faces, drawn = shown
     whole = render_page(one_benchmark)
     bound = int(share * len(whole.encode()))
     monkeypatch.setattr(page_module, "LIMIT", bound)
@@ -293,9 +296,22 @@ def test_pictures_give_way_to_the_limit_and_the_page_says_so(share, faces, said,
     assert len(page.encode()) <= bound < LIMIT
     assert len(parsed.all("img")) == faces
     curves = [figure for figure in parsed.all("figure") if "Error-reject curves" in figure.get("aria-label", "")]
-    assert len(curves) == (2 if faces else 0)
+    assert [
+        rate for rate in ("1e-2", "1e-3") if any(f"FMR {rate}." in curve["aria-label"] for curve in curves)
+    ] == drawn
+    assert len(curves) == len(drawn)
+    assert ("Scatter of" in page) == (len(drawn) == 2)
     assert said is None or said in parsed.text
     assert len(parsed.all("table")) == len(Parsed(whole).all("table"))
+
+
+def test_without_faces_a_page_is_not_made_twice(one_benchmark, monkeypatch):
+    made = []
+    monkeypatch.setattr(page_module, "render_document", lambda _, content: made.append(content) or 1000 * "a")
+    monkeypatch.setattr(page_module, "LIMIT", 999)
+    render_page(replace(one_benchmark, gallery={}))
+    shown = [(c["faces_shown"], c["every"], c["figures"]) for c in made]
+    assert shown == [(0, True, True), (0, False, True), (0, False, False)]
 
 
 def test_a_page_of_tables_over_the_limit_is_written_with_a_warning(one_benchmark, monkeypatch, caplog):
