@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     """The name of a network, and the SHA-256 of its files."""
 
 
+_CONFIG = "config.json"
+"""What every training leaves (training.trainer.run_folder)."""
+
+
 def find_makers(plan: Plan) -> dict[str, str]:
     """Method -> the recogniser of its labels: a judge by the judge's name, another by its own.
 
@@ -45,7 +49,7 @@ def _find(plan: Plan, method: Method) -> Network | None:
         return _read_network(plan.sources.on_top[method.name].recogniser)
     if method.kind in NETWORKS and method.path is not None:
         folder = (method.path if method.path.is_dir() else method.path.parent).resolve()
-        return _find_own(folder) or _find_of_labels(folder)
+        return (_find_own(folder) or _find_of_labels(folder)) if (folder / _CONFIG).is_file() else None
     return None
 
 
@@ -64,7 +68,7 @@ def _find_own(run: Path) -> Network | None:
 def _find_of_labels(run: Path) -> Network | None:
     """The recogniser of the labels that a training learned from."""
     try:
-        fingerprint = read_json(run / "config.json")["data"]["labels_fingerprint"]
+        fingerprint = read_json(run / _CONFIG)["data"]["labels_fingerprint"]
     except (OSError, DamagedFileError, KeyError, TypeError):
         return None
     store = Store(root=run.parent.parent)

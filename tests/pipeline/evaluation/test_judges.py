@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from data_manifests.weights.registry import load_registry
 from pipeline.evaluation.makers import find_makers
 from pipeline.evaluation.plan import make_plan
 from pipeline.evaluation.report.frames import OperatingPoint, read_frames
@@ -66,14 +67,29 @@ def test_the_recogniser_of_a_training_is_that_of_its_labels(sample_copy, tmp_pat
     run.mkdir(parents=True)
     (run / "model.safetensors").write_bytes(b"weights")
     (run / "config.json").write_text(json.dumps({"data": {"labels_fingerprint": labels}}))
+    trained = tmp_path / "trained"  # a recogniser with a quality
+    trained.mkdir()
+    (trained / "config.json").write_text("{}")
+    beside = tmp_path / "beside"  # a network that lies beside a recogniser
+    beside.mkdir()
+    for folder in (trained, beside):
+        (folder / "quality.pt").write_bytes(b"weights")
+        entry = load_registry().get("fr_feature")
+        (folder / "models.toml").write_text(
+            '[mine]\nkind = "recognition"\nversion = 1\nlicence = "mine"\nbatch = 1\n'
+            f'files = [{{ name = "mine.onnx", sha256 = "{entry.files[0].sha256}" }}]\n'
+            'input = { width = 112, height = 112, colour = "rgb", mean = [0, 0, 0], std = [1, 1, 1] }\n'
+            'output = { kind = "embedding", dimension = 512 }\n'
+        )
     lost = tmp_path / "lost"
     lost.mkdir()
     (lost / "model.safetensors").write_bytes(b"others")
     methods = f"ours=model:{run},file=model:{run / 'model.safetensors'},lost=model:{lost},ccs:fr_feature,norm"
+    methods += f",trained=model:{trained / 'quality.pt'},beside=model:{beside / 'quality.pt'}"
     request = EvaluationRequest(
         benchmarks=("sample",), recognisers=(), methods=methods, protocols=(Protocol.FIXED,), fmrs=(0.1,), replicates=0,
         fewest_impostors=0, correlate=False, limit=0, workspace=store.parent,
     )  # fmt: skip
     assert find_makers(make_plan(request)) == {
-        "ours": "fr_feature", "file": "fr_feature", "ccs (fr_feature)": "fr_feature",
+        "ours": "fr_feature", "file": "fr_feature", "ccs (fr_feature)": "fr_feature", "trained": "fr_feature",
     }  # fmt: skip
