@@ -45,6 +45,7 @@ from training.quality.model_file import load_model
 from training.quality.scorer import Scorer
 from training.recognition.model_file import load_recogniser
 from training.scoring.inputs import decode_ahead, open_images
+from training.trainer.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -103,6 +104,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--write", type=Path, help="Markdown page whose marked section is replaced")
     given = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(1)
     given.output.mkdir(parents=True, exist_ok=True)
     people = resolve(given.dataset, workspace=workspace_root())
