@@ -181,7 +181,7 @@ def test_all_choices(tmp_path: Path) -> None:
         (MINIMAL + 'recognition_model = "w600k"\n', "field `recognition_model`: no network is called 'w600k' (did you"),
         (
             MINIMAL + 'recognition_model = "fr_pose"\n',
-            "fr_pose is a network for pose, not recognition: use one of fr_f",
+            "fr_pose is a network for pose, not recognition: use one of ",
         ),
         (MINIMAL + 'pose_model = "face_landmark"\n', "did you mean face_landmarker?"),
         (MINIMAL.replace("photos", "$NOT_SET_HERE/x"), "NOT_SET_HERE, which is not set: set it"),

@@ -179,7 +179,7 @@ def load_pretrained(clip: nn.Module, tower: ClipConfig, pretrained: str) -> Clip
             other kind of GELU.
         WeightsError: if a file cannot be read, or if a weight is missing, left over, or of another shape.
     """
-    if isinstance(visual := clip.get_submodule("visual"), IResNet | MobileFaceNet):
+    if isinstance(visual := getattr(clip, "visual", None), IResNet | MobileFaceNet):
         fill_backbone(visual, pretrained)
         return tower
     open_clip = import_open_clip()
