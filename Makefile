@@ -31,8 +31,8 @@ labels: setup  ## label the embedded sample of 256 real faces, from nothing, and
 
 # The pipeline's tests wait for processes that they start, so the others run beside them.
 test: setup  ## run all tests
-	@$(BIN)/python -m pytest tests/pipeline > $(VENV)/pipeline-tests.log 2>&1 & pipeline=$$!; \
-	$(BIN)/python -m pytest --ignore=tests/pipeline; rest=$$?; \
+	@$(BIN)/python -m pytest tests/pipeline tests/benchmarks > $(VENV)/pipeline-tests.log 2>&1 & pipeline=$$!; \
+	$(BIN)/python -m pytest --ignore=tests/pipeline --ignore=tests/benchmarks; rest=$$?; \
 	wait $$pipeline; code=$$?; cat $(VENV)/pipeline-tests.log; exit $$((code | rest))
 
 test-fast: setup  ## run the tests that start no pipeline and train nothing: under two minutes on two cores

@@ -170,7 +170,7 @@ def test_the_quality_model_is_trained_from_the_labels(sample_copy: Factory) -> N
 @pytest.mark.slow
 def test_from_images_to_evaluated_qualities_by_one_command(sample_copy: Factory, tmp_path: Path) -> None:
     recognition, quality = tmp_path / "recognition.toml", tmp_path / "quality.toml"
-    recognition.write_text('backbone = "mobilefacenet"\nsteps = 3\ndrops = [2]\nbatch_size = 16\n')
+    recognition.write_text('backbone = "mobilefacenet_small"\nsteps = 3\ndrops = [2]\nbatch_size = 16\n')
     quality.write_text('tower = "test-vit"\npretrained = "none"\nepochs_one = 1\nepochs_two = 1\nbatch_size = 64\n')
     words = ["TrainAll", "--dataset", "sample", "--benchmarks", "sample", "--recognition-config", str(recognition)]
     # A task that asks for others in a process of its own knows the settings of the command line too.
