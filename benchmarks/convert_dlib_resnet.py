@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from labelers.faces import SIDE
+from benchmarks.onnx_crop import IMAGE, crop_faces
 from labelers.runtime.batch_axis import BATCH
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ NETWORK_SIDE = 150
 
 CROP_LEFT, CROP_TOP, CROP_SIDE = 8, 22, 96
 """The square of an aligned face that it sees; it ends 6 pixels below the picture, whose edge goes on there."""
-
-IMAGE = "image"
-"""The tensor that the network's first convolution reads."""
 
 
 def main() -> None:
@@ -139,27 +136,7 @@ def to_onnx(content: bytes) -> onnx.ModelProto:
 
 def add_crop(network: onnx.ModelProto) -> onnx.ModelProto:
     """Let a network of pictures [N, 3, 150, 150] take aligned faces [N, 3, 112, 112] and look at a part of them."""
-    model = onnx.ModelProto()
-    model.CopyFrom(network)
-    graph = model.graph
-    right, bottom = CROP_LEFT + CROP_SIDE - SIDE, CROP_TOP + CROP_SIDE - SIDE
-    edges = np.array([0, 0, -CROP_TOP, -CROP_LEFT, 0, 0, bottom, right], np.int64)
-    sizes = np.array([NETWORK_SIDE, NETWORK_SIDE], np.int64)
-    bilinear = {"mode": "linear", "coordinate_transformation_mode": "half_pixel", "axes": [2, 3]}
-    nodes = [
-        helper.make_node("Pad", ["face", "crop_edges"], ["crop"], mode="edge"),
-        helper.make_node("Resize", ["crop", "", "", "crop_sizes"], [IMAGE], **bilinear),
-        *graph.node,
-    ]
-    graph.value_info.append(graph.input[0])
-    del graph.node[:], graph.input[:]
-    graph.node.extend(nodes)
-    graph.input.append(helper.make_tensor_value_info("face", TensorProto.FLOAT, [BATCH, 3, SIDE, SIDE]))
-    graph.initializer.extend(
-        [numpy_helper.from_array(edges, "crop_edges"), numpy_helper.from_array(sizes, "crop_sizes")]
-    )
-    onnx.checker.check_model(model)
-    return model
+    return crop_faces(network, network_side=NETWORK_SIDE, left=CROP_LEFT, top=CROP_TOP, side=CROP_SIDE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ import onnx
 from mediapipe.tasks.metadata import schema_py_generated as schema
 from onnx import TensorProto, helper, numpy_helper
 
-from labelers.faces import SIDE
+from benchmarks.onnx_crop import IMAGE, crop_faces
 from labelers.pose.face_mesh import CROP_LEFT, CROP_SIDE, NETWORK_SIDE
 from labelers.runtime.batch_axis import BATCH
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 NETWORK_FILE = "face_landmarks_detector.tflite"
 """The network's name in the bundle."""
-
-IMAGE = "image"
-"""The tensor that the network's first convolution reads."""
 
 _TYPES = {schema.TensorType.FLOAT32: "<f4", schema.TensorType.FLOAT16: "<f2", schema.TensorType.INT32: "<i4"}
 
@@ -53,32 +50,8 @@ def to_onnx(content: bytes) -> onnx.ModelProto:
 
 
 def add_crop(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Let a network of pictures [N, 3, 256, 256] take aligned faces [N, 3, 112, 112] and look at a part of them.
-
-    Beyond the picture its edge goes on. The part is enlarged bilinearly: a point half a pixel from the edge of the
-    square stays half a pixel (of the larger picture) from it, as in MediaPipe.
-    """
-    model = onnx.ModelProto()
-    model.CopyFrom(network)
-    graph = model.graph
-    edges = np.array([0, 0, 0, CROP_LEFT, 0, 0, CROP_SIDE - SIDE, CROP_LEFT], np.int64)
-    sizes = np.array([NETWORK_SIDE, NETWORK_SIDE], np.int64)
-    bilinear = {"mode": "linear", "coordinate_transformation_mode": "half_pixel", "axes": [2, 3]}
-    nodes = [
-        helper.make_node("Pad", ["face", "crop_edges"], ["crop"], mode="edge"),
-        helper.make_node("Resize", ["crop", "", "", "crop_sizes"], [IMAGE], **bilinear),
-        *graph.node,
-    ]
-    # ONNX Runtime does not infer this shape, and without it fuses less: a fifth slower.
-    graph.value_info.append(graph.input[0])
-    del graph.node[:], graph.input[:]
-    graph.node.extend(nodes)
-    graph.input.append(helper.make_tensor_value_info("face", TensorProto.FLOAT, [BATCH, 3, SIDE, SIDE]))
-    graph.initializer.extend(
-        [numpy_helper.from_array(edges, "crop_edges"), numpy_helper.from_array(sizes, "crop_sizes")]
-    )
-    onnx.checker.check_model(model)
-    return model
+    """Let a network of pictures [N, 3, 256, 256] take aligned faces [N, 3, 112, 112] and look at a part of them."""
+    return crop_faces(network, network_side=NETWORK_SIDE, left=-CROP_LEFT, top=0, side=CROP_SIDE)
 
 
 class _Conversion:

@@ -135,14 +135,22 @@ def settle_norms(backbone: nn.Module, folded: tuple[str, ...], pixels: Tensor) -
         norm.weight.copy_((variance + norm.eps).sqrt())
         norm.bias.add_(mean)
 
-    training = backbone.training
     hooks = [backbone.get_submodule(name).register_forward_pre_hook(settle) for name in folded]
     try:
-        backbone.eval()(pixels)
+        _evaluate(backbone, pixels)
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _evaluate(backbone: nn.Module, pixels: Tensor) -> Tensor:
+    """What a backbone gives in evaluation mode; its mode stays."""
+    training = backbone.training
+    try:
+        given: Tensor = backbone.eval()(pixels)
+    finally:
         backbone.train(training)
+    return given
 
 
 def _read_nodes(model: onnx.ModelProto, path: Path) -> list[_Node]:
@@ -192,9 +200,7 @@ def _list_layers(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
     hooks = [
         layer.register_forward_pre_hook(lambda _, __, item=(name, layer): found.append(item)) for name, layer in layers
     ]
-    training = backbone.training
-    backbone.eval()(torch.zeros(1, 3, SIDE, SIDE))
-    backbone.train(training)
+    _evaluate(backbone, torch.zeros(1, 3, SIDE, SIDE))
     for hook in hooks:
         hook.remove()
     return found
@@ -237,9 +243,7 @@ def _compare(backbone: nn.Module, model: onnx.ModelProto, path: Path, spec: Inpu
     except (NetworkError, ProviderError) as error:
         raise WeightsError(str(error)) from error
     wanted = torch.from_numpy(network.run(pictures)[0].reshape(_CHECKED, -1))
-    training = backbone.training
-    given = backbone.eval()((torch.from_numpy(pictures).permute(0, 3, 1, 2).float() - LEVEL) / LEVEL)
-    backbone.train(training)
+    given = _evaluate(backbone, (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() - LEVEL) / LEVEL)
     if wanted.shape != given.shape:
         raise WeightsError(f"{path}: gives embeddings of {wanted.shape[1]} values, and the backbone {given.shape[1]}")
     cosine = functional.cosine_similarity(wanted, given).min().item()
