@@ -16,14 +16,22 @@ if TYPE_CHECKING:
 
 
 class EmbeddingLabeler:
-    """The embedding of every face, without flip augmentation."""
+    """The embedding of every face, or the sum of those of the face and of its mirror image.
 
-    def __init__(self, network: Network) -> None:
+    Args:
+        network: the recogniser.
+        flip: whether the mirror image is added, before the vector is brought to unit length.
+
+    Source: InsightFace's verification.py and its IJB evaluation, which add both.
+    """
+
+    def __init__(self, network: Network, *, flip: bool = False) -> None:
         if len(network.outputs) != 1 or len(network.outputs[0]) != 1:
             raise NetworkError(
                 f"{network.path} gives {network.outputs} for a picture, expected one vector: is it a recogniser?"
             )
         self._network = network
+        self._flip = flip
 
     def __call__(self, faces: FaceBatch) -> Measures:
         """Embed every face.
@@ -37,6 +45,8 @@ class EmbeddingLabeler:
             NetworkError: if a value is not finite, which a sound network does not give; names the face.
         """
         vectors = self._network.run(faces.images)[0]  # [N, D]
+        if self._flip:
+            vectors += self._network.run(faces.images[:, :, ::-1])[0]
         norm = np.linalg.norm(vectors.astype(np.float64), axis=1)
         if not np.isfinite(norm).all():
             key = faces.keys[~np.isfinite(norm)][0]

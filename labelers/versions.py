@@ -87,7 +87,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "recognition.py",
         ),
-        code="985eea3f90ef913e1235f92be1f0c25a54c03b8a71c1eccf7adaa89040308562",
+        code="7d5f4c90ad4a7003036db4ad303eb8a394d810117aa037db3d8a47a18c41c4d0",
     ),
     "centres": Version(
         number=2,

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The tables of CR-FIQA, laid out as it prints them, with its numbers beside ours and the difference: Table I by its own
-# protocol, whose areas are not normalised, and Table II, templates of IJB-C pooled by quality.
+# protocol, whose areas are not normalised, and Table II, templates of IJB-C pooled by quality. As in its released code,
+# the features of a face and of its mirror image are added, and templates are pooled of features with their norm.
 #
 # It needs in $FIQA_DATA: faces_emore (MS1MV2 and five of the benchmarks), faces_webface_112x112 (CASIA-WebFace), xqlfw,
 # adience_112, IJBC, and the paper's four recognisers in $FIQA_MODELS, named there as below: docs/howto/evaluate.md shows
@@ -22,5 +23,5 @@ luigi --module pipeline TrainRecognition --dataset ms1mv2 --config recipes/cr_fi
 small=$FIQA_WORKSPACE/casia_webface/recogniser/current large=$FIQA_WORKSPACE/ms1mv2/recogniser/current
 luigi --module pipeline EvaluateQuality --benchmarks adience,agedb_30,cfp_fp,lfw,calfw,cplfw,xqlfw,ijbc \
     --recognition arcface_r100,elasticface_r100,magface_r100,curricularface_r100 \
-    --protocols cr_fiqa --fmrs 0.001,0.0001 --workers 16 \
+    --protocols cr_fiqa --fmrs 0.001,0.0001 --models-flip true --template-weights norm --workers 16 \
     --methods "CR-FIQA(S)=onnx:$small/quality.onnx,CR-FIQA(L)=onnx:$large/quality.onnx,random${OTHERS:+,$OTHERS}"

@@ -72,6 +72,7 @@ def _pixel_stage(stage: PixelStage, inputs: Inputs, index: StageSpec) -> StageSp
     precision = inputs.settings.precision_of(stage.name)
     if precision is not Precision.FLOAT32 and not isinstance(entry.output, MatrixOutput):
         parameters["precision"] = precision  # MediaPipe's FaceLandmarker knows none
+    parameters |= {name: value for name in stage.settings if (value := getattr(inputs.settings, name))}
     return StageSpec(
         name=stage.name,
         version=VERSIONS[stage.name].number,

@@ -91,6 +91,9 @@ class ModelSettings(Section):
     """network of yaw, pitch and roll: face_landmarker, face_mesh, fr_pose or fsanet"""
     factors: str = "factors_mini"
     """network of occlusion, expression and lighting"""
+    flip: bool = False
+    """whether an embedding is the sum of those of the face and of its mirror image, as in InsightFace's evaluation, in
+    twice the time: true or false"""
     precision: Precision = Precision.FLOAT32
     """numbers in which the networks compute, but for face_landmarker: float32; bfloat16 (device = cpu, processors with
     AVX512_BF16 or AMX); tf32 or float16 (device = cuda); docs/labels.md has gains and costs"""

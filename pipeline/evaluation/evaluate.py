@@ -16,7 +16,7 @@ from labelers.runtime.denormals import flush_denormals
 from pipeline.evaluation.images import read_embeddings, read_measure
 from pipeline.evaluation.methods import NETWORKS
 from pipeline.evaluation.plan import CORRELATED
-from pipeline.evaluation.pooling import evaluate_templates
+from pipeline.evaluation.pooling import read_template_pairs
 from pipeline.evaluation.qualities import QualityReader, open_readers
 from pipeline.evaluation.request import EvaluationError
 from training.evaluation.comparison import BenchmarkError, compare_identities, compare_pairs
@@ -86,7 +86,7 @@ def evaluate(plan: Plan, set_status: Callable[[str], None]) -> Outcome:
         set_status: is called with what is computed now.
 
     Raises:
-        EvaluationError, ScoreListError, PoolingError: each names the benchmark or the file.
+        EvaluationError, ScoreListError, TemplateError: each names the benchmark or the file.
     """
     readers = open_readers(plan)
     shared = [reader.read_shared() for reader in readers]
@@ -150,14 +150,14 @@ class _BenchmarkRun:
         self._set_status(name)
         own = self._reader.read_own(job)
         qualities = self._in_order(self._shared | own)
-        embeddings = read_embeddings(job.store, job.stages["embeddings"])
-        if job.manifest.format is Format.TEMPLATES:
-            table, notes = evaluate_templates(job.manifest, self._images.keys, embeddings, qualities, self._options)
-            self._add("templates", table, recogniser)
-            self._reader.notes.extend(f"{name}: {note}" for note in notes)
-            return own
         try:
-            scores = self._compare(job, embeddings)
+            if self._benchmark.template_weights is not None:
+                pairs = read_template_pairs(job, self._images.keys, self._benchmark.template_weights)
+                self._add("templates", pairs.measure(qualities, self._options), recogniser)
+                self._reader.notes.extend(f"{name}: {note}" for note in pairs.notes)
+                scores, qualities = pairs.compare(self._options.fmrs), pairs.lowest(qualities)
+            else:
+                scores = self._compare(job)
         except (BenchmarkError, IdentitySetError, VerificationPairsError) as error:
             raise EvaluationError(f"{name}: {error}") from error
         self.left_out[recogniser] = scores.left_out
@@ -174,8 +174,9 @@ class _BenchmarkRun:
             self._add("accuracy", ACCURACY.to_arrow([row]), recogniser)
         return own
 
-    def _compare(self, job: Job, embeddings: NDArray[np.float32]) -> ComparisonScores:
-        """Compare a list of pairs, or known people all against all."""
+    def _compare(self, job: Job) -> ComparisonScores:
+        """Compare a list of pairs of images, or known people all against all."""
+        embeddings = read_embeddings(job.store, job.stages["embeddings"])
         found = ~np.isnan(embeddings[:, 0])
         keys, fmrs = self._images.keys, self._options.fmrs
         if job.manifest.format is Format.VERIFICATION:

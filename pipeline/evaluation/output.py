@@ -21,6 +21,7 @@ from pipeline.evaluation.report.page import PageInput, render_page
 from pipeline.evaluation.report.paper_tables import write_csv, write_latex
 from pipeline.evaluation.report.side_by_side import Known, list_side_by_side
 from pipeline.evaluation.report.tables import build_template_table
+from pipeline.evaluation.request import TemplateWeight
 from pipeline.storage.receipts import versions
 from pipeline.storage.store import PAGE
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 REPORT, TABLES = "report.md", "tables"
 _SHOWN = 12
 """Digits of a hash that are shown."""
+
+_WEIGHTS = {TemplateWeight.NORM: "their norm", TemplateWeight.DETECTOR: "the detector's score of the face"}
 
 
 def write_outcome(plan: Plan, outcome: Outcome) -> None:
@@ -88,6 +91,11 @@ def _describe(plan: Plan, outcome: Outcome) -> dict[str, dict[str, str]]:
         "protocols": ", ".join(request.protocols),
         "bootstrap draws": f"{request.replicates:,}",
     }
+    if plan.benchmarks[0].job.settings.flip:
+        settings["embeddings"] = "each the sum of those of a face and of its mirror image"
+    if any(benchmark.template_weights is not None for benchmark in plan.benchmarks):
+        factors = " and ".join(_WEIGHTS[weight] for weight in sorted(request.template_weights))
+        settings["templates"] = f"sums of unit embeddings{' times ' if factors else ''}{factors}"
     if request.limit:
         settings["limit"] = f"the first {request.limit:,} images of every benchmark"
     notes = {"Left out, or to be known": {str(n): text for n, text in enumerate(outcome.notes, start=1)}}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from data_manifests.manifest import LABELLED_FORMATS, ManifestError
+from data_manifests.manifest import LABELLED_FORMATS, Format, ManifestError
 from pipeline.config.job import Job, change_recogniser, load_data_set, resolve
 from pipeline.config.settings import read_settings
 from pipeline.evaluation.methods import Method, parse_methods
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.evaluation.quality_factory import QualityLabelerFactory
+    from pipeline.evaluation.request import TemplateWeight
     from training.on_top.scorer import OnTopScorer
 
 VERSION = 2
@@ -50,6 +51,7 @@ class PlannedBenchmark:
         stages: what of `job` is needed, beside embeddings and anchors.
         with_anchors: whether anchors of those that judge are asked for, and defined here.
         published: the published benchmark that it is, whole; empty where it is none.
+        template_weights: what its embeddings are multiplied with; None where it is none of templates.
     """
 
     name: str
@@ -60,6 +62,7 @@ class PlannedBenchmark:
     stages: tuple[str, ...]
     with_anchors: bool
     published: str = ""
+    template_weights: tuple[TemplateWeight, ...] | None = None
 
     @property
     def job(self) -> Job:
@@ -90,6 +93,7 @@ class PlannedBenchmark:
             "qualities": {name: job.stages[QUALITY].fingerprint for name, job in self.scorings.items()},
             **({"anchored": self._fingerprint_anchors()} if self.anchored else {}),
             **({"published": self.published} if self.published else {}),
+            **({} if self.template_weights is None else {"template_weights": sorted(self.template_weights)}),
         }
 
     def _fingerprint_anchors(self) -> dict[str, str]:
@@ -199,6 +203,7 @@ def _plan_benchmark(
         stages=("index", *(CORRELATED if request.correlate else CORRELATED[:sharp])),
         with_anchors=labelled and any(m.kind in ANCHORED and not m.recogniser for m in methods),
         published="" if request.limit else job.manifest.published or "",
+        template_weights=request.template_weights if job.manifest.format is Format.TEMPLATES else None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from training.evaluation.pairs.ranked_pairs import Protocol
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
 
 class EvaluationError(ValueError):
     """An evaluation cannot be made as requested; says what to do."""
+
+
+class TemplateWeight(StrEnum):
+    """What unit embeddings are multiplied with before they are pooled (InsightFace's IJB evaluation)."""
+
+    NORM = "norm"
+    """The norm of the embedding: features are then pooled as the network gives them."""
+    DETECTOR = "detector"
+    """The detector's score of the face, from the benchmark's list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +43,7 @@ class EvaluationRequest:
         correlate: whether qualities are compared with the measures of the factory.
         limit: the first images of every benchmark only; 0 for all.
         workspace: the folder of all outputs.
+        template_weights: what the unit embeddings of a template's images are multiplied with before they are pooled.
 
     Raises:
         EvaluationError: if a number cannot be, or a name stands twice.
@@ -48,6 +59,7 @@ class EvaluationRequest:
     correlate: bool
     limit: int
     workspace: Path
+    template_weights: tuple[TemplateWeight, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.benchmarks:
@@ -65,6 +77,7 @@ class EvaluationRequest:
         require_once("recognisers", self.recognisers)
         require_once("false match rates", self.fmrs)
         require_once("protocols", self.protocols)
+        require_once("template weights", self.template_weights)
 
 
 def read_protocols(words: str) -> tuple[Protocol, ...]:
@@ -77,6 +90,19 @@ def read_protocols(words: str) -> tuple[Protocol, ...]:
     if unknown:
         raise EvaluationError(f"--protocols: {unknown[0]!r} is none: give one or more of {', '.join(Protocol)}")
     return tuple(Protocol(word) for word in split(words))
+
+
+def read_weights(words: str) -> tuple[TemplateWeight, ...]:
+    """Weights of the images of templates, separated by commas.
+
+    Raises:
+        EvaluationError: if there is none of that name.
+    """
+    unknown = [word for word in split(words) if word not in list(TemplateWeight)]
+    if unknown:
+        allowed = f"give {', '.join(TemplateWeight)}, both or none"
+        raise EvaluationError(f"--template-weights: {unknown[0]!r} is none: {allowed}")
+    return tuple(TemplateWeight(word) for word in split(words))
 
 
 def read_rates(words: str) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from data_manifests.weights.files import find
 from labelers.runtime.precision import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import onnx
@@ -51,16 +51,18 @@ class ModelLabelerFactory:
         entry: the network.
         device: cpu or cuda.
         precision: in what numbers it computes.
+        settings: name and value of what else the labeler is made with.
     """
 
     entry: ModelEntry
     device: str
     precision: Precision = Precision.FLOAT32
+    settings: tuple[tuple[str, str | float], ...] = ()
 
     def open(self) -> Labeler:
         """Find the verified weights and load the network."""
         factory = _FACTORIES[self.entry.kind]
-        return factory(self.entry, find(self.entry), self.device, self.precision)
+        return factory(self.entry, find(self.entry), self.device, self.precision, **dict(self.settings))
 
 
 def for_stage(stage: PixelStage, settings: Settings, models: Mapping[str, ModelEntry]) -> LabelerFactory:
@@ -71,16 +73,18 @@ def for_stage(stage: PixelStage, settings: Settings, models: Mapping[str, ModelE
         settings: the settings of the run.
         models: role -> network.
     """
+    chosen = {name: getattr(settings, name) for name in stage.settings}
     if stage.role:
-        return for_model(models[stage.role], settings.device_of(stage.name), settings.precision_of(stage.name))
-    return PlainLabelerFactory(
-        labeler=stage.labeler, settings=tuple((name, getattr(settings, name)) for name in stage.settings)
-    )
+        device, precision = settings.device_of(stage.name), settings.precision_of(stage.name)
+        return for_model(models[stage.role], device, precision, **chosen)
+    return PlainLabelerFactory(labeler=stage.labeler, settings=tuple(chosen.items()))
 
 
-def for_model(entry: ModelEntry, device: str, precision: Precision = Precision.FLOAT32) -> LabelerFactory:
-    """The factory of a network."""
-    return ModelLabelerFactory(entry=entry, device=device, precision=precision)
+def for_model(
+    entry: ModelEntry, device: str, precision: Precision = Precision.FLOAT32, **settings: str | float
+) -> LabelerFactory:
+    """The factory of a network; `settings` are what else its labeler is made with."""
+    return ModelLabelerFactory(entry=entry, device=device, precision=precision, settings=tuple(settings.items()))
 
 
 def read_models(entry: ModelEntry) -> list[tuple[Path, onnx.ModelProto]]:
@@ -148,14 +152,16 @@ def _open_factors(entry: ModelEntry, paths: tuple[Path, ...], device: str, preci
     )
 
 
-def _open_recognition(entry: ModelEntry, paths: tuple[Path, ...], device: str, precision: Precision) -> Labeler:
+def _open_recognition(
+    entry: ModelEntry, paths: tuple[Path, ...], device: str, precision: Precision, *, flip: bool = False
+) -> Labeler:
     """A recogniser."""
     from labelers.recognition import EmbeddingLabeler  # noqa: PLC0415
 
-    return EmbeddingLabeler(_networks(entry, paths, device, precision)[0])
+    return EmbeddingLabeler(_networks(entry, paths, device, precision)[0], flip=flip)
 
 
-_FACTORIES = {
+_FACTORIES: dict[Kind, Callable[..., Labeler]] = {
     Kind.LANDMARKS: _open_landmarks,
     Kind.POSE: _open_pose,
     Kind.FACTORS: _open_factors,

@@ -97,6 +97,11 @@ class EvaluateQuality(luigi.Task):
         description="leave out a threshold above which fewer impostor pairs lie; 0: none, as in the papers' tables, "
         "but what rests on fewer than 10 is marked",
     )
+    template_weights = luigi.Parameter(
+        default="",
+        description="what the unit embeddings of a template's images are multiplied with: norm; detector, its score of "
+        "the face in the benchmark's list; norm,detector as in InsightFace's IJB evaluation; empty: nothing",
+    )
     no_correlate = TypedParameter(
         bool, default=False, description="do not compare qualities with blur, pose and factors"
     )
@@ -134,6 +139,7 @@ class EvaluateQuality(luigi.Task):
             fmrs=request.read_rates(self.fmrs),
             replicates=self.replicates,
             fewest_impostors=self.fewest_impostors,
+            template_weights=request.read_weights(self.template_weights),
             correlate=not self.no_correlate,
             limit=self.limit,
             workspace=Path(self.workspace),

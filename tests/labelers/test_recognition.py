@@ -97,6 +97,21 @@ def test_batches_of_one_and_many_agree(people: FaceBatch) -> None:
     np.testing.assert_allclose(one["embedding"].astype(float), many["embedding"].astype(float), atol=2e-4)
 
 
+def test_the_mirror_image_is_added_before_the_length_is_taken(people: FaceBatch) -> None:
+    few = FaceBatch(keys=people.keys[:9], images=people.images[:9], identities=people.identities[:9])
+    mirrored = FaceBatch(keys=few.keys, images=few.images[:, :, ::-1], identities=few.identities)
+    network = open_fr_feature(8)
+    plain, turned, both = (
+        EmbeddingLabeler(network, flip=flip)(faces).columns
+        for faces, flip in ((few, False), (mirrored, False), (few, True))
+    )
+    vectors = [columns["embedding"].astype(np.float64) * columns["norm"][:, None] for columns in (plain, turned)]
+    np.testing.assert_allclose(both["norm"], np.linalg.norm(sum(vectors), axis=1), rtol=1e-3)
+    units = sum(vectors) / np.linalg.norm(sum(vectors), axis=1, keepdims=True)
+    np.testing.assert_allclose(both["embedding"].astype(np.float64), units, atol=1e-3)
+    assert np.abs(plain["embedding"].astype(float) - turned["embedding"].astype(float)).max() > 1e-2
+
+
 def test_unit_length_and_norm_by_hand(tmp_path: Path) -> None:
     labeler = EmbeddingLabeler(constant_network(tmp_path / "n.onnx", np.array([3.0, -4.0], np.float32)))
     measures = labeler(flat_faces(2, 10, 1))

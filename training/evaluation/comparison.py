@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from labelers.runtime.device import Device
 from training.evaluation.error_reject import RankedPairs
@@ -32,18 +34,18 @@ class BenchmarkError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonScores:
-    """What the protocols need of all pairs; a row is a row of the benchmark's images.
+    """What the protocols need of all pairs; a row is a row of the benchmark's images, or of its templates.
 
     Attributes:
-        a: row of one image of every genuine pair, int32 [G].
+        a: row of one side of every genuine pair, int32 [G].
         b: row of the other.
         similarity: cosine similarity of the genuine pairs, float32 [G].
-        person: whose pair it is, int32 [G], where people have many pairs each; None for a list of pairs.
+        person: whose pair it is, int32 [G], where people have many pairs each; None for a list of pairs of images.
         impostors: number of impostor pairs.
         thresholds: similarity at each false match rate.
-        left_out: pairs of a list without an embedding of both images; images without one of an identity set.
+        left_out: pairs of a list without an embedding of both sides; images without one of an identity set.
         cr_fiqa_curves: of a quality [N] at false match rates, by the protocol `cr_fiqa`.
-        accuracy: of a list of pairs, by its folds; None for an identity set.
+        accuracy: of a list of pairs of images, by its folds; else None.
     """
 
     a: NDArray[np.int32]
@@ -77,13 +79,56 @@ def compare_pairs(
     a, b = _rows(keys, pairs.a), _rows(keys, pairs.b)
     kept = found[a] & found[b]
     a, b, same, fold = a[kept], b[kept], pairs.same[kept], pairs.fold[kept]
+    require_both_kinds(same, len(pairs), "images")
+    similarity = pair_similarities(unit_embeddings(embeddings, np.arange(len(embeddings))), a, b)
+    scores = _compare(similarity, a, b, same, fmrs)
+    return replace(scores, left_out=int((~kept).sum()), accuracy=measure_accuracy(similarity, same, fold))
+
+
+def compare_templates(
+    similarity: NDArray[np.float32], a: NDArray[np.integer[Any]], b: NDArray[np.integer[Any]], same: NDArray[np.bool_],
+    fmrs: Sequence[float],
+) -> ComparisonScores:  # fmt: skip
+    """Compare the templates of a list of pairs.
+
+    The list names nobody: templates that genuine pairs join, directly or through others, are of one person.
+
+    Args:
+        similarity: of the pairs [P].
+        a: row of one template of every pair [P].
+        b: row of the other.
+        same: whether a pair shows one person [P]; of both kinds there are some.
+        fmrs: false match rates.
+    """
+    count = int(max(a.max(), b.max())) + 1
+    links = coo_array((np.ones(int(same.sum()), np.bool_), (a[same], b[same])), shape=(count, count))
+    people = connected_components(links, directed=False)[1]
+    return replace(_compare(similarity, a, b, same, fmrs), person=people[a[same]].astype(np.int32))
+
+
+def require_both_kinds(same: NDArray[np.bool_], pairs: int, of: str) -> None:
+    """Refuse a list of which only one kind of pairs is left.
+
+    Args:
+        same: of the pairs that are left.
+        pairs: how many there were.
+        of: what a pair is of.
+
+    Raises:
+        BenchmarkError: if no genuine or no impostor pairs are left.
+    """
     if same.all() or not same.any():
         raise BenchmarkError(
-            f"of {len(pairs):,} pairs {len(same):,} have an embedding of both images, {int(same.sum()):,} of them "
-            "genuine: genuine and impostor pairs are needed"
+            f"of {pairs:,} pairs {len(same):,} have an embedding of both {of}, {int(same.sum()):,} of them genuine: "
+            "genuine and impostor pairs are needed"
         )
-    units = unit_embeddings(embeddings, np.arange(len(embeddings)))
-    similarity = pair_similarities(units, a, b)
+
+
+def _compare(
+    similarity: NDArray[np.float32], a: NDArray[np.integer[Any]], b: NDArray[np.integer[Any]], same: NDArray[np.bool_],
+    fmrs: Sequence[float],
+) -> ComparisonScores:  # fmt: skip
+    """The scores of listed pairs, of rows `a` and `b`."""
     ranked = RankedPairs.build(similarity, same)
 
     def follow(quality: NDArray[np.floating[Any]], rates: Sequence[float]) -> list[Curve]:
@@ -96,9 +141,8 @@ def compare_pairs(
         person=None,
         impostors=int((~same).sum()),
         thresholds=dict(zip(fmrs, ranked.thresholds(fmrs), strict=True)),
-        left_out=int((~kept).sum()),
+        left_out=0,
         cr_fiqa_curves=follow,
-        accuracy=measure_accuracy(similarity, same, fold),
     )
 
 

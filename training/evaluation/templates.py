@@ -119,6 +119,23 @@ def scale_quality(quality: NDArray[np.floating[Any]], templates: NDArray[np.inte
     return np.asarray((values - values.min()) / (values.max() - values.min()))
 
 
+def lowest_quality(quality: NDArray[np.floating[Any]], templates: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """The quality of every template, for error-reject curves: that of its worst image.
+
+    Args:
+        quality: of the images [N]; NaN where there is none.
+        templates: of the images [N].
+
+    Returns:
+        Of the templates by their numbers, ascending [T]; NaN where an image has none.
+
+    Source: CR-FIQA's released evaluation, ijb_pair_file.py.
+    """
+    order = np.argsort(templates, kind="stable")
+    starts = np.unique(templates[order], return_index=True)[1]
+    return np.asarray(np.minimum.reduceat(quality[order].astype(np.float64), starts))
+
+
 def measure_tar(
     similarity: NDArray[np.floating[Any]], same: NDArray[np.bool_], fars: Sequence[float] = FARS
 ) -> dict[float, float]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import onnxruntime
 import polars as pl
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -28,12 +29,12 @@ from labelers.faces import decode
 from pipeline.config.job import change_recogniser, resolve
 from pipeline.evaluation.methods import MethodError
 from pipeline.evaluation.plan import make_plan
-from pipeline.evaluation.request import EvaluationError, EvaluationRequest, read_protocols, read_rates
+from pipeline.evaluation.request import EvaluationError, EvaluationRequest, read_protocols, read_rates, read_weights
 from tests.pipeline.conftest import ROOT, Factory
-from training.evaluation.error_reject import Protocol, area, curve
+from training.evaluation.error_reject import Protocol, area, curve, threshold
 from training.evaluation.methods.baselines import random_quality
 from training.evaluation.methods.networks import QualityNetworkError
-from training.evaluation.templates import Templates, measure_tar
+from training.evaluation.templates import measure_tar
 from training.evaluation.verification import measure_accuracy
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ def write_bin(folder: Path, images: list[bytes], same: list[bool], name: str) ->
     return manifest
 
 
+DETECTED = [0.5 + row / 64 for row in range(30)]
+"""The detector's scores of the faces in the lists of templates."""
+
+
 def write_templates(folder: Path, images: list[bytes], people: list[int]) -> Path:
     """Templates of three images each, two of which are of one medium; all pairs of templates."""
     root = folder / "sets"
@@ -84,7 +89,7 @@ def write_templates(folder: Path, images: list[bytes], people: list[int]) -> Pat
         if row != 4:  # an image that the lists name is missing
             (root / "aligned_112" / f"{row}.jpg").write_bytes(image)
         owners.append(f"{row}.jpg {row // 3} {row % 3 // 2}")
-        faces.append(f"{row}.jpg {points} 0.9")
+        faces.append(f"{row}.jpg {points} {DETECTED[row]}")
     count = len(images) // 3
     pairs = [(a, b, int(people[3 * a] == people[3 * b])) for a in range(count) for b in range(a + 1, count)]
     (root / "meta" / "x_face_tid_mid.txt").write_text("\n".join(owners) + "\n")
@@ -200,7 +205,7 @@ def test_all_tables_are_there(evaluated: tuple[Factory, subprocess.CompletedProc
         assert tuple(table(factory, name).columns) == described.names, name
         assert len(table(factory, name)) or name == "losses", name  # no method is a training
     metrics = table(factory, "metrics")
-    assert set(metrics["benchmark"]) == {"pairs", "people"}
+    assert set(metrics["benchmark"]) == {"pairs", "sets", "people"}
     assert set(metrics["recogniser"]) == {"fr_feature", "swapped"}
     assert set(metrics.filter(benchmark="pairs")["method"]) == {"light", "list", "norm", "sobel", "random", "floor"}
     assert set(metrics.filter(benchmark="people")["method"]) == {
@@ -250,14 +255,14 @@ def test_a_printed_table_is_that_of_the_metrics(evaluated: tuple[Factory, subpro
     written = (folder / "tables" / "swapped-FMR-1e-1.csv").read_text().splitlines()
     rows = table(factory, "metrics").filter(recogniser="swapped", protocol="fixed", fmr=0.1)
     areas = {(r["benchmark"], r["method"], a): r[a] for r in rows.iter_rows(named=True) for a in ("pauc", "auc")}
-    places = [(benchmark, area) for benchmark in ("pairs", "people") for area in ("pauc", "auc")]
+    places = [(benchmark, area) for benchmark in ("pairs", "sets", "people") for area in ("pauc", "auc")]
     heads = [f"{benchmark} {'pAUC' if area == 'pauc' else 'AUC'} ↓" for benchmark, area in places]
     assert written[0].split(",") == ["method", *heads, "Avg. pAUC ↓", "Avg. AUC ↓"]
     assert {line.split(",")[0] for line in written[1:]} == set(rows["method"])
     for line in written[1:]:
         method, *cells = line.split(",")
         found = [areas.get((benchmark, method, area)) for benchmark, area in places]
-        means = [(found[0] + found[2]) / 2, (found[1] + found[3]) / 2] if None not in found else [None] * 2
+        means = [sum(found[place::2]) / 3 for place in (0, 1)] if None not in found else [None] * 2
         assert cells == ["" if value is None else f"{value:.3f}" for value in [*found, *means]]
         latex = (folder / "tables" / "swapped-FMR-1e-1.tex").read_text()
         assert all(cell in latex for cell in cells)
@@ -322,30 +327,113 @@ def test_correlations_are_of_the_measures(evaluated: tuple[Factory, subprocess.C
     assert rows.filter(method="sobel", measure="sobel")["spearman"].item() == pytest.approx(1.0)
 
 
+class TemplateLists:
+    """The lists of the benchmark `sets`, without its missing image 4."""
+
+    def __init__(self, benchmarks: Benchmarks) -> None:
+        lines = (benchmarks.folder / "sets" / "meta" / "x_template_pair_label.txt").read_text().split()
+        self.a, self.b, same = np.array(lines, int).reshape(-1, 3).T
+        self.same = same == 1
+        self.there = np.arange(30) != 4
+        self.template, self.medium = np.repeat(np.arange(10), 3)[self.there], np.tile([0, 0, 1], 10)[self.there]
+
+    def pool(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Unit templates of the images that are there: media first, then their sum."""
+        found = []
+        for number in range(10):
+            media = {m: vectors[(self.template == number) & (self.medium == m)] for m in (0, 1)}
+            found.append(sum(images.mean(axis=0) for images in media.values() if len(images)))
+        return np.stack([each / np.linalg.norm(each) for each in found])
+
+
 def test_templates_are_pooled_with_and_without_quality(
     evaluated: tuple[Factory, subprocess.CompletedProcess[str]], benchmarks: Benchmarks
 ) -> None:
     factory, _ = evaluated
+    lists = TemplateLists(benchmarks)
     units = embeddings_of(factory, "sets", "swapped")
-    there = ~np.isnan(units[:, 0])
-    assert np.flatnonzero(~there).tolist() == [4]
-    template, medium = np.repeat(np.arange(10), 3)[there], np.tile([0, 0, 1], 10)[there]
-    lines = (benchmarks.folder / "sets" / "meta" / "x_template_pair_label.txt").read_text().split()
-    a, b, same = np.array(lines, int).reshape(-1, 3).T
+    assert np.flatnonzero(np.isnan(units[:, 0])).tolist() == [4]
+    units = units[lists.there]
     rows = table(factory, "templates").filter(recogniser="swapped")
     assert set(rows["status"]) == {"ok"}
     for method in ("mean", "light"):
-        weights = None
+        weights = np.ones(29)
         if method == "light":
-            quality = quality_of(factory, "sets", "light")[there]
+            quality = quality_of(factory, "sets", "light")[lists.there]
             weights = (quality - quality.min()) / (quality.max() - quality.min())
-        pooled = Templates.pool(units[there], template, medium, weights)
-        tars = measure_tar(pooled.similarities(a, b), same == 1)
+        pooled = lists.pool(weights[:, None] * units)
+        similarity = (pooled[lists.a] * pooled[lists.b]).sum(axis=1).astype(np.float32)
+        tars = measure_tar(similarity, lists.same)
         found = dict(rows.filter(method=method).select("far", "tar").iter_rows())
         assert found == pytest.approx({far: tars[far] for far in FARS})
         printed = factory.workspace / "evaluation" / "current" / "tables" / "sets-true-accept-rate.csv"
         (line,) = (line for line in printed.read_text().splitlines() if line.startswith(f"{method},"))
         assert line.split(",")[4:] == [f"{100 * tars[far]:.2f}" for far in sorted(FARS)]
+
+
+def test_pairs_of_templates_are_rejected_by_their_worst_image(
+    evaluated: tuple[Factory, subprocess.CompletedProcess[str]], benchmarks: Benchmarks
+) -> None:
+    factory, _ = evaluated
+    lists = TemplateLists(benchmarks)
+    pooled = lists.pool(embeddings_of(factory, "sets", "swapped")[lists.there])
+    similarity = (pooled[lists.a] * pooled[lists.b]).sum(axis=1).astype(np.float32)
+    for method in ("light", "norm", "random"):
+        name = "norm (swapped)" if method == "norm" else method
+        quality = quality_of(factory, "sets", name)[lists.there]
+        worst = np.array([quality[lists.template == number].min() for number in range(10)])
+        of_pairs = np.minimum(worst[lists.a], worst[lists.b])
+        for protocol, rule in ((Protocol.FIXED, "step"), (Protocol.CR_FIQA, "trapezoid")):
+            found = table(factory, "metrics").filter(
+                benchmark="sets", recogniser="swapped", method=method, protocol=protocol.value, fmr=0.1
+            )
+            points = curve(similarity, lists.same, of_pairs, 0.1, protocol)
+            assert found["genuine"].item() == lists.same.sum()
+            assert found["fnmr"].item() == pytest.approx(points[1][0])
+            expected = area(*points, 0.95, rule, normalised=False)
+            # With so few pairs, the highest rates of `cr_fiqa` keep no pair of one kind.
+            assert np.isfinite(expected) or protocol is Protocol.CR_FIQA
+            assert found["auc_raw"].item() == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    assert set(table(factory, "comparisons")["benchmark"]) == {"pairs", "sets", "people"}
+    assert "sets" not in set(table(factory, "accuracy")["benchmark"])
+
+
+def test_features_of_templates_are_weighted_and_flipped_as_insightface_does(
+    evaluated: tuple[Factory, subprocess.CompletedProcess[str]], benchmarks: Benchmarks, tmp_path: Path
+) -> None:
+    factory = Factory(workspace=tmp_path / "workspace")
+    words = ("--benchmarks", str(benchmarks.folder / "sets.toml"), "--recognition", "swapped", "--methods", "norm",
+             "--models-flip", "true", "--template-weights", "detector,norm", "--no-correlate",
+             "--replicates", "0", "--protocols", "cr_fiqa", "--fmrs", FMRS)  # fmt: skip
+    done = evaluate(factory, benchmarks, *words)
+    assert not done.returncode, done.stderr
+    faces = np.stack([decode((benchmarks.folder / "sets" / "aligned_112" / f"{row}.jpg").read_bytes())
+                      for row in range(30) if row != 4])  # fmt: skip
+    entry = load_registry().get("fr_feature")
+    spec = entry.input
+    assert spec is not None
+    session = onnxruntime.InferenceSession(find(entry)[0])
+
+    def embed(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        shown = (images.astype(np.float32) - 127) / 128  # as the entry of `swapped` says, in RGB
+        blobs = np.ascontiguousarray(shown.transpose(0, 3, 1, 2))
+        name = session.get_inputs()[0].name
+        return np.concatenate([session.run(None, {name: blob[None]})[0] for blob in blobs]).astype(np.float64)
+
+    features = embed(faces) + embed(faces[:, :, ::-1])
+    lists = TemplateLists(benchmarks)
+    pooled = lists.pool(features * np.array(DETECTED)[lists.there, None])
+    similarity = (pooled[lists.a] * pooled[lists.b]).sum(axis=1).astype(np.float32)
+    tars = measure_tar(similarity, lists.same)
+    rows = table(factory, "templates").filter(method="mean")
+    assert dict(rows.select("far", "tar").iter_rows()) == pytest.approx({far: tars[far] for far in FARS})
+    norm = quality_of(factory, "sets", "norm")[lists.there]
+    np.testing.assert_allclose(norm, np.linalg.norm(features, axis=1), rtol=1e-3)
+    found = table(factory, "metrics").filter(method="norm", fmr=0.1)
+    assert found["threshold"].item() == pytest.approx(threshold(similarity, lists.same, 0.1), abs=2e-3)
+    report = (factory.workspace / "evaluation" / "current" / "report.md").read_text()
+    assert "- templates: sums of unit embeddings times the detector's score of the face and their norm" in report
+    assert "- embeddings: each the sum of those of a face and of its mirror image" in report
 
 
 def test_what_is_missing_or_left_out_is_said(evaluated: tuple[Factory, subprocess.CompletedProcess[str]]) -> None:
@@ -501,6 +589,9 @@ def test_what_cannot_be_is_one_error(benchmarks: Benchmarks, tmp_path: Path) -> 
     with pytest.raises(EvaluationError, match="could not convert string to float: 'x': give numbers"):
         read_rates("0.1,x")
     assert read_rates("1e-2, 0.001") == (0.01, 0.001)
+    with pytest.raises(EvaluationError, match="--template-weights: 'score' is none: give norm, detector, both or none"):
+        read_weights("norm,score")
+    assert (read_weights(""), read_weights("norm, detector")) == ((), ("norm", "detector"))
 
 
 def test_without_any_benchmark_or_with_a_bad_list_the_command_ends_with_one_message(

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.evaluation import templates as module
-from training.evaluation.templates import TemplateError, Templates, measure_tar, scale_quality
+from training.evaluation.comparison import compare_templates
+from training.evaluation.templates import TemplateError, Templates, lowest_quality, measure_tar, scale_quality
 
 
 def draw_images(seed: int, images: int, dimension: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -67,6 +68,28 @@ def test_weights_have_no_scale_and_the_worst_image_counts_nothing() -> None:
     np.testing.assert_allclose(plain.units, scaled.units, atol=1e-6)
     quality = scale_quality(np.array([3.0, 5.0, 4.0], np.float32), np.zeros(3, np.int32))
     assert quality.tolist() == [0.0, 1.0, 0.5]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(0, 3))
+def test_a_template_is_as_good_as_its_worst_image(seed: int, images: int, unscored: int) -> None:
+    _, numbers, _, quality = draw_images(seed, images)
+    quality[:unscored] = np.nan
+    expected = [float(np.min(quality[numbers == number])) for number in sorted(set(numbers.tolist()))]
+    np.testing.assert_array_equal(lowest_quality(quality, numbers), expected)
+
+
+def test_templates_that_genuine_pairs_join_are_one_person() -> None:
+    a, b = np.array([0, 1, 3, 0, 5, 2]), np.array([1, 4, 5, 3, 2, 0])
+    same = np.array([True, True, True, False, False, False])
+    similarity = np.array([0.9, 0.8, 0.7, 0.1, 0.2, 0.3], np.float32)
+    scores = compare_templates(similarity, a, b, same, [0.5])
+    assert scores.person is not None
+    first, second, other = scores.person.tolist()
+    assert first == second != other
+    assert (scores.a.tolist(), scores.b.tolist(), scores.impostors) == ([0, 1, 3], [1, 4, 5], 3)
+    assert scores.similarity.tolist() == similarity[:3].tolist()
+    assert scores.accuracy is None
 
 
 def test_pairs_of_templates() -> None:
