@@ -32,7 +32,7 @@ METRICS = Table(
         _number("threshold", "cosine similarity below which a pair is not matched"),
         _count("genuine", "genuine pairs"),
         _count("impostors", "impostor pairs"),
-        _count("unscored", "images, or templates, of genuine pairs to which the method gave no quality; rejected first"),
+        _count("unscored", "images (templates) of genuine pairs that the method gave no quality; rejected first"),
         _number("fnmr", "false non-match rate without rejection"),
         _number("pauc_raw", "area to a rejection of 0.3"),
         _number("auc_raw", "area to a rejection of 0.95"),
