@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +22,7 @@ from pipeline.evaluation.report.frames import (
 )
 from pipeline.evaluation.report.gallery import FACES
 from pipeline.evaluation.report.method_order import explain, kind_of
-from pipeline.evaluation.report.plots import assign_styles, draw_curves, draw_losses
+from pipeline.evaluation.report.plots import assign_styles, draw_betas, draw_curves, draw_losses
 from pipeline.evaluation.report.score_figures import draw_overlay, draw_scatters, read_scores
 from pipeline.evaluation.report.side_by_side import Known, list_side_by_side
 from pipeline.evaluation.report.tables import (
@@ -61,6 +62,9 @@ TOTAL = "total"
 """The loss that a training learns from."""
 
 _BARS = 40
+
+_BETA = re.compile(r"beta-([1-9]\d{0,5}(?:\.\d+)?|0\.\d*[1-9]\d*)")
+"""How `Ablation` calls a model of the sweep."""
 
 
 class Size(NamedTuple):
@@ -118,6 +122,7 @@ class Panel:
         leading: the method whose areas are shaded, that of the smallest pAUC.
         tested: the method that the tests are of.
         verdicts: paired tests, each with its numbers.
+        betas: areas by beta as SVG; nothing where fewer than two models are called by theirs, as `Ablation` calls them.
     """
 
     recogniser: str
@@ -127,6 +132,7 @@ class Panel:
     leading: str | None
     tested: str
     verdicts: list[tuple[str, str]]
+    betas: str
 
     @property
     def title(self) -> str:
@@ -275,16 +281,29 @@ def _build_panel(
         found for found in findings
         if (found.recogniser, found.fmr, Protocol.FIXED) == (recogniser, point.fmr, point.protocol)
     ]  # fmt: skip
-    where = "-".join([*distinct(metrics, "benchmark"), recogniser]).encode().hex()
+    where = "-".join([*distinct(metrics, "benchmark"), recogniser]).encode().hex() + f"-{point.protocol}-{point.fmr:g}"
     return Panel(
         recogniser=recogniser,
         point=point,
         table=table,
-        figure=draw_curves(curves, styles, leading, f"{where}-{point.protocol}-{point.fmr:g}") if curves else "",
+        figure=draw_curves(curves, styles, leading, where) if curves else "",
         leading=leading,
         tested=tests[0].method if tests else "",
         verdicts=group_verdicts(tests),
+        betas=_draw_betas(metrics, f"{where}-betas"),
     )
+
+
+def _draw_betas(metrics: pl.DataFrame, name: str) -> str:
+    """The areas of the models that are called by their beta."""
+    rows = {
+        float(found[1]): row
+        for row in metrics.filter(status="ok").iter_rows(named=True)
+        if (found := _BETA.fullmatch(row["method"]))
+    }
+    columns = {"pAUC": "pauc", "AUC": "auc"}
+    areas = {area: {beta: row[column] for beta, row in rows.items()} for area, column in columns.items()}
+    return draw_betas(areas, name) if len(rows) > 1 else ""
 
 
 def _read_curves(points: pl.DataFrame, styles: Mapping[str, Style]) -> dict[str, Curve]:

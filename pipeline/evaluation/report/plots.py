@@ -119,6 +119,30 @@ def draw_losses(losses: Mapping[str, NDArray[np.float64]], styles: Mapping[str, 
     return to_svg(figure, name)
 
 
+def draw_betas(areas: Mapping[str, Mapping[float, float]], name: str) -> str:
+    """Areas by the beta that a model learned with (CLIB-FIQA Figure 4, left).
+
+    Args:
+        areas: pAUC and AUC -> beta -> area, normalised; smaller is better.
+        name: unique in the page.
+    """
+    figure = Figure(figsize=(5.4, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xscale("log", base=2)
+    betas = sorted({beta for found in areas.values() for beta in found})
+    for (title, found), colour in zip(areas.items(), COLOURS, strict=False):
+        axes.plot(
+            betas, [found.get(beta, np.nan) for beta in betas], color=colour, marker="o", markersize=4, label=title
+        )
+    axes.set_xticks(betas, [f"{beta:g}" for beta in betas])
+    axes.minorticks_off()
+    axes.set_xlabel("beta", fontsize=SMALL, color=INK)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.legend(fontsize=SMALL, frameon=False, labelcolor=INK)
+    format_axes(axes)
+    return to_svg(figure, name)
+
+
 def _find_top(curves: Mapping[str, Curve]) -> float:
     """The end of the y axis: all curves, but no more than half over the rate without rejection."""
     whole = LIMITS[1]

@@ -228,6 +228,17 @@ def test_trainings_are_drawn_where_there_are_any(one_benchmark):
     assert "Losses of the trainings" not in render_page(one_benchmark)
 
 
+def test_models_of_a_sweep_are_drawn_by_their_beta(one_benchmark):
+    metrics = one_benchmark.tables["metrics"]
+    named = metrics.to_pylist()
+    rename = dict(zip(dict.fromkeys(row["method"] for row in named), ("beta-8", "beta-32", "beta-128"), strict=False))
+    swept = [row | {"method": rename.get(row["method"], row["method"])} for row in named]
+    tables = {**one_benchmark.tables, "metrics": pa.Table.from_pylist(swept, schema=metrics.schema)}
+    figures = Parsed(render_page(replace(one_benchmark, tables=tables))).all("figure")
+    assert any("by the beta of the models" in figure.get("aria-label", "") for figure in figures)
+    assert "by the beta of the models" not in render_page(one_benchmark)
+
+
 def test_without_faces_there_is_no_word_of_them(one_benchmark):
     page = render_page(replace(one_benchmark, gallery={}))
     assert "pictures of people" not in page
