@@ -59,7 +59,7 @@ VERSIONS: dict[str, Version] = {
             "pose/face_mesh.py",
             "pose/head_geometry.py",
         ),
-        code="76cf2ed61ef2191e74bd1941699d25bdb97b98134c9e42269b99331a5dcdb2a0",
+        code="c459fce5f0a9a4cb7e0f45376880068afa4943f3680b03ece375af5fd27215f7",
     ),
     "factors": Version(
         number=1,
@@ -73,7 +73,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "factors.py",
         ),
-        code="52cbdc0cce9e43d5185925794a27016c967869278d7c7dc26d41d323e1bc38b8",
+        code="63c2fea7641686d2a1dd45a861b0dbe0600f11acd446d3fa6a2bddd583626e9a",
     ),
     "embeddings": Version(
         number=1,
@@ -87,12 +87,12 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "recognition.py",
         ),
-        code="7d5f4c90ad4a7003036db4ad303eb8a394d810117aa037db3d8a47a18c41c4d0",
+        code="a2218a089172d13f92df78074bf2b04d20316693d1c150c109f76707b0230575",
     ),
     "centres": Version(
         number=2,
         modules=("anchors/centres.py", "anchors/copies.py", "anchors/head.py"),
-        code="e8fc4ffc42919fb570d1802526bbdd07c31de41edcaed0b8b0104224d07b9555",
+        code="2f897c3ff17db66bb7c5b9fb376ff0b7a3e67dfcc4250b34940793aab190ad3b",
     ),
     "anchors": Version(
         number=2,

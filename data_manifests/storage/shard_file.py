@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 REMEDY = "run the task that makes it again with --recheck, which sets the file aside and makes it anew"
 
 
+UNREADABLE = (OSError, pa.ArrowException, ValueError, OverflowError, MemoryError)
+"""What PyArrow raises of a damaged Parquet file: ValueError of names that are no UTF-8, the last two of false sizes."""
+
+
 class DamagedShardError(ValueError):
     """A shard is not what it should be; names the file, what is wrong, and the remedy.
 
@@ -45,7 +49,7 @@ def open_shard(path: Path, stage: str, fingerprint: str = "") -> pq.ParquetFile:
         file = pq.ParquetFile(path, memory_map=True)
     except FileNotFoundError:
         raise DamagedShardError(path, "it is missing") from None
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         why = "a folder in its place" if path.is_dir() else "no whole Parquet file"
         raise DamagedShardError(path, why) from error
     says = metadata_of(file)
@@ -74,6 +78,6 @@ def read_columns(file: pq.ParquetFile, path: Path, columns: Sequence[str] | None
         raise DamagedShardError(path, f"it has no column {', '.join(lacking)}")
     try:
         table = file.read(None if columns is None else list(columns), use_threads=False)
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise DamagedShardError(path, "its pages cannot be read") from error
     return table if columns is None else table.select(columns)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -152,8 +151,8 @@ def _read_npy(path: Path) -> dict[str, NDArray[Any]]:
     """The one array of a .npy file, named after the file."""
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise HeadError(f"{path} is not a .npy file of numbers: {error}") from error
+    except Exception as error:  # a damaged header raises whatever Python's own parser does
+        raise HeadError(f"{path} is not a .npy file of numbers: {_shorten(error)}") from error
     if array.dtype.kind != "f":
         raise HeadError(f"{path} holds {array.dtype}, expected floating-point weights")
     return {path.stem: array}
@@ -169,8 +168,8 @@ def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - the file is no mapping
                 tensors[name] = _to_numpy(file.get_tensor(name))
-    except SafetensorError as error:
-        raise HeadError(f"{path} is not a whole .safetensors file: {error}") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise HeadError(f"{path} is not a whole .safetensors file: {_shorten(error)}") from error
     return tensors
 
 
@@ -181,7 +180,7 @@ def _read_torch(path: Path) -> dict[str, NDArray[Any]]:
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged file makes PyTorch raise nearly anything
         raise HeadError(f"{path} is not a PyTorch file of tensors alone: {_shorten(error)}") from error
     return {name: _to_numpy(tensor.detach()) for name, tensor in _flatten(content, "", torch.Tensor)}
 

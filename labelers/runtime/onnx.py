@@ -237,7 +237,8 @@ def _check_input(model: onnx.ModelProto, path: Path, spec: InputSpec) -> None:
     found = [int(dimension.dim_value) for dimension in tensor.shape.dim]
     wanted = [3, spec.height, spec.width]
     if tensor.elem_type != onnx.TensorProto.FLOAT:
-        kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        known = onnx.TensorProto.DataType.values()
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type in known else "of no known type"
         raise NetworkError(f"{path}: input {inputs[0].name} is {kind}, expected FLOAT: export the network in float32")
     if len(found) != 4 or any(a not in (0, b) for a, b in zip(found[1:], wanted, strict=True)):
         raise NetworkError(
