@@ -89,6 +89,8 @@ def evaluate(plan: Plan, set_status: Callable[[str], None]) -> Outcome:
         EvaluationError, ScoreListError, TemplateError: each names the benchmark or the file.
     """
     readers = open_readers(plan)
+    for reader in readers:
+        reader.notes.clear()  # they are said where the qualities are read, in the order of the methods
     shared = [reader.read_shared() for reader in readers]
     runs = [_BenchmarkRun(reader, qualities, set_status) for reader, qualities in zip(readers, shared, strict=True)]
     evaluated = tuple(run.evaluate() for run in runs)

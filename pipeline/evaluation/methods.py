@@ -20,7 +20,9 @@ NETWORKS = (MethodKind.MODEL, MethodKind.ONNX)
 _NAME = re.compile(r"\w[\w .+()-]{0,59}")
 _METHOD = re.compile(r"(?:(?P<name>[^=:]*)=)?(?P<kind>\w+)(?::(?P<path>.*))?", re.DOTALL)
 """A path may hold an equals sign and a colon, a name may not."""
-_SUFFIXES = (".csv", ".onnx", ".parquet", ".pt", ".pth", ".safetensors", ".tsv")
+_SUFFIXES = (".csv", ".onnx", ".parquet", ".pt", ".pth", ".safetensors", ".tsv", ".txt")
+_COLUMN = "#"
+"""Behind the path of a list, before the name of its column."""
 _CURRENT = "current"
 """The link to the run that was asked for last."""
 _SHARED_NAMES = ("model", "quality", _CURRENT, "quality_model", "on_top")
@@ -42,12 +44,14 @@ class Method:
         kind: where it comes from.
         path: its file or folder; None for a baseline.
         recogniser: network of models.toml whose anchors these are; empty: that whose errors are counted.
+        column: of a list, as `read_scores` takes it.
     """
 
     name: str
     kind: MethodKind
     path: Path | None = None
     recogniser: str = ""
+    column: str = ""
 
 
 def parse_methods(text: str) -> tuple[Method, ...]:
@@ -58,7 +62,8 @@ def parse_methods(text: str) -> tuple[Method, ...]:
 
     Args:
         text: methods separated by commas, each `KIND:PATH` or a baseline, with `NAME=` before it to name it. Behind a
-            baseline of ANCHORED may stand `:RECOGNISER`.
+            baseline of ANCHORED may stand `:RECOGNISER`, and behind the path of a list `#COLUMN`, unless there is a
+            file that is called so as a whole.
 
     Raises:
         MethodError: names the method and what is allowed.
@@ -69,10 +74,9 @@ def parse_methods(text: str) -> tuple[Method, ...]:
         raise MethodError(f"no method is named: {_describe_kinds()}")
     found = [_parse(word) for word in words]
     taken = [method.name for method in found if method.name]
-    endings = [_endings(method.path) for method in found if not method.name and method.path is not None]
+    endings = [_endings(method) for method in found if not method.name]
     methods = tuple(
-        replace(method, name=_shorten(method.path, endings, taken)) if method.path and not method.name else method
-        for method in found
+        method if method.name else replace(method, name=_shorten(method, endings, taken)) for method in found
     )
     twice = [name for name, count in Counter(method.name for method in methods).items() if count > 1]
     if twice:
@@ -95,9 +99,16 @@ def _parse(word: str) -> Method:
     if path is None:
         return Method(name=name or kind.value, kind=kind)
     if kind in WITH_PATH:
-        return Method(name=name or "", kind=kind, path=Path(path).expanduser().absolute())
+        path, column = _split_column(path) if kind is MethodKind.TABLE else (path, "")
+        return Method(name=name or "", kind=kind, path=Path(path).expanduser().absolute(), column=column)
     recogniser, _ = find_network(path, Network.RECOGNITION)
     return Method(name=name or f"{kind} ({recogniser})", kind=kind, recogniser=recogniser)
+
+
+def _split_column(text: str) -> tuple[str, str]:
+    """The path of a list and the column behind it; a path may hold the sign, too."""
+    path, sign, column = text.rpartition(_COLUMN)
+    return (path, column) if path and sign and not Path(text).expanduser().is_file() else (text, "")
 
 
 def _check_name(name: str, kind: MethodKind, word: str) -> None:
@@ -111,12 +122,13 @@ def _check_name(name: str, kind: MethodKind, word: str) -> None:
         raise MethodError(f"{word[:120]!r}: {name} stands for something else: give another name")
 
 
-def _endings(path: Path) -> tuple[str, ...]:
-    """What a path may be called, shortest first."""
-    path = _follow(path)
+def _endings(method: Method) -> tuple[str, ...]:
+    """What a method may be called by its path and column, shortest first."""
+    path, column = _follow(method.path or Path()), method.column.removeprefix("-")
     last = path.stem if path.suffix in _SUFFIXES else path.name
     parts = [part for part in (*path.parts[1:-1], last) if part not in _SHARED_NAMES] or [last]
-    endings = tuple("/".join(parts[start:]) for start in reversed(range(len(parts))))
+    behind = f" ({column})" * bool(column)
+    endings = tuple("/".join(parts[start:]) + behind for start in reversed(range(len(parts))))
     return endings[1:] if _RUN.fullmatch(endings[0]) and len(parts) > 1 else endings
 
 
@@ -128,13 +140,13 @@ def _follow(path: Path) -> Path:
     return path
 
 
-def _shorten(path: Path, endings: Sequence[tuple[str, ...]], taken: Sequence[str]) -> str:
-    """The shortest ending that no other path has, and that is no other method's name."""
-    for ending in _endings(path):
+def _shorten(method: Method, endings: Sequence[tuple[str, ...]], taken: Sequence[str]) -> str:
+    """The shortest ending that no other method has, and that is no other method's name."""
+    for ending in _endings(method):
         alike = sum(ending in others for others in endings)
         if alike == 1 and ending not in (*taken, FLOOR, *MethodKind):
             return ending
-    raise MethodError(f"{path} is named twice, or has no name of its own: give it one, as NAME=...")
+    raise MethodError(f"{method.path} is named twice, or has no name of its own: give it one, as NAME=...")
 
 
 def _describe_kinds() -> str:

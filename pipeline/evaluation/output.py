@@ -124,7 +124,8 @@ def _describe_method(plan: Plan, name: str) -> str:
         listed = ", ".join(f"{file.name} (SHA-256 {sha256[:_SHOWN]})" for file, sha256 in files)
         return f"{factory.network.kind} network {listed}"
     if name in sources.hashes and method.path is not None:
-        return f"list {method.path.name} (SHA-256 {sources.hashes[name][:_SHOWN]})"
+        column = f"#{method.column}" * bool(method.column)
+        return f"list {method.path.name}{column} (SHA-256 {sources.hashes[name][:_SHOWN]})"
     return f"{method.kind} by {method.recogniser}" if method.recogniser else method.kind.value
 
 

@@ -146,7 +146,12 @@ class Plan:
 
     def _describe(self, method: Method) -> dict[str, str]:
         """What a method is known by; a network's weights stand with its stage."""
-        return {"name": method.name, "kind": method.kind.value, "sha256": self.sources.hashes.get(method.name, "")}
+        return {
+            "name": method.name,
+            "kind": method.kind.value,
+            "sha256": self.sources.hashes.get(method.name, ""),
+            **({"column": method.column} if method.column else {}),
+        }
 
 
 def make_plan(request: EvaluationRequest) -> Plan:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from data_manifests.manifest import Format
 from pipeline.evaluation.images import read_images, read_measure, score_embeddings
 from pipeline.evaluation.plan import QUALITY
 from pipeline.evaluation.request import EvaluationError
-from pipeline.evaluation.score_lists import match_scores, read_scores
+from pipeline.evaluation.score_lists import read_scores
+from pipeline.evaluation.score_matching import Target, match_scores
 from training.evaluation.methods.baselines import MEASURES, random_quality
 from training.evaluation.methods.kinds import MethodKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from pipeline.config.job import Job
@@ -33,14 +35,14 @@ def read_lists(plan: Plan) -> dict[str, ScoreList]:
         ScoreListError: if one cannot be used.
     """
     return {
-        method.name: read_scores(method.path)
+        method.name: read_scores(method.path, method.column)
         for method in plan.methods
         if method.kind is MethodKind.TABLE and method.path is not None
     }
 
 
 def open_readers(plan: Plan) -> list[QualityReader]:
-    """What reads the qualities of every benchmark, once their indexes are there.
+    """What reads the qualities of every benchmark, once their indexes are there; it has notes on how lists match.
 
     Raises:
         ScoreListError, EvaluationError: if a list of scores cannot be used, or is about none of the benchmarks.
@@ -56,10 +58,12 @@ def open_readers(plan: Plan) -> list[QualityReader]:
         for benchmark in plan.benchmarks
     ]
     for method in plan.methods:
-        if method.kind is MethodKind.TABLE and all(reader.look_up(method) is None for reader in readers):
-            raise EvaluationError(f"{method.path}: none of its rows names an image of any of the benchmarks")
-    for reader in readers:
-        reader.notes.clear()  # they are said where the qualities are read, in the order of the methods
+        if method.kind is not MethodKind.TABLE:
+            continue
+        found = [reader.look_up(method) for reader in readers]
+        if all(quality is None for quality in found):
+            said = "\n".join(reader.notes[-1] for reader in readers)
+            raise EvaluationError(f"{method.path}: none of its rows names an image of any of the benchmarks:\n{said}")
     return readers
 
 
@@ -124,22 +128,17 @@ class QualityReader:
         """
         scores, name = self.lists[method.name], self.benchmark.name
         alone = len(self.plan.benchmarks) == 1
-        found = match_scores(scores, name, self.images.keys, self.images.paths, alone=alone)
+        manifest, paths = self.benchmark.job.manifest, self.images.paths
+        packed = Path(manifest.record_file).stem if manifest.format is Format.VERIFICATION and paths is None else ""
+        target = Target(name=name, keys=self.images.keys, paths=paths, packed=packed)
+        found = match_scores(scores, target, alone=alone)
         if not found.known:
-            problem = f"{scores.file}: none of its {len(scores):,} rows names an image of {name}"
+            problem = f"none of its {len(scores):,} rows names an image of {name}, {found.show_both()}"
             if alone:
-                raise EvaluationError(f"{problem}: check its columns `path`, `key` and `benchmark`")
-            self._note(f"{problem}, where {method.name} is left out")
+                raise EvaluationError(f"{scores.file}: {problem}: check its columns `path`, `key` and `benchmark`")
+            self._note(f"{scores.file.name}: {problem}; {method.name} is left out there")
             return None
-        if found.unknown:
-            self._note(
-                f"{scores.file.name}: {found.unknown:,} of {found.rows:,} rows name no image of {name} and are not used"
-            )
-        if lacking := int(np.isnan(found.quality).sum()):
-            self._note(
-                f"{scores.file.name} gives no quality for {lacking:,} of {len(found.quality):,} images of {name}, "
-                "which are rejected first"
-            )
+        self._note(f"{scores.file.name} on {name}: {found.describe()}. Quality is {scores.said}")
         return found.quality
 
     def _note(self, text: str) -> None:

@@ -1,12 +1,13 @@
-"""Reads qualities that were made elsewhere: a Parquet or CSV file with one row an image.
+"""Reads qualities that were made elsewhere: a Parquet file or a text with one row an image, as their authors write it.
 
 Columns: `quality`, or `score` where there is no `quality`; `path` or `key`, which say whose it is; and, where a file is
-about several benchmarks, `benchmark`. Others are not looked at. An empty quality is an image without one.
+about several benchmarks, `benchmark`; or other spellings and words for these (`choose_columns`). Others are not looked
+at. A text may also be lines of a path and a score without a header (`read_text`). An empty quality is an image without
+one, and so is one that OFIQ could not assess.
 """
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,28 +18,32 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_manifests.image_paths import find_among
+from pipeline.evaluation.score_columns import (
+    ASSESSED,
+    BENCHMARK,
+    KEY,
+    PATH,
+    QUALITY,
+    SHOWN,
+    ScoreListError,
+    choose_columns,
+    is_number,
+    shorten,
+    unwrap,
+)
+from pipeline.evaluation.score_texts import read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
+LOWER = "-"
+"""Before the name of a column, or alone: a lower number is a better image."""
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-VALUES = ("quality", "score")
-OWNERS = ("path", "key")
-BENCHMARK = "benchmark"
-
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
-_SHOWN = 60
 _LARGEST_KEY = 10**18 - 1
 _LARGEST = float(np.finfo(np.float32).max)
-
-
-class ScoreListError(ValueError):
-    """A list of scores cannot be used; names file, line and remedy."""
+_NOT_ASSESSED = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +53,14 @@ class ScoreList:
     Attributes:
         file: where they are from.
         unit: what a row's number counts: `line` of a text, from 1, or `row` of Parquet, from 0.
-        rows: `number` and `quality` (null where the file has none); `path`, `key` and `benchmark`, where the file has
-            such a column with anything in it.
+        said: what of a row is its quality.
+        rows: `number` and `quality` (null where the file has none), a higher one better; `path`, `key` and
+            `benchmark`, where the file has such a column with anything in it.
     """
 
     file: Path
     unit: str
+    said: str
     rows: pl.DataFrame
 
     def __len__(self) -> int:
@@ -61,104 +68,49 @@ class ScoreList:
         return self.rows.height
 
 
-def read_scores(file: Path) -> ScoreList:
+def read_scores(file: Path, column: str = "") -> ScoreList:
     """Read a list of scores.
 
     Args:
-        file: .parquet; or .csv or .tsv with a first line that names the columns.
+        file: .parquet; any other suffix is a text.
+        column: the name of the column that is the quality; empty: the usual ones. LOWER before it, or alone, negates
+            the numbers.
 
     Raises:
         ScoreListError: if the file is not there, is damaged, lacks a column, or holds what is no finite number.
     """
     if not file.is_file():
-        raise ScoreListError(f"{file}: no such file: give a .parquet, .csv or .tsv with one row an image")
+        raise ScoreListError(f"{file}: no such file: give one with a row an image, Parquet or text")
+    name = column.removeprefix(LOWER)
     if file.suffix == ".parquet":
-        unit, numbers, cells = "row", *_read_parquet(file)
-    elif file.suffix in DELIMITERS:
-        unit, numbers, cells = "line", *_read_text(file, DELIMITERS[file.suffix])
+        unit, numbers, cells, said = "row", *_read_parquet(file, name)
     else:
-        raise ScoreListError(f"{file}: is neither .parquet nor {' nor '.join(DELIMITERS)}: save it as one of these")
-    rows = {"number": pl.Series(numbers, dtype=pl.Int64)}
-    for name, column in cells.items():
-        convert, dtype = _CONVERSIONS[name]
+        unit, numbers, cells, said = "line", *_read_text(file, name)
+    rows = {}
+    for role, (header, column_cells) in cells.items():
+        convert, dtype = _CONVERSIONS[role]
         found = [
-            _convert(cell, convert, f"{file}, {unit} {number}: column {name}")
-            for number, cell in zip(numbers, column, strict=True)
+            _convert(cell, convert, f"{file}, {unit} {number}: column {header}")
+            for number, cell in zip(numbers, column_cells, strict=True)
         ]
-        if name in VALUES or any(value is not None for value in found):
-            rows["quality" if name in VALUES else name] = pl.Series(found, dtype=dtype)
-    return ScoreList(file=file, unit=unit, rows=pl.DataFrame(rows))
+        if role == QUALITY or any(value is not None for value in found):
+            rows[role] = pl.Series(found, dtype=dtype)
+    lower = column.startswith(LOWER)
+    table = _drop_unassessed(pl.DataFrame({"number": pl.Series(numbers, dtype=pl.Int64), **rows}))
+    return ScoreList(
+        file=file,
+        unit=unit,
+        said=said + ", where lower is better" * lower,
+        rows=table.with_columns(-pl.col(QUALITY)) if lower else table,
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Matched:
-    """What a list says of the images of a benchmark.
-
-    Attributes:
-        quality: float64 [N]; NaN where it gives none.
-        rows: how many rows are about this benchmark.
-        unknown: how many of these name no image of it.
-    """
-
-    quality: NDArray[np.float64]
-    rows: int
-    unknown: int
-
-    @property
-    def known(self) -> int:
-        """How many rows name an image."""
-        return self.rows - self.unknown
-
-
-def match_scores(
-    scores: ScoreList, benchmark: str, keys: NDArray[np.int32], paths: Sequence[str] | None, *, alone: bool = True
-) -> Matched:
-    """Find the images that the rows of a list are about.
-
-    By `path`, where the images are files and the list names any, as `find_among` understands it. Else by `key`.
-
-    Args:
-        scores: the list.
-        benchmark: the benchmark's name, for lists about several.
-        keys: int32 [N].
-        paths: of the images below their folder [N]; None where they are no files.
-        alone: whether this is the only benchmark that the list is used for.
-
-    Raises:
-        ScoreListError: if two rows name one image, or it cannot be told which images the rows are about.
-    """
-    columns = scores.rows.columns
-    rows = scores.rows.filter(benchmark=benchmark) if BENCHMARK in columns else scores.rows
-    if "path" in columns and paths is not None:
-        find, owner = find_among(paths), "path"
-    elif "key" in columns:
-        if BENCHMARK not in columns and not alone:
-            raise ScoreListError(
-                f"{scores.file}: its keys are those of one benchmark, but several are evaluated: add a column "
-                f"`{BENCHMARK}`, or evaluate one"
-            )
-        find, owner = {key: place for place, key in enumerate(keys.tolist())}.get, "key"
-    else:
-        raise ScoreListError(
-            f"{scores.file}: the images of {benchmark} are {'no files' if paths is None else 'files'}, so they need a "
-            f"column {'key' if paths is None else 'path or key'}: add it"
-        )
-    quality = np.full(len(keys), np.nan)
-    seen = dict[int, int]()
-    unknown = 0
-    for number, name, value in rows["number", owner, "quality"].rows():
-        place = find(name)
-        if place is None:
-            unknown += 1
-            continue
-        if place in seen:
-            raise ScoreListError(
-                f"{scores.file}, {scores.unit} {number}: {str(name)[:_SHOWN]!r} has a score already, in "
-                f"{scores.unit} {seen[place]}: leave one"
-            )
-        seen[place] = number
-        quality[place] = np.nan if value is None else value
-    return Matched(quality=quality, rows=rows.height, unknown=unknown)
+def _drop_unassessed(rows: pl.DataFrame) -> pl.DataFrame:
+    """No quality where OFIQ could not assess the image."""
+    if ASSESSED not in rows.columns:
+        return rows
+    assessed = pl.when(pl.col(ASSESSED) != _NOT_ASSESSED).then(pl.col(QUALITY))
+    return rows.with_columns(assessed.alias(QUALITY)).drop(ASSESSED)
 
 
 def _convert(cell: Any, convert: Callable[[Any], Any], where: str) -> Any:
@@ -166,12 +118,14 @@ def _convert(cell: Any, convert: Callable[[Any], Any], where: str) -> Any:
     try:
         return None if cell is None else convert(cell)
     except ValueError as error:
-        raise ScoreListError(f"{where}: {str(cell)[:_SHOWN]!r} {error}") from None
+        raise ScoreListError(f"{where}: {str(cell)[:SHOWN]!r} {error}") from None
 
 
 def _to_number(cell: Any) -> float:
     """A quality."""
-    if not _is_number(cell, _NUMBER):
+    if isinstance(cell, str):
+        cell = unwrap(cell) if is_number(cell) else None
+    if not _is_number(cell):
         raise ValueError("is no number: correct it, or leave it empty where an image has no quality")
     number = float(cell)
     if not abs(number) <= _LARGEST:
@@ -181,7 +135,7 @@ def _to_number(cell: Any) -> float:
 
 def _to_key(cell: Any) -> int:
     """A key."""
-    if not _is_number(cell, _WHOLE) or (not isinstance(cell, str) and cell % 1 != 0):
+    if not (_WHOLE.fullmatch(cell) if isinstance(cell, str) else _is_number(cell) and cell % 1 == 0):
         raise ValueError("is no key, which is a whole number: correct it")
     key = int(cell)
     if abs(key) > _LARGEST_KEY:
@@ -189,10 +143,10 @@ def _to_key(cell: Any) -> int:
     return key
 
 
-def _is_number(cell: Any, form: re.Pattern[str]) -> bool:
-    """Whether a cell is a number, or a text in that form."""
+def _is_number(cell: Any) -> bool:
+    """Whether a cell is a number, or a text of one."""
     if isinstance(cell, str):
-        return form.fullmatch(cell) is not None
+        return is_number(cell)
     return isinstance(cell, int | float | Decimal) and not isinstance(cell, bool)
 
 
@@ -204,72 +158,34 @@ def _to_text(cell: Any) -> str:
 
 
 _CONVERSIONS: dict[str, tuple[Callable[[Any], Any], type[pl.DataType]]] = {
-    **dict.fromkeys(VALUES, (_to_number, pl.Float64)),
-    "path": (_to_text, pl.String),
-    "key": (_to_key, pl.Int64),
+    **dict.fromkeys((QUALITY, ASSESSED), (_to_number, pl.Float64)),
+    PATH: (_to_text, pl.String),
+    KEY: (_to_key, pl.Int64),
     BENCHMARK: (_to_text, pl.String),
 }
-"""Column -> how a cell is checked, and its type."""
+"""What a column is -> how a cell is checked, and its type."""
 
 
-def _read_parquet(file: Path) -> tuple[Sequence[int], dict[str, list[Any]]]:
-    """Numbers of rows, and the cells by column; empty ones are None."""
+Cells = dict[str, tuple[str, list[Any]]]
+"""What a column is -> its name and cells; empty ones are None."""
+
+
+def _read_parquet(file: Path, column: str) -> tuple[Sequence[int], Cells, str]:
+    """Numbers of rows, the cells, and what the quality is."""
     try:
         with pq.ParquetFile(file) as opened:
-            wanted = _choose(file, opened.schema_arrow.names)
-            table = opened.read(columns=wanted, use_threads=False)
-        return range(table.num_rows), {name: table[name].to_pylist() for name in wanted}
+            wanted = choose_columns(file, opened.schema_arrow.names, column)
+            table = opened.read(columns=list(wanted.values()), use_threads=False)
+        cells = {role: (name, table[name].to_pylist()) for role, name in wanted.items()}
+        return range(table.num_rows), cells, f"column {wanted[QUALITY]}"
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ScoreListError(f"{file}: cannot be read as Parquet ({_shorten(error)}): make it again") from None
+        raise ScoreListError(f"{file}: cannot be read as Parquet ({shorten(error)}): make it again") from None
 
 
-def _read_text(file: Path, delimiter: str) -> tuple[Sequence[int], dict[str, list[Any]]]:
-    """Numbers of lines, and the cells by column; empty ones are None, and blank lines are left out."""
-    with file.open(encoding="utf-8-sig", newline="") as opened:
-        (_, names), *rows = list(_split(file, csv.reader(opened, delimiter=delimiter, strict=True))) or [(0, [])]
-    wanted = _choose(file, names)
-    for line, row in rows:
-        if len(row) != len(names):
-            raise ScoreListError(
-                f"{file}, line {line}: {len(row)} fields, but the first line names {len(names)}: correct it"
-            )
-    cells = {name: [row[names.index(name)] or None for _, row in rows] for name in wanted}
-    return [line for line, _ in rows], cells
-
-
-def _split(file: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Number and stripped fields of every line that is not blank."""
-    try:
-        for row in reader:
-            fields = [field.strip() for field in row]
-            if any(fields):
-                yield reader.line_num, fields
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ScoreListError(
-            f"{file}, line {reader.line_num + 1}: cannot be read ({_shorten(error)}): save it as UTF-8 text with the "
-            "delimiter that its suffix says"
-        ) from None
-
-
-def _choose(file: Path, names: Sequence[str]) -> list[str]:
-    """The columns that are read, of those that a file has.
-
-    Raises:
-        ScoreListError: if one is missing, or there twice.
-    """
-    wanted = [name for name in VALUES if name in names][:1]
-    owners = [name for name in OWNERS if name in names]
-    if not wanted or not owners:
-        lacking = " or ".join(OWNERS if wanted else VALUES)
-        there = ", ".join(names)[: 4 * _SHOWN] or "none"
-        raise ScoreListError(f"{file}: there is no column {lacking} (there are {there}): add it, or rename one")
-    wanted += [*owners, *([BENCHMARK] if BENCHMARK in names else [])]
-    for name in wanted:
-        if list(names).count(name) > 1:
-            raise ScoreListError(f"{file}: there are several columns {name}: leave one")
-    return wanted
-
-
-def _shorten(error: Exception) -> str:
-    """The beginning of a foreign message."""
-    return str(error).split("\n")[0][: 3 * _SHOWN]
+def _read_text(file: Path, column: str) -> tuple[Sequence[int], Cells, str]:
+    """Numbers of lines, the cells, and what the quality is."""
+    text = read_text(file, column)
+    wanted = choose_columns(file, text.names, column)
+    places = {role: (name, text.names.index(name)) for role, name in wanted.items()}
+    cells: Cells = {role: (name, [row[place] or None for row in text.rows]) for role, (name, place) in places.items()}
+    return text.lines, cells, text.quality or f"column {wanted[QUALITY]}"

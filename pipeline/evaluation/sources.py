@@ -75,5 +75,5 @@ def _find_network(path: Path, device: str) -> QualityLabelerFactory:
 def _hash_file(path: Path) -> str:
     """SHA-256 of a list of scores, or of coefficients."""
     if not path.is_file():
-        raise EvaluationError(f"{path}: no such file: give a .parquet, .csv or .tsv with one row an image")
+        raise EvaluationError(f"{path}: no such file: give one with a row an image, Parquet or text")
     return sha256_of(path)

@@ -86,7 +86,8 @@ class EvaluateQuality(luigi.Task):
         default="norm,cpbd,sobel,random",
         description="separated by commas: model:RUN_OR_FILE, onnx:FILE, on_top:RUN, table:FILE, norm, cpbd, sobel,"
         " certainty_ratio, ccs, nnccs, random; behind the three of anchors :RECOGNISER, for those of another than the"
-        " judge; NAME= before a method gives it another name",
+        " judge; behind a table's file #COLUMN, or #- or #-COLUMN where lower is better; NAME= before a method gives it"
+        " another name",
     )
     protocols = luigi.Parameter(default="fixed", description="fixed, cr_fiqa, or both separated by a comma")
     fmrs = luigi.Parameter(default="0.01,0.001,0.0001", description="false match rates, separated by commas")
@@ -183,7 +184,8 @@ class EvaluateQuality(luigi.Task):
                     index = Index.of(benchmark.job, 1)
                     if not index.complete():
                         index.make()
-                open_readers(self.plan)
+                for note in dict.fromkeys(note for reader in open_readers(self.plan) for note in reader.notes):
+                    tell(note)
 
     def _stages(self, benchmark: PlannedBenchmark) -> list[Stage]:
         """The tasks that make what is read of one benchmark."""

@@ -442,6 +442,7 @@ def test_what_is_missing_or_left_out_is_said(evaluated: tuple[Factory, subproces
     assert "left out: away; the data set away" in done.stdout
     assert done.stdout.count("ask for it") == 1
     assert "ratio, labels by swapped: pAUC" in done.stdout
+    assert "rows name no image ('999'); 6 images have no score" in done.stdout.replace("\n", " ")
     folder = factory.workspace / "evaluation" / "current"
     assert f"all tables and pictures: {folder.resolve() / 'index.html'}" in done.stdout.replace("\n", "")
     report, page = (folder / "report.md").read_text(), (folder / "index.html").read_text()
@@ -450,9 +451,12 @@ def test_what_is_missing_or_left_out_is_said(evaluated: tuple[Factory, subproces
         "certainty_ratio is not defined on pairs and left out there",
         "certainty_ratio is not defined on sets and left out there",
         "ratio is not defined on pairs and left out there",
-        "list.csv: 1 of 75 rows name no image of pairs and are not used",
-        "list.csv gives no quality for 6 of 80 images of pairs, which are rejected first",
-        "none of its 139 rows names an image of sets, where list is left out",
+        "list.csv on pairs: 74 of 75 rows name 74 of 80 images by key; 1 rows name no image (",
+        "6 images have no score and are rejected first (",
+        "Quality is column score",
+        "list.csv on people: 64 of 64 rows name 64 of 64 images by path.",
+        "none of its 139 rows names an image of sets, by ",
+        "no row is about it",
         "1 images are left out, for want of an embedding",
     ):
         assert said in re.sub(r"\\(.)", r"\1", report), said
@@ -615,8 +619,11 @@ def test_without_any_benchmark_or_with_a_bad_list_the_command_ends_with_one_mess
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ("p0/0,1\np0/1,2\n", "none of its 2 rows names an image of people: check its columns"),
-        ("p0/0.jpg,1\nx/p0/0.jpg,2\n", "line 3: 'x/p0/0.jpg' has a score already, in line 2: leave one"),
+        (
+            "p0/0,1\np0/1,2\n",
+            "names an image of people, by path: rows are called like 'p0/0', images like 'p0/0.jpg': check its columns",
+        ),
+        ("p0/0.jpg,1\nx/p0/0.jpg,2\n", "line 3: 'x/p0/0.jpg' has another score already, in line 2: leave one"),
     ],
 )
 def test_a_list_that_does_not_fit_is_known_before_any_network_runs(

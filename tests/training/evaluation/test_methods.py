@@ -23,7 +23,9 @@ from labelers.faces import FaceBatch
 from labelers.runtime.device import Device
 from pipeline.evaluation.methods import MethodError, parse_methods
 from pipeline.evaluation.quality_factory import QualityLabelerFactory
-from pipeline.evaluation.score_lists import ScoreListError, match_scores, read_scores
+from pipeline.evaluation.score_columns import ScoreListError
+from pipeline.evaluation.score_lists import read_scores
+from pipeline.evaluation.score_matching import Target, match_scores
 from training.evaluation.evaluate import FLOOR
 from training.evaluation.methods import networks
 from training.evaluation.methods.baselines import random_quality
@@ -171,7 +173,7 @@ def write_parquet(folder: Path, **columns: Any) -> Path:
 
 
 def read_quality(file: Path, paths: tuple[str, ...] | None = PATHS, **more: Any) -> list[float | None]:
-    found = match_scores(read_scores(file), "b", KEYS, paths, **more)
+    found = match_scores(read_scores(file), Target(name="b", keys=KEYS, paths=paths), **more)
     return [None if np.isnan(value) else value for value in found.quality.tolist()]
 
 
@@ -198,7 +200,7 @@ def test_paths_may_have_folders_before_them_or_be_names_alone(tmp_path: Path) ->
     file = write_text(
         tmp_path, "path,quality\n/data/x/a/1.jpg,1\n./b/2.jpg,2\n3.png,3\n2.jpg,4\nz/3.png,5\nc\\d\\9.png,6\n"
     )
-    found = match_scores(read_scores(file), "b", KEYS, PATHS)
+    found = match_scores(read_scores(file), Target(name="b", keys=KEYS, paths=PATHS))
     assert found.quality.tolist()[0::2] == [1, 2]
     assert found.quality[3] == 3
     assert np.isnan(found.quality[1])
@@ -217,15 +219,15 @@ def test_a_list_about_several_benchmarks_is_read_by_theirs(tmp_path: Path) -> No
     ("text", "said"),
     [
         ("", r"no column quality or score \(there are none\): add it"),
-        ("key,quality\n1,1\n1,2\n", "line 3: '1' has a score already, in line 2: leave one"),
-        ("path,quality\na/1.jpg,1\nx/a/1.jpg,2\n", "line 3: 'x/a/1.jpg' has a score already, in line 2"),
+        ("key,quality\n1,1\n1,2\n", "line 3: '1' has another score already, in line 2: leave one"),
+        ("path,quality\na/1.jpg,1\nx/a/1.jpg,2\n", "line 3: 'x/a/1.jpg' has another score already, in line 2"),
         ("key,quality\n1,high\n", "line 2: column quality: 'high' is no number: correct it, or leave it empty"),
         ("key,quality\n1,nan\n", "line 2: column quality: 'nan' is no number"),
         ("key,quality\n1,1_0\n", "'1_0' is no number"),
         ("key,quality\n1,1e39\n", "'1e39' is no finite float32"),
         ("key,quality\n\n1.5,1\n", "line 3: column key: '1.5' is no key"),
         ("key,value\n1,1\n", r"no column quality or score \(there are key, value\): add it, or rename one"),
-        ("image,quality\n1,1\n", "no column path or key"),
+        ("face,quality\n1,1\n", "no column path or key"),
         ("key,quality,quality\n1,1,1\n", "several columns quality: leave one"),
         ("key,quality\n1,1\n1,2,3\n", "line 3: 3 fields, but the first line names 2"),
         ('key,quality\n1,"1\n', "cannot be read"),
@@ -241,7 +243,7 @@ def test_a_damaged_text_is_one_error_that_names_file_and_line(text: str, said: s
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"key": [1, 1], "quality": [1.0, 2.0]}, "row 1: '1' has a score already, in row 0"),
+        ({"key": [1, 1], "quality": [1.0, 2.0]}, "row 1: '1' has another score already, in row 0"),
         ({"key": [1, 2], "quality": [1.0, float("nan")]}, "row 1: column quality: 'nan' is no finite float32"),
         ({"key": [1], "quality": ["x"]}, "row 0: column quality: 'x' is no number"),
         ({"key": [1], "quality": [[1.0]]}, "row 0: column quality: '\\[1.0\\]' is no number"),
@@ -261,7 +263,7 @@ def test_a_damaged_parquet_is_one_error_that_names_file_and_row(
 def test_files_that_are_no_lists_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ScoreListError, match="no such file"):
         read_scores(tmp_path / "s.csv")
-    with pytest.raises(ScoreListError, match=r"is neither \.parquet nor \.csv nor \.tsv"):
+    with pytest.raises(ScoreListError, match=r"no column quality or score \(there are x\)"):
         read_scores(write_text(tmp_path, "x", "s.txt"))
     for content in (b"", b"PAR1", b"key,quality\n1,1\n"):
         (tmp_path / "s.parquet").write_bytes(content)
@@ -293,7 +295,7 @@ def test_what_is_written_is_read(rows: dict[int, float | None], quoting: Any, tm
     keys = np.array(sorted(rows), np.int32)
     wanted = np.array([np.nan if rows[key] is None else rows[key] for key in keys.tolist()], np.float64)
     for file in (write_text(tmp_path, text.getvalue()), parquet):
-        found = match_scores(read_scores(file), "b", keys, None)
+        found = match_scores(read_scores(file), Target(name="b", keys=keys, paths=None))
         np.testing.assert_array_equal(found.quality, wanted)
         assert found.unknown == 0
 
@@ -306,7 +308,7 @@ def test_any_bytes_are_a_list_or_one_error(content: bytes, tmp_path: Path) -> No
         for paths in (PATHS, None):
             said = str(tmp_path / name)
             try:
-                found = match_scores(read_scores(tmp_path / name), "b", KEYS, paths)
+                found = match_scores(read_scores(tmp_path / name), Target(name="b", keys=KEYS, paths=paths))
                 said += "" if found.known >= np.isfinite(found.quality).sum() else "miscounted"
             except ScoreListError as error:
                 said = str(error)
