@@ -43,7 +43,7 @@ def choose_columns(file: Path, names: Sequence[str], column: str = "") -> dict[s
     Raises:
         ScoreListError: if one is missing, or there twice.
     """
-    quality = column if column in names else "" if column else _find_quality(names)
+    quality = _find_quality(names) if not column else column if column in names else ""
     owners = find_owners(names)
     if not quality or not owners:
         lacking = column or (f"{PATH} or {KEY}" if quality else " or ".join(_QUALITIES))
