@@ -369,7 +369,6 @@ def test_first_names_of_both_sides_are_shown(tmp_path: Path) -> None:
 # --- end to end -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_lists_of_others_are_evaluated_on_real_faces(sample_weights: None, tmp_path: Path) -> None:
     drawn = list(draw_images())
     people = [[image.encoded for image in drawn if image.identity == person][:4] for person in range(4)]
