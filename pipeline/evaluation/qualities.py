@@ -127,14 +127,12 @@ class QualityReader:
             ScoreListError, EvaluationError: if the list cannot be used, or is about nothing else either.
         """
         scores, name = self.lists[method.name], self.benchmark.name
-        alone = len(self.plan.benchmarks) == 1
-        manifest, paths = self.benchmark.job.manifest, self.images.paths
-        packed = Path(manifest.record_file).stem if manifest.format is Format.VERIFICATION and paths is None else ""
-        target = Target(name=name, keys=self.images.keys, paths=paths, packed=packed)
-        found = match_scores(scores, target, alone=alone)
+        others = [each for each in self.plan.benchmarks if each.name != name]
+        target = Target(name=name, keys=self.images.keys, paths=self.images.paths, packed=_name_bin(self.benchmark))
+        found = match_scores(scores, target, [word for each in others for word in (each.name, _name_bin(each))])
         if not found.known:
             problem = f"none of its {len(scores):,} rows names an image of {name}, {found.show_both()}"
-            if alone:
+            if not others:
                 raise EvaluationError(f"{scores.file}: {problem}: check its columns `path`, `key` and `benchmark`")
             self._note(f"{scores.file.name}: {problem}; {method.name} is left out there")
             return None
@@ -145,6 +143,13 @@ class QualityReader:
         """Say something once."""
         if text not in self.notes:
             self.notes.append(text)
+
+
+def _name_bin(benchmark: PlannedBenchmark) -> str:
+    """The name of the .bin that holds the images, without suffix; empty where it is none."""
+    manifest = benchmark.job.manifest
+    packed = manifest.format is Format.VERIFICATION and manifest.image_root is None
+    return Path(manifest.record_file).stem if packed else ""
 
 
 def _is_of_recogniser(method: Method) -> bool:

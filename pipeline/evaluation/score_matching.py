@@ -13,7 +13,7 @@ from data_manifests.image_paths import clean_path, find_among
 from pipeline.evaluation.score_columns import BENCHMARK, KEY, PATH, QUALITY, SHOWN, ScoreListError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,6 +26,7 @@ _FEW = 3
 _NUMBERED = re.compile(r"(?:.*/)?(\d{5,9})\.jpg", re.ASCII | re.DOTALL)
 """How CR-FIQA's extract_bin.py names image n of a .bin, from 0."""
 
+_BY_NUMBER = "number, as CR-FIQA's extract_bin.py names the images of a .bin, from 00000.jpg on"
 _ALIKE = 1e-4
 """Two qualities of one image may differ by so much of them: a network's batches do."""
 
@@ -35,7 +36,7 @@ class Target:
     """The images of a benchmark.
 
     Attributes:
-        name: the benchmark's name, for lists about several.
+        name: the benchmark's name.
         keys: int32 [N].
         paths: of the images below their folder [N]; None where they are no files.
         packed: name of the .bin without its suffix; empty where the images are of none.
@@ -74,14 +75,12 @@ class Matched:
 
     def describe(self) -> str:
         """The counts, and the first names on both sides that do not match, in a sentence."""
-        missing = int(np.isnan(self.quality).sum())
-        strangers = f"; {self.unknown:,} rows name no image{_list(self.strangers, self.unknown)}" * bool(self.unknown)
-        lacking = f"; {missing:,} images have no score and are rejected first{_list(self.lacking, missing)}" * bool(
-            missing
-        )
+        count, missing = len(self.quality), int(np.isnan(self.quality).sum())
+        strangers = f" (not {_list(self.strangers, self.unknown)})" if self.unknown else ""
+        lacking = f" (not {_list(self.lacking, missing)}, which are rejected first)" if missing else ""
         return (
-            f"{self.known:,} of {self.rows:,} rows name {len(self.quality) - missing:,} of "
-            f"{len(self.quality):,} images by {self.how}{strangers}{lacking}"
+            f"{self.known:,} of {self.rows:,} rows name an image, by {self.how}{strangers}; "
+            f"{count - missing:,} of {count:,} images have a score{lacking}"
         )
 
     def show_both(self) -> str:
@@ -90,89 +89,97 @@ class Matched:
         return f"by {self.how}: {strangers}" + "".join(f", images like {name[:SHOWN]!r}" for name in self.lacking[:1])
 
 
-def match_scores(scores: ScoreList, target: Target, *, alone: bool = True) -> Matched:
+def match_scores(scores: ScoreList, target: Target, others: Iterable[str] = ()) -> Matched:
     """Find the images that the rows of a list are about.
 
     By `path`, where the images are files and the list names any, as `find_among` understands it; where that finds
     none, and all paths are in one folder, by the names of the files alone. By the number in `00000.jpg`, from 0, where
     the images are those of a .bin and the list has no keys: so CR-FIQA's extract_bin.py names them. Else by `key`.
 
+    Where several benchmarks are evaluated and no column says which a row is about, a row in a folder that is called
+    like one of them, or like its .bin, in any case, is about that one; numbers, and names of files alone, are about
+    none without such a folder.
+
     Two rows may name one image where they give it one quality, to four digits: lists made from pairs repeat images.
 
     Args:
         scores: the list.
         target: whose images are looked for.
-        alone: whether this is the only benchmark that the list is used for. Otherwise numbers, and names of files
-            alone, are those of this benchmark only behind a folder that is called like it, or like the .bin.
+        others: names of the other benchmarks that are evaluated, and of their .bin files without suffixes.
 
     Raises:
         ScoreListError: if two rows give one image two qualities, or it cannot be told which images the rows are about.
     """
     columns = scores.rows.columns
-    benchmark, paths, packed = target.name, target.paths, target.packed
-    rows = scores.rows.filter(benchmark=benchmark) if BENCHMARK in columns else scores.rows
-    names = rows[PATH].to_list() if PATH in columns else []
-    own = set[str]() if alone or BENCHMARK in columns else {benchmark.casefold(), packed.casefold()}
+    paths, packed = target.paths, target.packed
+    own, foreign = _fold((target.name, packed)), _fold(others)
+    rows = scores.rows
+    if BENCHMARK in columns:
+        rows, foreign = rows.filter(benchmark=target.name), set()
+    elif foreign and PATH in columns:
+        rows = rows.filter([not (name and _lies_in(name, foreign)) or _lies_in(name, own) for name in rows[PATH]])
     places = {key: place for place, key in enumerate(target.keys.tolist())}
-    find: Find | None
+    within = own if foreign else None
     if PATH in columns and paths is not None:
-        find, how = _find_files(names, paths, own)
+        find, how = _find_files(rows[PATH].to_list(), paths, within)
         return _fill(scores, rows.select("number", PATH, QUALITY).rows(), find, how, paths)
     if KEY in columns:
-        if BENCHMARK not in columns and not alone:
+        if foreign:
             raise ScoreListError(
                 f"{scores.file}: its keys are those of one benchmark, but several are evaluated: add a column "
                 f"`{BENCHMARK}`, or evaluate one"
             )
         return _fill(scores, rows.select("number", KEY, QUALITY).rows(), places.get, KEY, [str(key) for key in places])
-    rows = rows.filter([bool(name) and _is_within(name, own) for name in names]) if own and names else rows
-    find = _find_numbered(scores, rows[PATH].to_list(), places, own) if packed and PATH in columns else None
-    if find is None:
-        raise ScoreListError(
-            f"{scores.file}: the images of {benchmark} are {'no files' if paths is None else 'files'}, so they need a "
-            f"column {'key' if paths is None else 'path or key'}: add it"
-        )
-    images = [f"{packed}/images/{key - 1:05d}.jpg" for key in places]
-    how = "number, as CR-FIQA's extract_bin.py names the images of a .bin, from 00000.jpg on"
-    return _fill(scores, rows.select("number", PATH, QUALITY).rows(), find, how, images)
+    if packed and PATH in columns:
+        mine = rows.filter([bool(name) and _lies_in(name, own) for name in rows[PATH]]) if foreign else rows
+        numbers = _read_numbers(scores, mine[PATH].to_list())
+        if numbers or foreign or not mine.height:
+            by_name = {name: places.get(number + 1) for name, number in numbers.items()}
+            images = [f"{packed}/images/{key - 1:05d}.jpg" for key in places]
+            return _fill(scores, mine.select("number", PATH, QUALITY).rows(), by_name.get, _BY_NUMBER, images)
+    raise ScoreListError(
+        f"{scores.file}: the images of {target.name} are {'no files' if paths is None else 'files'}, so they need a "
+        f"column {'key' if paths is None else 'path or key'}: add it"
+    )
 
 
-def _find_files(names: Sequence[str | None], paths: Sequence[str], own: set[str]) -> tuple[Find, str]:
+def _find_files(names: Sequence[str | None], paths: Sequence[str], within: set[str] | None) -> tuple[Find, str]:
     """What finds an image by its path, and what that goes by."""
     find = find_among(paths)
-    mine = {name: clean_path(name).rpartition("/") for name in names if name and _is_within(name, own)}
-    folders = {folder for folder, _, _ in mine.values()}
+    split = {name: clean_path(name).rpartition("/") for name in names if name and _lies_in(name, within)}
+    folders = {folder for folder, _, _ in split.values()}
     if len(folders) != 1 or folders == {""} or any(find(name) is not None for name in names):
         return find, PATH
-    alone = {name: find(last) for name, (_, _, last) in mine.items()}
+    alone = {name: find(last) for name, (_, _, last) in split.items()}
     if all(place is None for place in alone.values()):
         return find, PATH
     return alone.get, f"name alone, as all are in the folder {folders.pop()[:SHOWN]!r}"
 
 
-def _find_numbered(
-    scores: ScoreList, names: Sequence[str | None], places: Mapping[int, int], own: set[str]
-) -> Find | None:
-    """What finds an image of a .bin by its number; None where no name has one, and the list is of nothing else.
+def _read_numbers(scores: ScoreList, names: Sequence[str | None]) -> dict[str, int]:
+    """The numbers of images of a .bin, from 0, by the names that have one.
 
     Raises:
         ScoreListError: if the numbers do not begin where those of the released extraction do.
     """
     found = {name: _NUMBERED.fullmatch(clean_path(name)) for name in names if name}
     numbers = {name: int(number[1]) for name, number in found.items() if number}
-    if names and not numbers and not own:
-        return None
     if numbers and 0 not in numbers.values():
         raise ScoreListError(
             f"{scores.file}: numbers images from {min(numbers.values()):05d}.jpg on, but CR-FIQA's extract_bin.py from "
             f"00000.jpg on, so it cannot be told which they are: add a column {KEY}, which is 1 for the first image"
         )
-    return lambda name: places.get(numbers[name] + 1) if name in numbers else None
+    return numbers
 
 
-def _is_within(name: str, folders: set[str]) -> bool:
-    """Whether a path leads through one of these folders, in any case; without folders, always."""
-    return not folders or not folders.isdisjoint(clean_path(name).casefold().split("/")[:-1])
+def _lies_in(name: str, folders: set[str] | None) -> bool:
+    """Whether a path leads through one of these folders, in any case; through any, where they are None."""
+    return folders is None or not folders.isdisjoint(clean_path(name).casefold().split("/")[:-1])
+
+
+def _fold(names: Iterable[str]) -> set[str]:
+    """Names in one case, without empty ones."""
+    return {name.casefold() for name in names if name}
 
 
 def _fill(scores: ScoreList, rows: Sequence[tuple[Any, ...]], find: Find, how: str, images: Sequence[str]) -> Matched:
@@ -203,5 +210,5 @@ def _fill(scores: ScoreList, rows: Sequence[tuple[Any, ...]], find: Find, how: s
 
 
 def _list(names: Sequence[str], count: int) -> str:
-    """The first names in brackets."""
-    return f" ({', '.join(repr(name[:SHOWN]) for name in names)}{', ...' if count > len(names) else ''})"
+    """The first names of so many."""
+    return ", ".join(repr(name[:SHOWN]) for name in names) + ", ..." * (count > len(names))

@@ -442,7 +442,10 @@ def test_what_is_missing_or_left_out_is_said(evaluated: tuple[Factory, subproces
     assert "left out: away; the data set away" in done.stdout
     assert done.stdout.count("ask for it") == 1
     assert "ratio, labels by swapped: pAUC" in done.stdout
-    assert "rows name no image ('999'); 6 images have no score" in done.stdout.replace("\n", " ")
+    assert (
+        "by key (not '999'); 74 of 80 images have a score (not '75', '76', '77', ..., which are rejected"
+        in done.stdout.replace("\n", " ")
+    )
     folder = factory.workspace / "evaluation" / "current"
     assert f"all tables and pictures: {folder.resolve() / 'index.html'}" in done.stdout.replace("\n", "")
     report, page = (folder / "report.md").read_text(), (folder / "index.html").read_text()
@@ -451,10 +454,10 @@ def test_what_is_missing_or_left_out_is_said(evaluated: tuple[Factory, subproces
         "certainty_ratio is not defined on pairs and left out there",
         "certainty_ratio is not defined on sets and left out there",
         "ratio is not defined on pairs and left out there",
-        "list.csv on pairs: 74 of 75 rows name 74 of 80 images by key; 1 rows name no image (",
-        "6 images have no score and are rejected first (",
-        "Quality is column score",
-        "list.csv on people: 64 of 64 rows name 64 of 64 images by path.",
+        "list.csv on pairs: 74 of 75 rows name an image, by key (not ",
+        "74 of 80 images have a score (not ",
+        "which are rejected first). Quality is column score",
+        "list.csv on people: 64 of 64 rows name an image, by path; 64 of 64 images have a score.",
         "none of its 139 rows names an image of sets, by ",
         "no row is about it",
         "1 images are left out, for want of an embedding",

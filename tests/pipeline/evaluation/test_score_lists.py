@@ -108,11 +108,11 @@ def save(folder: Path, text: str | bytes, name: str = "scores.txt") -> Path:
 
 def match(file: Path, paths: Sequence[str] | None = PATHS, column: str = "", count: int = 4, **more: Any) -> Matched:
     """Of a benchmark called XQLFW, whose images are files, or those of lfw.bin."""
-    alone = more.pop("alone", True)
+    others = more.pop("others", ())
     keys = np.arange(1, (count if paths is None else len(paths)) + 1, dtype=np.int32)
     packed = "lfw" if paths is None else ""
     target = Target(**{"name": "xqlfw", "keys": keys, "paths": paths, "packed": packed} | more)
-    return match_scores(read_scores(file, column), target, alone=alone)
+    return match_scores(read_scores(file, column), target, others)
 
 
 def qualities(found: Matched) -> list[float | None]:
@@ -312,7 +312,10 @@ def test_rows_of_pairs_repeat_an_image(tmp_path: Path) -> None:
     found = match(file)
     assert qualities(found) == [0.44192782, None, 1, None]
     assert (found.rows, found.known) == (4, 4)
-    assert found.describe().startswith("4 of 4 rows name 2 of 4 images by path; 2 images have no score and are")
+    assert found.describe() == (
+        "4 of 4 rows name an image, by path; 2 of 4 images have a score (not 'a/2 b.jpg', 'c/d/3.png', which are "
+        "rejected first)"
+    )
 
 
 def test_images_of_a_bin_are_found_by_the_numbers_of_the_released_extraction(tmp_path: Path) -> None:
@@ -320,9 +323,9 @@ def test_images_of_a_bin_are_found_by_the_numbers_of_the_released_extraction(tmp
     found = match(save(tmp_path, write_cr_fiqa(rows)), None)
     assert qualities(found) == [0, 0.1, None, 0.3]  # the first pair is keys 1 and 2, files 00000 and 00001
     assert found.describe() == (
-        "3 of 4 rows name 3 of 4 images by number, as CR-FIQA's extract_bin.py names the images of a .bin, from "
-        "00000.jpg on; 1 rows name no image ('quality_data/lfw/images/00007.jpg'); 1 images have no score and are "
-        "rejected first ('lfw/images/00002.jpg')"
+        "3 of 4 rows name an image, by number, as CR-FIQA's extract_bin.py names the images of a .bin, from 00000.jpg "
+        "on (not 'quality_data/lfw/images/00007.jpg'); 3 of 4 images have a score (not 'lfw/images/00002.jpg', which "
+        "are rejected first)"
     )
     with pytest.raises(ScoreListError, match=r"numbers images from 00001\.jpg on, but CR-FIQA's extract_bin.py from"):
         match(save(tmp_path, "00001.jpg 1\n00002.jpg 2\n"), None)
@@ -336,10 +339,10 @@ def test_images_of_a_bin_are_found_by_the_numbers_of_the_released_extraction(tmp
 def test_numbers_are_of_the_benchmark_whose_folder_they_are_in_where_there_are_several(tmp_path: Path) -> None:
     of_lfw = [(f"quality_data/LFW/images/{number:05d}.jpg", 1.0) for number in range(4)]
     others = [(f"quality_data/cplfw/images/{number:05d}.jpg", 2.0) for number in range(4)]
-    both = match(save(tmp_path, write_cr_fiqa(others + of_lfw)), None, alone=False)
+    both = match(save(tmp_path, write_cr_fiqa(others + of_lfw)), None, others=["CPLFW"])
     assert (qualities(both), both.rows, both.unknown) == ([1, 1, 1, 1], 4, 0)
     for rows in (others, [("00000.jpg", 1.0)], [("quality_data/XQLFW2/images/a.jpg", 1.0)]):
-        assert match(save(tmp_path, write_cr_fiqa(rows)), None, alone=False).known == 0
+        assert match(save(tmp_path, write_cr_fiqa(rows)), None, others=["CPLFW"]).known == 0
 
 
 def test_a_copy_without_folders_is_found_by_the_names_of_its_files(tmp_path: Path) -> None:
@@ -348,19 +351,32 @@ def test_a_copy_without_folders_is_found_by_the_names_of_its_files(tmp_path: Pat
     flat = save(tmp_path, "data/XQLFW/images/Ann_0002.jpg 2\ndata/XQLFW/images/x.jpg 4\n")
     found = match(flat, paths)
     assert qualities(found) == [None, 2, None, None, None]  # x.jpg is two images
-    assert "by name alone, as all are in the folder 'data/XQLFW/images'; 1 rows name no image" in found.describe()
-    assert match(flat, paths, alone=False).known == 1
-    assert match(flat, paths, alone=False, name="lfw").known == 0  # whose images have the same names
+    assert (
+        "by name alone, as all are in the folder 'data/XQLFW/images' (not 'data/XQLFW/images/x.jpg'); 1 of 5"
+        in found.describe()
+    )
+    assert match(flat, paths, others=["lfw"]).known == 1
+    assert match(flat, paths, others=["xqlfw"], name="lfw").known == 0  # whose images have the same names
     two = save(tmp_path, "data/a/Ann_0002.jpg 2\ndata/b/Bob_0001.jpg 4\n")
     assert match(two, paths).known == 0
+
+
+def test_a_path_through_a_folder_called_like_another_benchmark_is_about_that_one(tmp_path: Path) -> None:
+    """LFW and XQLFW have the same names of files."""
+    rows = [("/data/LFW/a/1.jpg", 1.0), ("/data/XQLFW/a/1.jpg", 2.0), ("b/2.jpg", 3.0), ("lfw/xqlfw/c/d/3.png", 4.0)]
+    file = save(tmp_path, write_cr_fiqa(rows))
+    assert qualities(match(file, others=["lfw"])) == [2, None, 3, 4]
+    assert qualities(match(file, others=["xqlfw"], name="lfw")) == [1, None, 3, 4]
+    with pytest.raises(ScoreListError, match="has another score already"):
+        match(file)
 
 
 def test_first_names_of_both_sides_are_shown(tmp_path: Path) -> None:
     rows = [(f"/data/faces/{name}.png", 1.0) for name in "abcdefg"]
     found = match(save(tmp_path, write_cr_fiqa([*rows, ("b/2.jpg", 3.0)])))
     assert found.describe() == (
-        "1 of 8 rows name 1 of 4 images by path; 7 rows name no image ('/data/faces/a.png', '/data/faces/b.png', "
-        "'/data/faces/c.png', ...); 3 images have no score and are rejected first ('a/1.jpg', 'a/2 b.jpg', 'c/d/3.png')"
+        "1 of 8 rows name an image, by path (not '/data/faces/a.png', '/data/faces/b.png', '/data/faces/c.png', ...); "
+        "1 of 4 images have a score (not 'a/1.jpg', 'a/2 b.jpg', 'c/d/3.png', which are rejected first)"
     )
     found = match(save(tmp_path, write_cr_fiqa(rows)))
     assert found.show_both() == "by path: rows are called like '/data/faces/a.png', images like 'a/1.jpg'"
@@ -410,10 +426,10 @@ def test_lists_of_others_are_evaluated_on_real_faces(sample_weights: None, tmp_p
     }
     report, terminal = re.sub(r"\\(.)", r"\1", (folder / "report.md").read_text()), done.stdout.replace("\n", " ")
     for said in (
-        "crfiqa.txt on files: 16 of 32 rows name 16 of 16 images by path; 16 rows name no image (",
-        "crfiqa.txt on pairs: 16 of 16 rows name 16 of 16 images by number, as CR-FIQA's extract_bin.py names",
+        "crfiqa.txt on files: 16 of 16 rows name an image, by path; 16 of 16 images have a score. Quality is the last",
+        "crfiqa.txt on pairs: 16 of 16 rows name an image, by number, as CR-FIQA's extract_bin.py names the images",
         "Quality is the last field of a line, where lower is better",
-        "ofiq.csv on files: 15 of 15 rows name 15 of 16 images by path; 1 images have no score",
+        "ofiq.csv on files: 15 of 15 rows name an image, by path; 15 of 16 images have a score (not 'p0/0.jpg', which",
         "Quality is column UnifiedQualityScore.scalar",
         "ofiq is left out there",
     ):
