@@ -123,11 +123,9 @@ def _convert(cell: Any, convert: Callable[[Any], Any], where: str) -> Any:
 
 def _to_number(cell: Any) -> float:
     """A quality."""
-    if isinstance(cell, str):
-        cell = unwrap(cell) if is_number(cell) else None
     if not _is_number(cell):
         raise ValueError("is no number: correct it, or leave it empty where an image has no quality")
-    number = float(cell)
+    number = float(unwrap(cell) if isinstance(cell, str) else cell)
     if not abs(number) <= _LARGEST:
         raise ValueError("is no finite float32: correct it, or leave it empty where an image has no quality")
     return number

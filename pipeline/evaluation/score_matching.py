@@ -146,12 +146,12 @@ def match_scores(scores: ScoreList, target: Target, others: Iterable[str] = ()) 
 def _find_files(names: Sequence[str | None], paths: Sequence[str], within: set[str] | None) -> tuple[Find, str]:
     """What finds an image by its path, and what that goes by."""
     find = find_among(paths)
+    if any(find(name) is not None for name in names):
+        return find, PATH
     split = {name: clean_path(name).rpartition("/") for name in names if name and _lies_in(name, within)}
     folders = {folder for folder, _, _ in split.values()}
-    if len(folders) != 1 or folders == {""} or any(find(name) is not None for name in names):
-        return find, PATH
     alone = {name: find(last) for name, (_, _, last) in split.items()}
-    if all(place is None for place in alone.values()):
+    if len(folders) != 1 or folders == {""} or all(place is None for place in alone.values()):
         return find, PATH
     return alone.get, f"name alone, as all are in the folder {folders.pop()[:SHOWN]!r}"
 
