@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_manifests.storage.shard_file import UNREADABLE
 from pipeline.evaluation.score_columns import (
     ASSESSED,
     BENCHMARK,
@@ -176,7 +176,9 @@ def _read_parquet(file: Path, column: str) -> tuple[Sequence[int], Cells, str]:
             table = opened.read(columns=list(wanted.values()), use_threads=False)
         cells = {role: (name, table[name].to_pylist()) for role, name in wanted.items()}
         return range(table.num_rows), cells, f"column {wanted[QUALITY]}"
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except ScoreListError:
+        raise
+    except UNREADABLE as error:
         raise ScoreListError(f"{file}: cannot be read as Parquet ({shorten(error)}): make it again") from None
 
 
