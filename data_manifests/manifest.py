@@ -139,7 +139,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: Path
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     format: Format
     root: Path
     record_file: PathText = "train.rec"
@@ -333,6 +333,8 @@ def _resolve(text: str, file: Path, field: str, workspace: Path | None) -> str:
     if text.startswith(_WORKSPACE):
         base = workspace or Path(os.environ.get("FIQA_WORKSPACE") or "workspace")
         text = text.removeprefix(_WORKSPACE)
+        if not Path(text).parts or Path(text).is_absolute() or ".." in Path(text).parts:
+            raise ManifestError(f'{file}: `{field} = "{_WORKSPACE}{text}"` is no folder of the workspace: name one')
     elif file.resolve().parent == FOLDER:
         base = Path(os.environ.get("FIQA_DATA") or "data")
     else:

@@ -29,6 +29,7 @@ from data_manifests.damage import Damage, apply
 from data_manifests.installation import REPAIR
 from data_manifests.recordio.writer import write_ms1mv2
 from data_manifests.storage.atomic import sha256_of, sync_folder, write_atomically
+from data_manifests.storage.json_files import parse_json
 from data_manifests.storage.toml_file import check, read_toml
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _stamp(folder: Path) -> dict[str, object]:
 def _is_whole(folder: Path) -> bool:
     """Whether the folder holds this version of the sample, unchanged."""
     try:
-        return bool(json.loads((folder / _STAMP).read_bytes()) == _stamp(folder))
+        return bool(parse_json((folder / _STAMP).read_bytes()) == _stamp(folder))
     except (OSError, ValueError):
         return False
 

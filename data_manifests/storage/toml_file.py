@@ -31,6 +31,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TomlFileError(f"{path} cannot be read: {error.strerror or error}; check the path") from error
+    except RecursionError as error:
+        raise TomlFileError(f"{path} is not valid TOML: it nests too deep; correct it there") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TomlFileError(f"{path} is not valid TOML: {error}; correct it there") from error
 

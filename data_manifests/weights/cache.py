@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from data_manifests.storage.atomic import sha256_of, write_atomically
+from data_manifests.storage.json_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +124,7 @@ def _read(name: str) -> dict[str, Any]:
         ValueError: if it is damaged.
     """
     try:
-        content = json.loads((cache_folder() / name).read_text(encoding="utf-8"))
+        content = parse_json((cache_folder() / name).read_text(encoding="utf-8"))
     except OSError:
         return {}
     if not isinstance(content, dict):

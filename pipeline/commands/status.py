@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from data_manifests.durations import describe_time_taken
+from data_manifests.storage.json_files import read_json
 from data_manifests.tables.scores import MODEL_TABLES, STAGE_TABLES
 from data_manifests.tables.stages import TABLES
 from pipeline.commands.common import console, folder_bytes, human_age, human_bytes
@@ -19,7 +20,6 @@ from pipeline.config.job import workspace_root
 from pipeline.label_report.output import STAGE as REPORT
 from pipeline.storage.footers import count_rows, read_footer, stamp_of
 from pipeline.storage.integrity import CHECKED
-from pipeline.storage.json_files import read_json
 from pipeline.storage.receipts import read_runs
 from pipeline.storage.store import CURRENT, EVALUATION, PAGE, RECEIPTS, Store
 

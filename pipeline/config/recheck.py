@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from data_manifests.identity import read_identity
-from pipeline.storage.json_files import DamagedFileError, read_json, write_json
+from data_manifests.storage.json_files import DamagedFileError, read_json, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from data_manifests.storage.json_files import DamagedFileError, read_json
 from data_manifests.storage.toml_file import TomlFileError
 from data_manifests.weights.entry import Kind
 from data_manifests.weights.registry import SHIPPED, read_entries
 from pipeline.evaluation.methods import NETWORKS
-from pipeline.storage.json_files import DamagedFileError, read_json
 from pipeline.storage.store import Store
 
 if TYPE_CHECKING:

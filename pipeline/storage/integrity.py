@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from data_manifests.storage.atomic import sha256_of
+from data_manifests.storage.json_files import write_json
 from data_manifests.storage.shard_file import DamagedShardError
 from data_manifests.tables.scores import STAGE_TABLES
 from data_manifests.tables.stages import IDENTITIES, INDEX
 from pipeline.storage.footers import count_rows
-from pipeline.storage.json_files import write_json
 from pipeline.storage.seals import SEALS, Seal, append_seal
 
 if TYPE_CHECKING:

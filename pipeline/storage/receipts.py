@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as pc
 
 from data_manifests.storage.environment import peak_bytes, version_of
+from data_manifests.storage.json_files import DamagedFileError, read_json, write_json
 from data_manifests.tables.scores import STAGE_TABLES
-from pipeline.storage.json_files import DamagedFileError, read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

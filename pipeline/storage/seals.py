@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from data_manifests.storage.atomic import explain_full_disk
+from data_manifests.storage.json_files import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +65,7 @@ def _read(path: Path, stamp: tuple[int, int, int]) -> dict[int, Seal]:  # noqa: 
     found = {}
     for line in path.read_bytes().splitlines():
         try:
-            seal = Seal(**json.loads(line))
+            seal = Seal(**parse_json(line))
         except (ValueError, TypeError):
             continue
         if isinstance(seal.shard, int) and isinstance(seal.bytes, int):

@@ -23,12 +23,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from data_manifests.storage.atomic import sync_folder
+from data_manifests.storage.json_files import DamagedFileError, read_json, write_json
 from data_manifests.storage.parquet import write_table
 from data_manifests.storage.shard_file import DamagedShardError, open_shard, read_columns
 from data_manifests.tables.scores import STAGE_TABLES
 from data_manifests.tables.stages import IDENTITIES, INDEX
 from pipeline.storage.footers import Footer, Stamp, count_rows, read_footer, stamp_of
-from pipeline.storage.json_files import DamagedFileError, read_json, write_json
 from pipeline.storage.seals import SEALS, Seal, append_seal, read_seals
 from pipeline.storage.shards import Part
 

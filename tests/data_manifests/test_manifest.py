@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -194,6 +195,22 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
     message = complaint(tmp_path, text)
     assert said in message
     assert "pydantic" not in message
+
+
+@pytest.mark.parametrize("folder", ["", ".", "/tmp", "../..", "a/../../b"])
+def test_a_folder_of_the_workspace_lies_in_it(tmp_path: Path, folder: str) -> None:
+    path = write_manifest(tmp_path, MINIMAL.replace("photos", f"workspace:{folder}"))
+    with pytest.raises(ManifestError, match=re.escape(f'`root = "workspace:{folder}"` is no folder of the workspace')):
+        load_manifest(path)
+
+
+def test_a_file_that_nests_deep_is_named(tmp_path: Path) -> None:
+    assert "it nests too deep" in complaint(tmp_path, "a = " + "[" * 5000 + "]" * 5000)
+
+
+def test_a_name_is_one_that_every_file_system_takes(tmp_path: Path) -> None:
+    for name in ("a" * 101, "../a", "/a", "..", "a\\nb", "<b>"):
+        assert "field `name`" in complaint(tmp_path, MINIMAL.replace('"mine"', f'"{name}"'))
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

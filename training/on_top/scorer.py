@@ -10,6 +10,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from data_manifests.storage.json_files import parse_json
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -95,7 +97,7 @@ def load_scorer(path: Path) -> OnTopScorer:
     """
     try:
         with safe_open(path, framework="np") as file:
-            config = json.loads((file.metadata() or {}).get("config", "null"))
+            config = parse_json((file.metadata() or {}).get("config", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except (SafetensorError, OSError, ValueError) as error:
         raise OnTopError(f"{path} is no file of training.train_on_top ({error}): name the folder of a run") from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data_manifests.storage.embeddings import embeddings_of
+from data_manifests.storage.json_files import parse_json
 from data_manifests.storage.shard_file import DamagedShardError, metadata_of, open_shard, read_columns
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def open_tables(index: Path, embeddings: Path, anchors: Path) -> StoredTables:
     """
     folders = {"index": index, "embeddings": embeddings, "anchors": anchors}
     notes = {stage: _read_notes(stage, folder) for stage, folder in folders.items()}
-    made_from = {stage: json.loads(found["made_from"]) for stage, found in notes.items()}
+    made_from = {stage: parse_json(found["made_from"]) for stage, found in notes.items()}
     for stage in ("index", "embeddings"):
         if made_from["anchors"]["upstream"].get(stage) != notes[stage]["fingerprint"]:
             raise StoredTablesError(

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from data_manifests.storage.atomic import write_atomically
+from data_manifests.storage.json_files import parse_json
 from training.clip.backbone import ClipConfig, build_image_encoder
 from training.prompts import PROMPTS
 from training.quality.model import JOINT, MergedFactors, QualityModel
@@ -102,7 +103,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     """What the file says about its model."""
     try:
         with safe_open(path, framework="pt") as file:
-            config = json.loads((file.metadata() or {}).get("config", "null"))
+            config = parse_json((file.metadata() or {}).get("config", "null"))
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is not a model of this project ({error})") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:

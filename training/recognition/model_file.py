@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from data_manifests.storage.atomic import write_atomically
+from data_manifests.storage.json_files import parse_json
 from training.backbones.names import Backbone
 from training.backbones.networks import REGRESSION, name_backbone
 from training.recognition.model import Recogniser
@@ -86,7 +87,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         return {}
     try:
         with safe_open(path, framework="pt") as file:
-            config = json.loads((file.metadata() or {}).get("config", "null"))
+            config = parse_json((file.metadata() or {}).get("config", "null"))
     except (SafetensorError, OSError, ValueError):
         return {}
     return config if isinstance(config, dict) and config.get("format") == FORMAT else {}

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from data_manifests.storage.atomic import sha256_of, sync_folder, write_atomically
+from data_manifests.storage.json_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,7 +122,7 @@ class CheckpointFolder:
     def _read(self, folder: Path) -> Checkpoint:
         """Read one checkpoint; raises anything sensible if it is torn or foreign."""
         try:
-            seal = json.loads((folder / SEAL).read_bytes())
+            seal = parse_json((folder / SEAL).read_bytes())
         except FileNotFoundError:
             raise ValueError("it was never finished") from None
         if not isinstance(seal, dict) or seal.get("format") != FORMAT:
@@ -141,7 +142,7 @@ class CheckpointFolder:
     def _is_own(self, folder: Path) -> bool:
         """Whether a folder is sealed as one of this run's."""
         try:
-            return bool(json.loads((folder / SEAL).read_bytes())["run"] == self.run)
+            return bool(parse_json((folder / SEAL).read_bytes())["run"] == self.run)
         except (OSError, ValueError, KeyError, TypeError):
             return False
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from data_manifests.storage.atomic import remove_leftovers, write_atomically
+from data_manifests.storage.json_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -88,7 +89,7 @@ class RunFolder:
         """
         path = self.root / name
         try:
-            content: dict[str, Any] = json.loads(path.read_text())
+            content: dict[str, Any] = parse_json(path.read_text())
         except (OSError, ValueError) as error:
             raise RunFolderError(f"{path}: cannot be read ({error}); name another output folder") from error
         return content

@@ -16,6 +16,18 @@ class DamagedFileError(ValueError):
     """A JSON file of the workspace is not what it should be; names it."""
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: if it is none, or nests deeper than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it nests too deep") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file that `write_json` wrote.
 
@@ -24,7 +36,7 @@ def read_json(path: Path) -> dict[str, Any]:
         DamagedFileError: if it is cut, zeroed, or something else.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except ValueError as error:
         raise DamagedFileError(f"{path} is damaged ({error}): remove it") from error
     if not isinstance(content, dict):
