@@ -59,7 +59,7 @@ VERSIONS: dict[str, Version] = {
             "pose/face_mesh.py",
             "pose/head_geometry.py",
         ),
-        code="c459fce5f0a9a4cb7e0f45376880068afa4943f3680b03ece375af5fd27215f7",
+        code="130a12ab69d6e675772316343867f9bf4f35e7c54f733839df6a90880df26ffd",
     ),
     "factors": Version(
         number=1,
@@ -73,7 +73,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "factors.py",
         ),
-        code="63c2fea7641686d2a1dd45a861b0dbe0600f11acd446d3fa6a2bddd583626e9a",
+        code="b615a4a204d3a1cdd87374d31d1ee95bc5977af48f0ae28b4b6cd08c63355ebb",
     ),
     "embeddings": Version(
         number=1,
@@ -87,7 +87,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "recognition.py",
         ),
-        code="a2218a089172d13f92df78074bf2b04d20316693d1c150c109f76707b0230575",
+        code="e771a98da7543d07e26d95c21d672240a913c8f4f0b458e62f6da001e8a769ac",
     ),
     "centres": Version(
         number=2,

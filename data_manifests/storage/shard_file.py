@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 REMEDY = "run the task that makes it again with --recheck, which sets the file aside and makes it anew"
 
-
-UNREADABLE = (OSError, pa.ArrowException, ValueError, OverflowError, MemoryError)
+READ_ERRORS = (OSError, pa.ArrowException, ValueError, OverflowError, MemoryError)
 """What PyArrow raises of a damaged Parquet file: ValueError of names that are no UTF-8, the last two of false sizes."""
 
 
@@ -45,13 +45,7 @@ def open_shard(path: Path, stage: str, fingerprint: str = "") -> pq.ParquetFile:
     Raises:
         DamagedShardError: if it is no whole Parquet file, or another one.
     """
-    try:
-        file = pq.ParquetFile(path, memory_map=True)
-    except FileNotFoundError:
-        raise DamagedShardError(path, "it is missing") from None
-    except UNREADABLE as error:
-        why = "a folder in its place" if path.is_dir() else "no whole Parquet file"
-        raise DamagedShardError(path, why) from error
+    file = _open(path)
     says = metadata_of(file)
     for name, wanted in (("stage", stage), ("fingerprint", fingerprint)):
         if wanted and says.get(name) != wanted:
@@ -59,6 +53,34 @@ def open_shard(path: Path, stage: str, fingerprint: str = "") -> pq.ParquetFile:
     if not says.get("shards", "").isdecimal():
         raise DamagedShardError(path, "it does not say how many shards there are")
     return file
+
+
+@contextlib.contextmanager
+def name_damage(*folders: Path) -> Iterator[None]:
+    """Within, where Polars cannot read the shards of these folders, the error names the one that is damaged.
+
+    Raises:
+        DamagedShardError: instead of Polars' own error, which names no file; that stays where none is damaged.
+    """
+    import polars as pl  # noqa: PLC0415 - Polars is loaded by who needs it
+
+    try:
+        yield
+    except pl.exceptions.PolarsError:
+        for path in sorted(path for folder in folders for path in folder.glob("*.parquet")):
+            read_columns(_open(path), path)
+        raise
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file."""
+    try:
+        return pq.ParquetFile(path, memory_map=True)
+    except FileNotFoundError:
+        raise DamagedShardError(path, "it is missing") from None
+    except READ_ERRORS as error:
+        why = "a folder in its place" if path.is_dir() else "no whole Parquet file"
+        raise DamagedShardError(path, why) from error
 
 
 def metadata_of(file: pq.ParquetFile) -> dict[str, str]:
@@ -78,6 +100,6 @@ def read_columns(file: pq.ParquetFile, path: Path, columns: Sequence[str] | None
         raise DamagedShardError(path, f"it has no column {', '.join(lacking)}")
     try:
         table = file.read(None if columns is None else list(columns), use_threads=False)
-    except UNREADABLE as error:
+    except READ_ERRORS as error:
         raise DamagedShardError(path, "its pages cannot be read") from error
     return table if columns is None else table.select(columns)

@@ -210,17 +210,28 @@ def open_model(  # noqa: PLR0913 - a network, what it is said to be, and how to 
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     check_precision(precision, device)
-    _check_input(model, path, input)
+    try:
+        _check_input(model, path, input)
+        ready = _make_ready(model, input, device, precision)
+    except NetworkError:
+        raise
+    except Exception as error:  # a damaged graph makes ONNX's own tools raise nearly anything
+        raise NetworkError(f"{path} is no sound ONNX model ({error}): export it again") from error
+    session = _open_session(ready, path, device, precision)
+    if device is Device.CUDA and batch > 1:
+        batch = max(batch, GPU_BATCH)
+    return Network(session, path=path, spec=input, batch=batch, precision=precision)
+
+
+def _make_ready(model: onnx.ModelProto, spec: InputSpec, device: Device, precision: Precision) -> bytes:
+    """The network as it is run: any number of pictures as they are, in the precision."""
     free = free_batch(model)
     if precision is Precision.FLOAT16:
         free = to_float16(free)
     # A GPU's PReLU is one pass, and OpenVINO's is fast.
     if device is Device.CPU and precision is Precision.FLOAT32:
         free = split_prelu(free)
-    session = _open_session(take_pictures(free, input).SerializeToString(), path, device, precision)
-    if device is Device.CUDA and batch > 1:
-        batch = max(batch, GPU_BATCH)
-    return Network(session, path=path, spec=input, batch=batch, precision=precision)
+    return take_pictures(free, spec).SerializeToString()
 
 
 def _check_input(model: onnx.ModelProto, path: Path, spec: InputSpec) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data_manifests.storage.atomic import write_atomically
-from data_manifests.storage.shard_file import REMEDY
+from data_manifests.storage.shard_file import name_damage
 from data_manifests.tables.stages import CLASSES, Factor, Status
 from pipeline.commands.common import Dataset, Limit, console, job_of, require_labels
 from pipeline.commands.settings import with_settings
@@ -60,17 +60,16 @@ def export(
 
     job = job_of(dataset, limit, "labels")
     require_labels(job)
-    labels = pl.scan_parquet(job.store.folder(job.stages["labels"]), glob=False)
+    folder = job.store.folder(job.stages["labels"])
+    labels = pl.scan_parquet(folder, glob=False)
     if form is ExportFormat.CSV:
-        try:
+        with name_damage(folder):
             text = labels.collect().write_csv()
-        except pl.exceptions.PolarsError as error:
-            folder = job.store.folder(job.stages["labels"])
-            raise JobError(f"{folder} holds damaged labels ({error}): {REMEDY}") from error
         write_atomically(output, lambda file: file.write(text.encode()))
         console.print(f"{output} holds {labels.select(pl.len()).collect().item():,} rows")
         return
-    written, left_out = write_clib(job, output, images)
+    with name_damage(folder):
+        written, left_out = write_clib(job, output, images)
     console.print(f"{output} holds {written:,} rows; {left_out:,} images with a null class or quality are left out")
 
 

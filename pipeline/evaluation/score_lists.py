@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from data_manifests.storage.shard_file import UNREADABLE
+from data_manifests.storage.shard_file import READ_ERRORS
 from pipeline.evaluation.score_columns import (
     ASSESSED,
     BENCHMARK,
@@ -178,7 +178,7 @@ def _read_parquet(file: Path, column: str) -> tuple[Sequence[int], Cells, str]:
         return range(table.num_rows), cells, f"column {wanted[QUALITY]}"
     except ScoreListError:
         raise
-    except UNREADABLE as error:
+    except READ_ERRORS as error:
         raise ScoreListError(f"{file}: cannot be read as Parquet ({shorten(error)}): make it again") from None
 
 

@@ -15,6 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from data_manifests.storage.atomic import write_atomically
+from data_manifests.storage.shard_file import name_damage
 from pipeline.label_report.command import Command, find_command
 from pipeline.logs import wants_trace
 from pipeline.storage.fingerprint import DIGITS, StageSpec
@@ -109,7 +110,8 @@ def make_page(job: Job, spec: StageSpec) -> Path:
 
         started = time.monotonic()
         command = Command(text=spec.parameters["command"], bare=spec.parameters["bare"])
-        text = render_labels(job, command).encode()
+        with name_damage(*(job.store.folder(stage) for stage in job.stages["labels"].closure())):
+            text = render_labels(job, command).encode()
         job.store.remember(spec)
         write_atomically(path, lambda file: file.write(text))
         figures = {"rows": LabelTable(folder=job.store.folder(job.stages["labels"])).rows, "bytes": len(text)}

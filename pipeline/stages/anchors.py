@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from data_manifests.storage.atomic import write_atomically
 from data_manifests.storage.embeddings import embeddings_of
-from data_manifests.storage.shard_file import UNREADABLE, DamagedShardError, open_shard, read_columns
+from data_manifests.storage.shard_file import READ_ERRORS, DamagedShardError, open_shard, read_columns
 from data_manifests.tables.stages import ANCHOR_RANGE, ANCHORS, CENTRES, IDENTITIES, Status
 from labelers.anchors.centres import Centres, CentreSums, accumulate, head_centres
 from labelers.anchors.copies import find_copies
@@ -268,6 +268,6 @@ def _read_names(store: Store, index: StageSpec) -> list[str]:
         return []
     try:
         names: list[str] = pq.read_table(path, columns=["name"])["name"].to_pylist()
-    except UNREADABLE as error:
+    except READ_ERRORS as error:
         raise DamagedShardError(path, "the names of the people cannot be read") from error
     return names

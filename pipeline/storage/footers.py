@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_manifests.storage.shard_file import UNREADABLE, DamagedShardError, metadata_of, open_shard
+from data_manifests.storage.shard_file import READ_ERRORS, DamagedShardError, metadata_of, open_shard
 from data_manifests.tables.scores import STAGE_TABLES
 from data_manifests.tables.stages import EMBEDDING
 
@@ -71,6 +71,6 @@ def count_rows(path: Path) -> int | None:
     """The rows of a Parquet file, from its footer; None where it is no whole one."""
     try:
         rows: int = pq.read_metadata(path).num_rows
-    except UNREADABLE:
+    except READ_ERRORS:
         return None
     return rows

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import luigi
 
+from data_manifests.storage.shard_file import name_damage
 from pipeline.config import job as jobs
 from pipeline.config.parameters import TypedParameter
 from pipeline.config.settings import dataset as dataset_section
@@ -64,6 +65,7 @@ RECOGNISER_TEXT = (
 class PublishStage(luigi.Task):
     """Makes one stage and all that it needs, then points `current` at what was asked for."""
 
+    retry_count = 1  # what it says of a damaged table would be said twice
     last: ClassVar[type[Stage]]
 
     dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
@@ -146,7 +148,8 @@ class PublishStage(luigi.Task):
         """Point `current` at the stages that were asked for, and say what they hold."""
         for spec in self.stages():
             self.job.store.point_current(spec)
-        self.print_result()
+        with name_damage(*(self.job.store.folder(spec) for spec in self.stages())):
+            self.print_result()
 
     def print_complete(self) -> None:
         """Say that nothing had to be done, and where it lies."""

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_manifests.recordio.record_file import UNKNOWN_IDENTITY
+from data_manifests.storage.shard_file import DamagedShardError, name_damage
 from data_manifests.tables.stages import CLASSES, Factor, Status
 from training.dataset.images import TrainingDataError
 
@@ -66,11 +67,13 @@ def read_labels(folder: Path) -> Labels:
         raise TrainingDataError(f"{folder}: no Parquet file there; name the folder that `labels/current` points to")
     try:
         fingerprint = _fingerprint(files, folder)
-        frame = (
-            pl.scan_parquet(files, glob=False).select(_COLUMNS).with_columns(*map(_codes, Factor)).collect().sort("key")
-        )
+        with name_damage(*{file.parent for file in files}):
+            frame = pl.scan_parquet(files, glob=False).select(_COLUMNS).with_columns(*map(_codes, Factor)).collect()
+    except DamagedShardError as error:
+        raise TrainingDataError(str(error)) from error
     except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
         raise TrainingDataError(f"{folder}: does not hold the table `labels` ({error})") from error
+    frame = frame.sort("key")
     keys = frame["key"].cast(pl.Int32).to_numpy()
     identities = frame["identity"].cast(pl.Int32).fill_null(UNKNOWN_IDENTITY).to_numpy()
     quality = frame["quality"].cast(pl.Float32).fill_null(float("nan")).to_numpy()

@@ -15,7 +15,7 @@ import torch
 from data_manifests.recipes import Recipe
 from data_manifests.storage.atomic import sync_folder
 from data_manifests.storage.parquet import write_table
-from data_manifests.storage.shard_file import UNREADABLE
+from data_manifests.storage.shard_file import READ_ERRORS
 from data_manifests.tables.scores import CONFIDENCE
 from data_manifests.tables.stages import Status
 from training.losses import BETA, confidence, js_divergence
@@ -148,7 +148,7 @@ def read_made_from(path: Path, keys: NDArray[np.int32], notes: Mapping[str, str]
     """
     try:
         metadata = pq.read_schema(path).metadata or {}
-    except UNREADABLE:
+    except READ_ERRORS:
         return None
     if any(metadata.get(name.encode(), b"").decode(errors="replace") != text for name, text in notes.items()):
         return None
