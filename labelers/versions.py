@@ -87,7 +87,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "recognition.py",
         ),
-        code="e771a98da7543d07e26d95c21d672240a913c8f4f0b458e62f6da001e8a769ac",
+        code="e0ed41ad6309d2432e5976b385643fecdfb5993383d0c1302c589ce07728121d",
     ),
     "centres": Version(
         number=2,

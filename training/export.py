@@ -1,9 +1,11 @@
 """Writes a trained model as ONNX: python -m training.export --checkpoint RUN_OR_FILE --output model.onnx.
 
 The file takes pixels and gives every number of a score. Its metadata tells what the score is taken from, the tower, the
-run, and the SHA-256 of the model. For example:
+run, and the SHA-256 of the model. A recogniser that was published in PyTorch becomes the file that its entry in
+models.toml names: it gives embeddings, not normalised. For example:
 
     python -m training.export --checkpoint workspace/sample/quality_model/current --output quality.onnx
+    python -m training.export --checkpoint adaface_ir101_webface4m.ckpt --output networks/adaface_webface4m.onnx
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ import torch
 from data_manifests.storage.atomic import sha256_of, write_atomically
 from labelers.faces import SIDE
 from labelers.runtime.denormals import flush_denormals
+from training.backbones.published import load_backbone
 from training.clip.backbone import ClipConfigError
 from training.quality.scorer import OUTPUT_SIZES, OUTPUTS, Scorer
-from training.recognition.export import quality_to_onnx
+from training.recognition.export import embedding_to_onnx, quality_to_onnx
 from training.recognition.model_file import is_recogniser, load_recogniser
 from training.scoring.models import find_model, load_scorer
 from training.scoring.onnx_file import INPUT, TOLERANCE, ExportError, Note, encode_onnx
@@ -79,6 +82,9 @@ def export(checkpoint: Path, output: Path) -> None:
         path = path.with_name(MODEL)
     if is_recogniser(path):
         encoded = _export_recogniser(path)
+    elif published := load_backbone(path):
+        backbone, network = published
+        encoded = embedding_to_onnx(network, {Note.TOWER.value: backbone.value, Note.MODEL.value: sha256_of(path)})
     else:
         saved = load_scorer(path)
         encoded = to_onnx(saved.scorer, run=saved.run, sha256=sha256_of(path))
@@ -112,8 +118,9 @@ def parser() -> argparse.ArgumentParser:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     add = result.add_argument
     add("--checkpoint", type=Path, required=True,
-        help="folder of a finished training, its model.safetensors, or a .pt or .pth that the authors of CLIB-FIQA or "
-             "CR-FIQA released")  # fmt: skip
+        help="folder of a finished training, its model.safetensors, a .pt or .pth that the authors of CLIB-FIQA or "
+             "CR-FIQA released, or a recogniser of ArcFace's, AdaFace's, ElasticFace's, MagFace's or CurricularFace's "
+             "authors (.pt, .pth, .ckpt)")  # fmt: skip
     add("--output", type=Path, required=True, help="the .onnx file to write; an older one is replaced")
     return result
 

@@ -128,10 +128,16 @@ class NetworkInput(_Frozen):
 
 
 class EmbeddingOutput(_Frozen):
-    """One vector [N, dimension], not normalised."""
+    """One vector [N, dimension], not normalised.
+
+    Attributes:
+        norm: whether the length of the vector is a second output, [N, 1], as of a network that gives the vector at unit
+            length (AdaFace).
+    """
 
     kind: Literal["embedding"]
     dimension: Count
+    norm: Annotated[bool, Field(strict=True)] = False
 
 
 class AnglesOutput(_Frozen):

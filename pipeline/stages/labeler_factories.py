@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-from data_manifests.weights.entry import AnglesOutput, BinsOutput, Kind, MeshOutput, ModelEntry, ProbabilitiesOutput
+from data_manifests.weights.entry import (
+    AnglesOutput,
+    BinsOutput,
+    EmbeddingOutput,
+    Kind,
+    MeshOutput,
+    ModelEntry,
+    ProbabilitiesOutput,
+)
 from data_manifests.weights.files import find
 from labelers.runtime.precision import Precision
 
@@ -158,7 +166,9 @@ def _open_recognition(
     """A recogniser."""
     from labelers.recognition import EmbeddingLabeler  # noqa: PLC0415
 
-    return EmbeddingLabeler(_networks(entry, paths, device, precision)[0], flip=flip)
+    assert isinstance(entry.output, EmbeddingOutput)
+    network = _networks(entry, paths, device, precision)[0]
+    return EmbeddingLabeler(network, dimension=entry.output.dimension, norm=entry.output.norm, flip=flip)
 
 
 _FACTORIES: dict[Kind, Callable[..., Labeler]] = {

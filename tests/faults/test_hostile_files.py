@@ -73,6 +73,7 @@ def write_all(folder: Path, mark: str) -> None:
     """One file of every kind that would make the file `mark`."""
     torch.jit.script(Scripted(mark)).save(str(folder / "scripted.pt"))
     torch.save({"weight": Trap(mark)}, folder / "zipped.pth")
+    torch.save({"state_dict": {"model.a": torch.ones(1)}, "callbacks": Trap(mark)}, folder / "lightning.ckpt")
     torch.save({"weight": Trap(mark)}, folder / "old.pt", _use_new_zipfile_serialization=False)
     (folder / "bare.pth").write_bytes(pickle.dumps(Trap(mark)))
     (folder / "bare.bin").write_bytes(pickle.dumps(([Trap(mark)] * 2, [True])))
@@ -101,7 +102,7 @@ def command(main: Callable[[list[str]], int], made: str, *more: str) -> Callable
 
 TAKERS: dict[str, tuple[Callable[[Path, Path], object], set[str]]] = {
     "training.score --checkpoint": (command(score.main, "made.parquet", "--input", "{}/images"), {".pt", ".pth"}),
-    "training.export --checkpoint": (command(export.main, "made.onnx"), {".pt", ".pth"}),
+    "training.export --checkpoint": (command(export.main, "made.onnx"), {".pt", ".pth", ".ckpt"}),
     "TrainQuality --pretrained": (pretrained_clip, {".pt", ".pth"}),
     "TrainRecognition --pretrained": (
         lambda path, _: Recogniser(Backbone.MOBILEFACENET).load_published(path),

@@ -14,6 +14,7 @@ from data_manifests.weights.entry import Kind
 from data_manifests.weights.files import find, sha256_of_entry
 from data_manifests.weights.registry import load_registry
 from labelers.faces import SIDE
+from labelers.recognition import read_outputs
 from labelers.runtime.batch_axis import free_batch
 from labelers.runtime.device import Device
 from labelers.runtime.entry_input import input_spec
@@ -82,8 +83,7 @@ def encode_on_top(scorer: OnTopScorer, entry: ModelEntry, notes: Mapping[str, st
     model = onnx.compose.add_prefix(whole, f"{entry.name}/")  # its own names may be any, `images` and `quality` too
     graph = model.graph
     _rename(graph, f"{entry.name}/{PICTURES}", INPUT)
-    (output,) = graph.output
-    graph.node.extend(_quality_of(output.name, scorer))
+    graph.node.extend(_quality_of([value.name for value in graph.output], scorer))
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["batch", 1]))
     _drop_unused(graph)
@@ -103,9 +103,8 @@ def check_on_top(encoded: bytes, scorer: OnTopScorer, entry: ModelEntry, path: P
     """
     images = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
     network = open_network(path, input=input_spec(entry), batch=entry.batch, device=Device.CPU)
-    vectors = network.run(images)[0].astype(np.float64)
-    norms = np.linalg.norm(vectors, axis=1)
-    wanted = scorer.score(vectors / norms[:, None], norms)
+    vectors, lengths, norms = read_outputs(network.run(images), norm=len(network.outputs) > 1)
+    wanted = scorer.score(vectors / lengths[:, None], norms)
     session = onnxruntime.InferenceSession(encoded, providers=["CPUExecutionProvider"])
     found: NDArray[np.float32] = session.run([OUTPUT], {INPUT: images})[0][:, 0]
     difference = float(np.abs(found - wanted).max()) / max(1.0, float(np.abs(wanted).max()))
@@ -133,8 +132,9 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
     graph.input.extend(inputs)
 
 
-def _quality_of(vectors: str, scorer: OnTopScorer) -> Iterator[onnx.NodeProto]:
-    """The nodes from the recogniser's vectors [N, D], by that name, to the quality [N, 1]."""
+def _quality_of(outputs: list[str], scorer: OnTopScorer) -> Iterator[onnx.NodeProto]:
+    """The nodes from the recogniser's outputs, by name, to the quality [N, 1]: vectors [N, D], maybe norms [N, 1]."""
+    vectors, norms = outputs[0], outputs[1] if len(outputs) > 1 else "on_top_length"
     column = scorer.direction[:, None]
     constants = {
         "ones": np.ones_like(column),
@@ -157,7 +157,7 @@ def _quality_of(vectors: str, scorer: OnTopScorer) -> Iterator[onnx.NodeProto]:
     sums = (
         ("Add", "on_top_length", "on_top_smallest", "on_top_divisor"),
         ("Div", "on_top_along", "on_top_divisor", "on_top_by_direction"),
-        ("Mul", "on_top_length", "on_top_norm", "on_top_by_norm"),
+        ("Mul", norms, "on_top_norm", "on_top_by_norm"),
         ("Add", "on_top_by_direction", "on_top_by_norm", "on_top_sum"),
         ("Add", "on_top_sum", "on_top_intercept", OUTPUT),
     )

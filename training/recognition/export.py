@@ -1,4 +1,4 @@
-"""A recogniser as two ONNX files: faces to embeddings for the factory, and faces to qualities for those who score."""
+"""A recogniser as ONNX files: faces to embeddings for the factory, and faces to qualities for those who score."""
 
 from __future__ import annotations
 
@@ -42,19 +42,24 @@ class QualityScorer(nn.Module):
         return qualities
 
 
-def embedding_to_onnx(model: Recogniser) -> bytes:
-    """Export the backbone and check the result against it.
+def embedding_to_onnx(backbone: nn.Module, notes: Mapping[str, str] | None = None) -> bytes:
+    """Export a backbone and check the result against it.
+
+    Args:
+        backbone: float32 [N, 3, 112, 112] to embeddings [N, D].
+        notes: what the file's metadata tells of it.
 
     Returns:
-        An ONNX model: `images` float32 [N, 3, 112, 112] RGB, (level - 127.5) / 127.5, to `embedding` float32 [N, D],
-        not normalised, for any N. The same weights give the same bytes.
+        An ONNX model: `images` float32 [N, 3, 112, 112], as the backbone wants them (one that was trained here: RGB,
+        (level - 127.5) / 127.5), to `embedding` float32 [N, D], not normalised, for any N. The same weights give the
+        same bytes.
 
     Raises:
         ExportError: if an embedding's direction differs by more than 1e-4 from what PyTorch gives.
     """
-    backbone = copy.deepcopy(model.backbone).cpu().float().eval().to(memory_format=torch.contiguous_format)
+    backbone = copy.deepcopy(backbone).cpu().float().eval().to(memory_format=torch.contiguous_format)
     faces = prepare(torch.from_numpy(_faces(3))).contiguous()
-    encoded = encode_onnx(backbone, faces[:2], [EMBEDDING], "recogniser")
+    encoded = encode_onnx(backbone, faces[:2], [EMBEDDING], "recogniser", notes)
     _check(encoded, backbone, EMBEDDING, faces)
     return encoded
 

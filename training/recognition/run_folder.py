@@ -121,7 +121,7 @@ class RecognitionRunFolder(RunFolder):
             DiskFullError: if no space is left.
         """
         facts = self.read(CONFIG)
-        onnx = embedding_to_onnx(model)
+        onnx = embedding_to_onnx(model.backbone)
         head = {CENTRES: centres.cpu().contiguous(), IDENTITIES: torch.from_numpy(identities)}
         content = {
             f"{self.name}.onnx": onnx,

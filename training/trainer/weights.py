@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from data_manifests.storage.torch_archive import TorchArchive
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SHOWN = 8
+
+_LIGHTNING = "pytorch_lightning."
+"""Where the classes are that PyTorch Lightning may name beside the weights of its checkpoints (.ckpt); AdaFace's are
+such. Plain dictionaries take their place: nothing of it is imported or run."""
 
 
 class WeightsError(RuntimeError):
@@ -27,7 +32,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     Args:
         path: .safetensors, a state dict of torch.save (alone or under `state_dict`, as `module.` when several GPUs
-            trained it), or a TorchScript archive, as OpenAI published CLIP. Nothing pickled beside tensors is run.
+            trained it; .ckpt of PyTorch Lightning), or a TorchScript archive, as OpenAI published CLIP. Nothing pickled
+            beside tensors is run.
 
     Returns:
         Tensors on the CPU in their stored type, without the prefix `module.`.
@@ -60,7 +66,9 @@ def _read(path: Path) -> Any:
         return load_file(path)
     if _is_torchscript(path):
         return _read_torchscript(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    foreign = get_unsafe_globals_in_checkpoint(path) if path.suffix == ".ckpt" else []
+    with safe_globals([(dict, name) for name in foreign if name.startswith(_LIGHTNING)]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _read_torchscript(path: Path) -> dict[str, Tensor]:
