@@ -2,8 +2,8 @@
 
 AdaFace and CurricularFace have those networks under other names, without some layers: in the first block the shortcut
 is the input itself, CurricularFace has no batch norm between two convolutions, and the last one has no weights. Here
-such a layer is there and changes nothing. MagFace adds 2e-5 to variances, where ArcFace adds 1e-5; the difference goes
-into the variances.
+such a layer is there and changes nothing. MagFace and MXNet add 2e-5 to variances, where ArcFace's PyTorch code adds
+1e-5; the difference goes into the variances.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from training.backbones.mxnet import read_mxnet
 from training.backbones.networks import build_backbone, name_backbone
 from training.trainer.weights import WeightsError, load_strictly, read_state_dict
 
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     from training.backbones.mobilefacenet import MobileFaceNet
     from training.backbones.names import Backbone
 
-SUFFIXES = (".pt", ".pth", ".ckpt")
-"""Of the files that they are published as."""
+SUFFIXES = (".pt", ".pth", ".ckpt", ".params")
+"""Of the files that they are published as; the last of them by MXNet."""
 
-_EPS = 1e-5
-"""What a batch norm of ArcFace's code adds to a variance."""
+_EPS, _EPS_BEFORE = 1e-5, 2e-5
+"""What a batch norm of ArcFace's PyTorch code adds to a variance, and one of MXNet's and MagFace's."""
 
 _MAGFACE, _ADAFACE = ("features.module.", "features."), "model."
 """Where the network lies in a checkpoint that holds the head too: MagFace's, trained by several GPUs or by one, and
@@ -50,8 +51,8 @@ def load_backbone(path: Path) -> tuple[Backbone, IResNet | MobileFaceNet] | None
     """Read a published recogniser; nothing in the file is run.
 
     Args:
-        path: a state dict of ArcFace's, ElasticFace's or CurricularFace's code, or a checkpoint of AdaFace's or
-            MagFace's, which may hold the training's state beside it.
+        path: a state dict of ArcFace's, ElasticFace's or CurricularFace's code, a checkpoint of AdaFace's or MagFace's,
+            which may hold the training's state beside it, or a .params file of ArcFace's MXNet code.
 
     Returns:
         Which backbone, and the backbone in evaluation mode, on the CPU; None where the file holds something else.
@@ -61,8 +62,9 @@ def load_backbone(path: Path) -> tuple[Backbone, IResNet | MobileFaceNet] | None
     """
     if path.suffix not in SUFFIXES:
         return None
-    state = _take_network(read_state_dict(path))
-    if not state:
+    if path.suffix == ".params":
+        state = _move_epsilon(read_mxnet(path))
+    elif not (state := _take_network(read_state_dict(path))):
         return None
     if "input_layer.0.weight" in state:
         state = _rename(state)
@@ -75,19 +77,20 @@ def load_backbone(path: Path) -> tuple[Backbone, IResNet | MobileFaceNet] | None
 
 
 def _take_network(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's part of a checkpoint; variances as with ArcFace's epsilon."""
+    """The network's part of a checkpoint; empty where there is none."""
     if any(first in state for first in _FIRST):
         return dict(state)
     for prefix in (*_MAGFACE, _ADAFACE):
         if any(prefix + first in state for first in _FIRST):
             part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            if prefix == _ADAFACE:
-                return part
-            more = 2e-5 - _EPS
-            return {
-                name: value.float() + more if name.endswith("running_var") else value for name, value in part.items()
-            }
+            return part if prefix == _ADAFACE else _move_epsilon(part)
     return {}
+
+
+def _move_epsilon(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Variances to which 1e-5 is added, of those to which 2e-5 was."""
+    more = _EPS_BEFORE - _EPS
+    return {name: value.float() + more if name.endswith("running_var") else value for name, value in state.items()}
 
 
 def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
