@@ -3,9 +3,9 @@
 # Tables 1 to 3 and Figure 3 of a model that ms1mv2_paper.sh has trained, Table 4 and Figure 4 of models trained here.
 #
 # It needs in $FIQA_DATA: faces_emore (MS1MV2 and five of the benchmarks), xqlfw, adience_112, tinyface_112, and the
-# paper's three recognisers in $FIQA_MODELS, named there as below: docs/howto/evaluate.md shows the entry of one. Nobody
-# has run the whole yet. A benchmark that is not there is left out with a warning. Others' methods go into OTHERS, with
-# the names that the paper gives them: OTHERS=SER-FIQ=table:ser_fiq.csv,FaceQnet=table:faceqnet.csv
+# paper's three recognisers in $FIQA_MODELS: docs/howto/evaluate.md says how to get each. Nobody has run the whole yet. A
+# benchmark that is not there is left out with a warning. Others' methods go into OTHERS, with the names that the paper
+# gives them: OTHERS=SER-FIQ=table:ser_fiq.csv,FaceQnet=table:faceqnet.csv
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH="$PWD/.venv/bin:$PATH"
@@ -14,7 +14,7 @@ export LUIGI_CONFIG_PATH=recipes/ms1mv2_paper.cfg
 export FIQA_MODELS=$FIQA_WORKSPACE/wider_face/factor_net/current${FIQA_MODELS:+:$FIQA_MODELS}
 eight=lfw,cfp_fp,cplfw,xqlfw,calfw,agedb_30,adience,tinyface
 
-# 1. The networks that are at hand: arcface_ms1mv3, cosface_glint360k and adaface_webface4m have to be among them.
+# 1. The networks that are here: arcface_ms1mv3, cosface_glint360k and adaface_webface4m have to be among them.
 python -m pipeline weights
 
 # 2. Tables 1 to 3 and Figure 3: eight benchmarks, three recognisers, FMR 1e-3.

@@ -4,15 +4,15 @@
 # the features of a face and of its mirror image are added, and templates are pooled of features with their norm.
 #
 # It needs in $FIQA_DATA: faces_emore (MS1MV2 and five of the benchmarks), faces_webface_112x112 (CASIA-WebFace), xqlfw,
-# adience_112, IJBC, and the paper's four recognisers in $FIQA_MODELS, named there as below: docs/howto/evaluate.md shows
-# the entry of one. Nobody has run the whole yet. A benchmark that is not there is left out with a warning. Others'
-# methods go into OTHERS, with the names that the paper gives them: OTHERS=SER-FIQ=table:ser_fiq.csv
+# adience_112, IJBC, and the paper's four recognisers in $FIQA_MODELS: docs/howto/evaluate.md says how to get each.
+# Nobody has run the whole yet. A benchmark that is not there is left out with a warning. Others' methods go into OTHERS,
+# with the names that the paper gives them: OTHERS=SER-FIQ=table:ser_fiq.csv
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH="$PWD/.venv/bin:$PATH"
 export FIQA_WORKSPACE=${FIQA_WORKSPACE:-$PWD/workspace}
 
-# 1. The networks that are at hand: those that --recognition names below have to be among them.
+# 1. The networks that are here: those that --recognition names below have to be among them.
 python -m pipeline weights
 
 # 2. Both models: CR-FIQA(S) from CASIA-WebFace, CR-FIQA(L) from MS1MV2.

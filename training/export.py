@@ -120,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     add("--checkpoint", type=Path, required=True,
         help="folder of a finished training, its model.safetensors, a .pt or .pth that the authors of CLIB-FIQA or "
              "CR-FIQA released, or a recogniser of ArcFace's, AdaFace's, ElasticFace's, MagFace's or CurricularFace's "
-             "authors (.pt, .pth, .ckpt)")  # fmt: skip
+             "authors (.pt, .pth, .ckpt, MXNet's .params)")  # fmt: skip
     add("--output", type=Path, required=True, help="the .onnx file to write; an older one is replaced")
     return result
 

@@ -90,9 +90,16 @@ def _find_file(entry: ModelEntry, file: WeightFile) -> Path:
             _verify(path, entry, file)
             return path
     looked = ", ".join(str(place) for place in places)
-    raise WeightsMissingError(
-        f"{file.name} of the network {entry.name} is in none of {looked}: "
-        f"run `python -m pipeline weights fetch {entry.name}`, or name the folder that holds it in FIQA_MODELS"
+    fetching = f"run `python -m pipeline weights fetch {entry.name}`, or name the folder that holds it in FIQA_MODELS"
+    remedy = fetching if file.sources else _bring_yourself(entry)
+    raise WeightsMissingError(f"{file.name} of the network {entry.name} is in none of {looked}: {remedy}")
+
+
+def _bring_yourself(entry: ModelEntry) -> str:
+    """What to do where the registry names no source."""
+    notes = " ".join(entry.notes.split())
+    return "it cannot be fetched; put it into a folder, and name that folder in FIQA_MODELS" + (
+        f". Its entry in models.toml says: {notes}" if notes else ""
     )
 
 
@@ -151,6 +158,8 @@ def _fetch_file(entry: ModelEntry, file: WeightFile) -> Path:
 
 def _bring_from_any(entry: ModelEntry, file: WeightFile, folder: Path) -> None:
     """Bring a file from the first source that gives it."""
+    if not file.sources:
+        raise WeightsUnreachableError(f"{file.name} of the network {entry.name} is not here: {_bring_yourself(entry)}")
     errors: list[SourceError | WeightsMismatchError] = []
     for source in file.sources:
         try:
@@ -160,7 +169,7 @@ def _bring_from_any(entry: ModelEntry, file: WeightFile, folder: Path) -> None:
             errors.append(error)
     message = (
         f"{file.name} of the network {entry.name} cannot be fetched: "
-        f"{'; '.join(map(str, errors)) or 'the registry names no source'}. Put that right and run "
+        f"{'; '.join(map(str, errors))}. Put that right and run "
         f"`python -m pipeline weights fetch {entry.name}` again, or put the file into a folder and name that "
         "folder in FIQA_MODELS"
     )

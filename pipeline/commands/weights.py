@@ -34,7 +34,7 @@ def listing(context: typer.Context) -> None:
         size = sum(file.bytes or 0 for file in entry.files)
         table.add_row(entry.name, entry.kind.value, human_bytes(size) if size else "?", entry.licence, _state(entry))
     console.print(table)
-    console.print("fetch one: python -m pipeline weights fetch NAME")
+    console.print("fetch one, or be told where to get it: python -m pipeline weights fetch NAME")
 
 
 def _state(entry: ModelEntry) -> str | Text:
@@ -42,7 +42,7 @@ def _state(entry: ModelEntry) -> str | Text:
     try:
         paths = find(entry)
     except WeightsMissingError:
-        return "not here"
+        return "not here" if all(file.sources for file in entry.files) else "bring it yourself"
     except WeightsError as error:
         return Text(str(error), style="red")
     return f"ready in {paths[0].parent}"

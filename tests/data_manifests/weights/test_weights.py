@@ -437,8 +437,15 @@ def test_sources_are_tried_in_order(server: Server, caplog: pytest.LogCaptureFix
 
 
 def test_a_file_without_a_source() -> None:
-    with pytest.raises(WeightsUnreachableError, match=r"the registry names no source.*put the file into a folder"):
+    told = r"cannot be fetched; put it into a folder, and name that folder in FIQA_MODELS"
+    with pytest.raises(WeightsUnreachableError, match=f"{told}$"):
         fetch(network(weight_file()))
+    judge = load_registry().get("magface_r100")
+    told += r"\. Its entry .*python -m training\.export --checkpoint magface_epoch_00025\.pth --output"
+    with pytest.raises(WeightsUnreachableError, match=rf"magface_r100\.onnx of the network magface_r100 .*{told}"):
+        fetch(judge)
+    with pytest.raises(WeightsMissingError, match=told):
+        find(judge)
 
 
 def test_a_tampered_cache_is_repaired_by_fetch(server: Server, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
