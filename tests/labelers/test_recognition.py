@@ -128,6 +128,56 @@ def test_a_vector_without_direction_is_no_embedding(tmp_path: Path) -> None:
     assert np.isfinite(measures.columns["embedding"][1]).all()
 
 
+def two_outputs(path: Path, order: tuple[int, int] = (0, 1)) -> Network:
+    """The unit vector (0.6, -0.8) and 5 times the mean of the picture's first channel; 0 / 0 where that is 0."""
+    nodes = [
+        helper.make_node("Slice", ["x", "first", "second", "channel"], ["red"]),
+        helper.make_node("ReduceMean", ["red"], ["m"], axes=[2, 3], keepdims=0),
+        helper.make_node("Mul", ["m", "bias"], ["v"]),
+        helper.make_node("ReduceL2", ["v"], ["n"], axes=[1], keepdims=1),
+        helper.make_node("Div", ["v", "n"], ["u"]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("u", TensorProto.FLOAT, ["n", 2]),
+        helper.make_tensor_value_info("n", TensorProto.FLOAT, ["n", 1]),
+    ]
+    weights = {"bias": np.array([[3, -4]], np.float32), "first": np.array([0]), "second": np.array([1])}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 112, 112])],
+        [outputs[place] for place in order],
+        [numpy_helper.from_array(array, name) for name, array in (weights | {"channel": np.array([1])}).items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return open_network(path, input=PLAIN, batch=2, device=Device.CPU)
+
+
+def test_the_norm_that_a_network_gives(tmp_path: Path) -> None:
+    labeler = EmbeddingLabeler(two_outputs(tmp_path / "n.onnx"), dimension=2, norm=True)
+    measures = labeler(flat_faces(2, 0, 10))
+    np.testing.assert_allclose(measures.columns["norm"], [10.0, np.nan, 50.0], rtol=1e-6)
+    np.testing.assert_allclose(measures.columns["embedding"][[0, 2]], np.tile([0.6, -0.8], (2, 1)), atol=1e-3)
+    assert np.isnan(measures.columns["embedding"][1]).all()
+    assert measures.status == [Status.OK, Status.NO_FACE, Status.OK]
+
+
+def test_outputs_that_the_entry_does_not_say_are_refused(tmp_path: Path) -> None:
+    one = constant_network(tmp_path / "one.onnx", np.array([3.0, -4.0], np.float32))
+    two = two_outputs(tmp_path / "two.onnx")
+    with pytest.raises(NetworkError, match=r"two\.onnx .*expected one vector; .* \{ \.\.\., norm = true \}"):
+        EmbeddingLabeler(two)
+    with pytest.raises(NetworkError, match=r"one\.onnx .*expected one vector of 2 values and its length: is it"):
+        EmbeddingLabeler(one, dimension=2, norm=True)
+    with pytest.raises(NetworkError, match=r"two\.onnx .*expected one vector of 512 values and its length"):
+        EmbeddingLabeler(two, dimension=512, norm=True)
+    with pytest.raises(NetworkError, match=r"one\.onnx .*expected one vector of 3 values"):
+        EmbeddingLabeler(one, dimension=3)
+    turned = two_outputs(tmp_path / "turned.onnx", (1, 0))
+    with pytest.raises(NetworkError, match=r"turned\.onnx gives \(\(1,\), \(2,\)\)"):
+        EmbeddingLabeler(turned, dimension=2, norm=True)
+
+
 def test_an_overflow_names_the_face(tmp_path: Path) -> None:
     labeler = EmbeddingLabeler(constant_network(tmp_path / "n.onnx", np.array([2e36, 1.0], np.float32)))
     with pytest.raises(NetworkError, match=r"n\.onnx.*key 2"):

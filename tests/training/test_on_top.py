@@ -6,11 +6,15 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime
 import pytest
+import torch
 from scipy import linalg
 
 from data_manifests.folds import Fold
+from tests.two_outputs import entry_of, write_two_outputs
 from training.on_top.config import OnTopConfig
+from training.on_top.export import encode_on_top
 from training.on_top.fit import divide_people, rank_among
 from training.on_top.ridge import BLOCK, PENALTIES, RidgeError, choose_penalty, judge, solve, sum_products
 from training.on_top.scorer import OnTopError, OnTopScorer, encode_scorer, features_of, load_scorer
@@ -141,3 +145,20 @@ def test_a_file_that_holds_no_scorer_is_named(tmp_path: Path, content: bytes) ->
         load_scorer(path)
     with pytest.raises(OnTopError, match=r"nothing\.safetensors"):
         load_scorer(tmp_path / "nothing.safetensors")
+
+
+def test_the_norm_of_a_recogniser_that_gives_it_goes_into_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = write_two_outputs(tmp_path)
+    monkeypatch.setenv("FIQA_MODELS", str(tmp_path))
+    random = np.random.default_rng(3)
+    scorer = OnTopScorer(direction=random.normal(size=512), norm=0.7, intercept=-1.0, recogniser=RECOGNISER)
+    encoded = encode_on_top(scorer, entry_of(tmp_path), {})
+    faces = random.integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
+    with torch.no_grad():
+        units, norms = network(torch.from_numpy(faces[..., ::-1].copy()).permute(0, 3, 1, 2).float() / 127.5 - 1)
+    wanted = scorer.score(units.double().numpy(), norms[:, 0].double().numpy())
+    session = onnxruntime.InferenceSession(encoded, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": faces})
+    np.testing.assert_allclose(found[:, 0], wanted, rtol=1e-4)

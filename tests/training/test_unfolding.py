@@ -15,6 +15,7 @@ from data_manifests.weights.files import WeightsError as FileError
 from data_manifests.weights.files import fetch
 from data_manifests.weights.registry import load_registry
 from labelers.runtime.onnx import Colour, InputSpec
+from tests.two_outputs import write_two_outputs
 from training import train_quality, train_recognition
 from training.backbones.names import Backbone
 from training.backbones.networks import build_backbone, fill_backbone, settle_backbone
@@ -101,6 +102,19 @@ def test_what_the_network_in_the_file_wants_to_see_goes_into_its_first_convoluti
     with pytest.raises(WeightsError, match=r"do not give the same .* models\.toml with its \[input\]"):
         # A file whose first convolution does something else behind its back.
         unfold(_Inverted(), path)
+
+
+def test_a_network_that_gives_unit_vectors_and_their_norms_is_unfolded_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As AdaFace's: what it divides by its length is what the backbone gives."""
+    network = write_two_outputs(tmp_path)
+    monkeypatch.setenv("FIQA_MODELS", str(tmp_path))
+    target = build_backbone(Backbone.MOBILEFACENET_SMALL)
+    fill_backbone(target, "two_outputs")
+    with torch.no_grad():
+        found, (units, norms) = target.eval()(_noise(4)), network(_noise(4).flip(1))  # it wants BGR
+    assert (found - units * norms).abs().max() < 1e-3 * found.abs().max()
 
 
 class _Inverted(nn.Module):

@@ -161,6 +161,9 @@ def _read_nodes(model: onnx.ModelProto, path: Path) -> list[_Node]:
         for node in model.graph.node
         if node.op_type == "Constant" and node.attribute[0].name == "value"
     }
+    for node in model.graph.node:
+        if node.op_type == "Identity" and node.input[0] in constants:  # of weights that are alike an exporter keeps one
+            constants[node.output[0]] = constants[node.input[0]]
     nodes = []
     for node in model.graph.node:
         if node.op_type not in _KINDS:

@@ -201,7 +201,10 @@ def test_get() -> None:
     assert registry.get("fsanet", Kind.POSE, Kind.LANDMARKS).name == "fsanet"
     with pytest.raises(RegistryError, match=r"no network is called 'fsanett' \(did you mean fsanet\?\): there are"):
         registry.get("fsanett")
-    with pytest.raises(RegistryError, match=r"fsanet is a network for pose, not recognition: use one of adaface_webface4m, arcface_ms1mv3"):
+    with pytest.raises(
+        RegistryError,
+        match=r"fsanet is a network for pose, not recognition: use one of adaface_webface4m, arcface_ms1mv3",
+    ):
         registry.get("fsanet", Kind.RECOGNITION)
 
 

@@ -20,6 +20,7 @@ from labelers.runtime.batch_axis import free_batch
 from labelers.runtime.onnx import Colour, Device, InputSpec, NetworkError, ProviderError, _cuda_provider, open_network
 from labelers.runtime.precision import Precision, check_precision, check_processor, to_float16
 from pipeline.stages.labeler_factories import for_model
+from tests.two_outputs import write_two_outputs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,3 +195,16 @@ def test_on_cuda_embeddings_lie_near(precision: str, faces: FaceBatch) -> None:
     whole, other = (for_model(entry, "cuda", Precision(p)).open()(faces).columns for p in ("float32", precision))
     cosine = cosines(whole["embedding"], other["embedding"])
     assert 0.999 < np.median(cosine) < 0.99999999
+
+
+def test_float16_keeps_both_outputs_of_a_recogniser_that_gives_its_norm(tmp_path: Path) -> None:
+    network = write_two_outputs(tmp_path)
+    model = to_float16(free_batch(onnx.load(tmp_path / "two_outputs.onnx", load_external_data=False)))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    pixels = torch.rand(3, 3, 112, 112) * 2 - 1
+    with torch.no_grad():
+        units, norms = (output.numpy() for output in network(pixels))
+    found = session.run(None, {session.get_inputs()[0].name: pixels.numpy()})
+    assert [output.dtype for output in found] == [np.float32, np.float32]
+    assert (cosines(found[0], units) > 0.999).all()
+    np.testing.assert_allclose(found[1], norms, rtol=0.01)
