@@ -259,9 +259,11 @@ def _networks() -> str:
         "Networks stand in [data_manifests/weights/models.toml](../data_manifests/weights/models.toml). A\n"
         "`models.toml` in a folder of `FIQA_MODELS` adds others in the same form: one table a network."
     )
+    entries = read_entries(SHIPPED)
+    sizes = {name: sum(file.bytes or 0 for file in entry.files) / 1e6 for name, entry in entries.items()}
     rows = [
-        (f"`{name}`", entry.kind.value, f"{sum(file.bytes or 0 for file in entry.files) / 1e6:.1f} MB", entry.licence)
-        for name, entry in read_entries(SHIPPED).items()
+        (f"`{name}`", entry.kind.value, f"{size:.1f} MB" if (size := sizes[name]) else "bring it", entry.licence)
+        for name, entry in entries.items()
     ]
     shipped = _grid(("name", "for", "size", "licence"), rows)
     return "\n\n".join([text, _fields(ModelEntry, leave_out=("name",)), "### Shipped networks", shipped])
