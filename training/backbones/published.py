@@ -1,8 +1,8 @@
-"""Published recognisers in PyTorch, whichever code trained them, as the weights of ArcFace's networks.
+"""Published recognisers of several authors as the weights of ArcFace's networks in PyTorch.
 
 AdaFace and CurricularFace have those networks under other names, without some layers: in the first block the shortcut
-is the input itself, CurricularFace has no batch norm between two convolutions, and the last one has no weights. Here
-such a layer is there and changes nothing. MagFace and MXNet add 2e-5 to variances, where ArcFace's PyTorch code adds
+is the input itself, the last batch norm has no weights, and CurricularFace has none between two convolutions. Here such
+a layer is there and changes nothing. MagFace and MXNet add 2e-5 to variances, where ArcFace's PyTorch code adds
 1e-5; the difference goes into the variances.
 """
 
