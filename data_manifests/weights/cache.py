@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _VERIFIED = "verified.json"
-_FIRST_USE = "first_use.json"
+FIRST_USE = "first_use.json"
+"""Hashes of the files whose entry names none, in the cache's folder."""
 _LOCK_SECONDS = 10.0
 
 
@@ -92,17 +93,17 @@ def trusted_sha256(entry: ModelEntry, file: WeightFile) -> str | None:
     if file.sha256 is not None:
         return file.sha256
     try:
-        return _read(_FIRST_USE).get(_key(entry, file))
+        return _read(FIRST_USE).get(_key(entry, file))
     except ValueError as error:
         raise WeightsError(
-            f"{cache_folder() / _FIRST_USE} is damaged, so it is unknown which {_key(entry, file)} was trusted: delete "
+            f"{cache_folder() / FIRST_USE} is damaged, so it is unknown which {_key(entry, file)} was trusted: delete "
             "it to trust the files that are there now, or write their sha256 into models.toml"
         ) from error
 
 
 def trust(entry: ModelEntry, file: WeightFile, digest: str) -> None:
     """Record the hash of a file at its first use; one that is recorded already stays."""
-    if not _update(_FIRST_USE, lambda record: record.setdefault(_key(entry, file), digest)):
+    if not _update(FIRST_USE, lambda record: record.setdefault(_key(entry, file), digest)):
         log.warning("%s has sha256 %s, which %s cannot record", _key(entry, file), digest, cache_folder())
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_manifests.weights.cache import (
+    FIRST_USE,
     WeightsError,
     WeightsMismatchError,
     WeightsMissingError,
@@ -141,7 +142,10 @@ def _mismatch(path: Path, entry: ModelEntry, file: WeightFile, difference: str) 
     else:
         remedy = "restore it, or install this project anew"
     if file.sha256 is None:
-        remedy += "; if it was changed on purpose, write its sha256 into the network's entry in models.toml"
+        remedy += (
+            f"; if it was changed on purpose, take {entry.name}/{file.name} out of {cache_folder() / FIRST_USE},"
+            " or write its sha256 into the network's entry in models.toml"
+        )
     return WeightsMismatchError(f"{path} is not {file.name} of the network {entry.name}: {difference}; {remedy}", path)
 
 

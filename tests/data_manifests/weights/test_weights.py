@@ -286,7 +286,8 @@ def test_a_file_without_hash_is_trusted_at_first_use(tmp_path: Path, monkeypatch
     for use in (find, sha256_of_entry, fetch):
         with pytest.raises(WeightsMismatchError) as caught:
             use(entry)
-        for said in (sha256(b"first"), sha256(b"second"), "since its first use", "write its sha256 into"):
+        remedy = "first_use.json, or write its sha256 into"
+        for said in (sha256(b"first"), sha256(b"second"), "since its first use", remedy):
             assert said in str(caught.value)
     put(path, b"first")
     assert find(entry) == (path,)
