@@ -41,7 +41,7 @@ class EmbeddingLabeler:
             hint = (
                 "; where the second output is the length that the vector had, say so in its entry of models.toml:"
                 " output = { ..., norm = true }"
-                if rest == [(1,)]
+                if rest == [(1,)] and not norm
                 else ": is it a recogniser, and is the `output` of its entry in models.toml right?"
             )
             raise NetworkError(f"{network.path} gives {network.outputs} for a picture, expected {expected}{hint}")

@@ -87,7 +87,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "recognition.py",
         ),
-        code="e0ed41ad6309d2432e5976b385643fecdfb5993383d0c1302c589ce07728121d",
+        code="21e835f9b19915e8197586695370fc23b9d476e05fbf670f661a32fbba33afbd",
     ),
     "centres": Version(
         number=2,

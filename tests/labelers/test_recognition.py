@@ -169,7 +169,7 @@ def test_outputs_that_the_entry_does_not_say_are_refused(tmp_path: Path) -> None
         EmbeddingLabeler(two)
     with pytest.raises(NetworkError, match=r"one\.onnx .*expected one vector of 2 values and its length: is it"):
         EmbeddingLabeler(one, dimension=2, norm=True)
-    with pytest.raises(NetworkError, match=r"two\.onnx .*expected one vector of 512 values and its length"):
+    with pytest.raises(NetworkError, match=r"two\.onnx .*expected one vector of 512 values and its length: is it"):
         EmbeddingLabeler(two, dimension=512, norm=True)
     with pytest.raises(NetworkError, match=r"one\.onnx .*expected one vector of 3 values"):
         EmbeddingLabeler(one, dimension=3)
