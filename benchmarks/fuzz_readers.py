@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import struct
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ from labelers.runtime.onnx import Device, InputSpec, NetworkError, open_network
 from labelers.runtime.picture_input import Colour
 from pipeline.evaluation.score_lists import ScoreListError, read_scores
 from pipeline.storage.receipts import read_runs
+from training.backbones.published import load_backbone
 from training.on_top.scorer import OnTopError, load_scorer
 from training.quality.model_file import load_model
 from training.trainer.weights import WeightsError, read_state_dict
@@ -132,6 +134,15 @@ def _seed_torch() -> list[bytes]:
     return [plain.getvalue(), old.getvalue(), script.getvalue()]
 
 
+def _seed_mxnet() -> list[bytes]:
+    """Two small arrays of a .params file."""
+    head = struct.pack("<3Q", 0x112, 0, 2)
+    array = struct.pack("<IiI1q3i", 0xF993FAC9, 0, 1, 2, 1, 0, 0) + struct.pack("<2f", 1, 2)
+    names = [b"arg:conv0_weight", b"aux:bn0_moving_var"]
+    told = struct.pack("<Q", 2) + b"".join(struct.pack("<Q", len(name)) + name for name in names)
+    return [head + array * 2 + told]
+
+
 def _seed_npy() -> list[bytes]:
     """A matrix of two people."""
     file = io.BytesIO()
@@ -189,6 +200,8 @@ READERS: dict[str, Reader] = {
     "bin": Reader(file="a.bin", read=read_bin, errors=(VerificationError,),
                   seeds=lambda: [pickle.dumps(([b"a", b"b"], [True]), p) for p in range(6)]),
     "weights": Reader(file="a.pt", read=read_state_dict, errors=(WeightsError,), seeds=_seed_torch),
+    "recogniser_mxnet": Reader(file="a.params", read=load_backbone, errors=(WeightsError,), seeds=_seed_mxnet),
+    "recogniser_pt": Reader(file="a.ckpt", read=load_backbone, errors=(WeightsError,), seeds=_seed_torch),
     "safetensors": Reader(file="a.safetensors", read=read_state_dict, errors=(WeightsError,), seeds=_seed_model),
     "model": Reader(file="a.safetensors", read=load_model, errors=(WeightsError,), seeds=_seed_model),
     "on_top": Reader(file="a.safetensors", read=load_scorer, errors=(OnTopError,), seeds=_seed_model),

@@ -162,6 +162,14 @@ def test_the_norm_that_a_network_gives(tmp_path: Path) -> None:
     assert measures.status == [Status.OK, Status.NO_FACE, Status.OK]
 
 
+def test_mirror_images_are_added_at_the_length_that_the_network_says(tmp_path: Path) -> None:
+    labeler = EmbeddingLabeler(two_outputs(tmp_path / "n.onnx"), dimension=2, norm=True, flip=True)
+    measures = labeler(flat_faces(2, 0, 10))
+    np.testing.assert_allclose(measures.columns["norm"], [20.0, np.nan, 100.0], rtol=1e-6)
+    np.testing.assert_allclose(measures.columns["embedding"][[0, 2]], np.tile([0.6, -0.8], (2, 1)), atol=1e-3)
+    assert measures.status == [Status.OK, Status.NO_FACE, Status.OK]
+
+
 def test_outputs_that_the_entry_does_not_say_are_refused(tmp_path: Path) -> None:
     one = constant_network(tmp_path / "one.onnx", np.array([3.0, -4.0], np.float32))
     two = two_outputs(tmp_path / "two.onnx")

@@ -45,11 +45,16 @@ def find_recogniser(recogniser: Mapping[str, Any]) -> ModelEntry:
         recogniser: as `training.on_top.scorer.recogniser_of` gives it.
 
     Raises:
-        OnTopError: if models.toml has another network under its name now.
+        OnTopError: if models.toml has another network under its name now, or mirror images were added.
         RegistryError: if it has none of that name.
         WeightsError: if a file of it is not at hand, or has changed.
     """
     name = recogniser["parameters"]["model"]
+    if recogniser["parameters"].get("flip"):
+        raise OnTopError(
+            f"{name}: its embeddings were made with flip = true, and its network alone does not give them: make them "
+            "with flip = false of [models]"
+        )
     entry = load_registry().get(name, Kind.RECOGNITION)
     found = entry.version, list(sha256_of_entry(entry))
     if found != (recogniser["parameters"]["entry"], list(recogniser["weights"][name])):
