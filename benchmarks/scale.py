@@ -56,6 +56,7 @@ TIMED = (
     Step(name="LabelReport, its page", command=(*LABEL_ALL[:-1], "LabelReport", *CHANGED), stage="report"),
     Step(name="LabelAll, nothing to do", command=(*LABEL_ALL, *CHANGED), aim=3),
     Step(name="Polars filter and group_by", command=(*STEPS, "polars")),
+    Step(name="recheck of all tables", command=(*STEPS, "recheck"), aim=60),
 )
 
 

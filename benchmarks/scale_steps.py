@@ -1,6 +1,6 @@
 """What `benchmarks.scale` starts, each in a process of its own.
 
-python -m benchmarks.scale_steps fabricate | index | anchor_range | polars --dataset TOML
+python -m benchmarks.scale_steps fabricate | index | anchor_range | polars | recheck --dataset TOML
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from labelers.anchors.similarities import certainty_ratio
 from pipeline.config.job import Job, resolve, workspace_root
 from pipeline.stages.anchors import centres_table
 from pipeline.stages.columns import check_table, make_table
+from pipeline.storage.integrity import compare
 from pipeline.storage.shards import plan_shards
 from pipeline.tasks.derived import AnchorRange
 from pipeline.tasks.pixels import Index
@@ -33,7 +34,7 @@ UNREAD, FACELESS, ALONE = 1e-4, 0.01, 1e-3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("fabricate", "index", "anchor_range", "polars"))
+    parser.add_argument("step", choices=("fabricate", "index", "anchor_range", "polars", "recheck"))
     parser.add_argument("--dataset", required=True, help="a data set of benchmarks.make_ms1mv2")
     parser.add_argument("--dimension", type=int, default=16, help="of fabricated embeddings, which labels never read")
     parser.add_argument("--without", default="", help="a stage that is not fabricated")
@@ -43,6 +44,9 @@ def main() -> None:
         fabricate(job, options.dimension, options.without)
     elif options.step == "polars":
         query(job)
+    elif options.step == "recheck":
+        checked = compare(job.store, job.stages["labels"].closure(), record=True)
+        print(f"{checked.shards:,} shards hold what was written, {len(checked.faults)} do not")
     else:
         task = {"index": Index, "anchor_range": AnchorRange}[options.step].of(job, 1)
         if not luigi.build([task], local_scheduler=True, log_level="WARNING"):
