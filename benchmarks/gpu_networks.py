@@ -27,6 +27,7 @@ from data_manifests.weights.entry import Kind
 from data_manifests.weights.files import WeightsError, find
 from data_manifests.weights.registry import load_registry
 from labelers.faces import decode_batch
+from labelers.opening import open_labeler, read_models
 from labelers.runtime.arithmetic import count_arithmetic
 from labelers.runtime.device import Device
 from labelers.runtime.entry_input import input_spec
@@ -34,7 +35,6 @@ from labelers.runtime.precision import Precision
 from pipeline.config.job import resolve
 from pipeline.execution.contract import quieten_process
 from pipeline.stages.index import index_images
-from pipeline.stages.labeler_factories import for_model, read_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -115,14 +115,14 @@ def measure_network(
     entry: ModelEntry, faces: list[FaceBatch], given: argparse.Namespace, products: dict[Precision, float]
 ) -> Iterator[dict[str, Any]]:
     """A network in every precision: its agreement with the processor, its rate, and the rate that arithmetic allows."""
-    expected = [for_model(entry, Device.CPU).open()(batch) for batch in faces]
+    expected = [open_labeler(entry, Device.CPU)(batch) for batch in faces]
     multiply_adds = sum(
         count_arithmetic(model, input=input_spec(entry)).multiply_adds for _, model in read_models(entry)
     )
     for precision, flops in products.items():
         line: dict[str, Any] = {"network": entry.name, "precision": precision.value}
         try:
-            labeler = for_model(entry, given.device, precision).open()
+            labeler = open_labeler(entry, given.device, precision)
             line |= compare(expected, [labeler(batch) for batch in faces])
             line["images_per_second"] = rate_of(labeler, faces, given.seconds)
         except Exception as error:  # what one network cannot do costs the others nothing

@@ -29,6 +29,7 @@ from labelers.anchors.centres import accumulate
 from labelers.anchors.nearest import open_search
 from labelers.anchors.similarities import measure_anchors
 from labelers.faces import decode_batch
+from labelers.opening import read_models
 from labelers.runtime.arithmetic import core_rate, count_arithmetic
 from labelers.runtime.device import Device
 from labelers.runtime.entry_input import input_spec
@@ -36,7 +37,7 @@ from pipeline.config.job import Job, resolve, workspace_root
 from pipeline.config.pixel_stages import PIXEL_STAGES
 from pipeline.execution.contract import quieten_process
 from pipeline.stages.index import index_images
-from pipeline.stages.labeler_factories import for_stage, read_models
+from pipeline.stages.labeler_factories import for_stage
 from pipeline.stages.measure import SLICE_ROWS
 
 if TYPE_CHECKING:

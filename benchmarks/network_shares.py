@@ -16,11 +16,11 @@ from benchmarks.iresnet import write_iresnet50
 from data_manifests.weights.entry import POSE_KINDS, Kind
 from data_manifests.weights.files import WeightsError
 from data_manifests.weights.registry import load_registry
+from labelers.opening import read_models
 from labelers.runtime.arithmetic import core_rate, count_arithmetic, time_network
 from labelers.runtime.entry_input import input_spec
 from labelers.runtime.onnx import Colour, Device, InputSpec, open_model
 from pipeline.execution.contract import quieten_process
-from pipeline.stages.labeler_factories import read_models
 
 BATCH = 4
 

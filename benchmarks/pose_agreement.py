@@ -26,11 +26,11 @@ from data_manifests.weights.files import WeightsMissingError
 from data_manifests.weights.registry import load_registry
 from labelers.faces import FaceBatch, decode_batch
 from labelers.levels import pose_level
+from labelers.opening import open_labeler
 from labelers.pose.labeler import Angle
 from pipeline.config.job import resolve, workspace_root
 from pipeline.execution.contract import quieten_process
 from pipeline.stages.index import index_images
-from pipeline.stages.labeler_factories import for_model
 from pipeline.stages.measure import SLICE_ROWS
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def open_models(names: tuple[str, ...] | list[str]) -> dict[str, Labeler]:
     labelers = {}
     for name in dict.fromkeys([REFERENCE, *names]):
         try:
-            labelers[name] = for_model(load_registry().get(name, *POSE_KINDS), "cpu").open()
+            labelers[name] = open_labeler(load_registry().get(name, *POSE_KINDS), "cpu")
         except WeightsMissingError as error:
             if name == REFERENCE:
                 raise

@@ -30,11 +30,11 @@ from data_manifests.weights.registry import load_registry
 from labelers.anchors.similarities import certainty_ratio, leave_one_out_similarities, normalise
 from labelers.faces import FaceBatch, decode_batch
 from labelers.levels import binary_level, pose_level
+from labelers.opening import open_labeler
 from labelers.runtime.precision import Precision
 from pipeline.config.job import resolve
 from pipeline.execution.contract import quieten_process
 from pipeline.stages.index import index_images
-from pipeline.stages.labeler_factories import for_model
 from training.evaluation.comparison import compare_identities
 from training.evaluation.evaluate import Options, evaluate_methods
 
@@ -125,9 +125,9 @@ def open_all(precisions: Sequence[str], folder: Path) -> dict[tuple[str, str], L
 def open_one(entry: ModelEntry, precision: str, folder: Path) -> Labeler:
     """The labeler of a network."""
     if precision != INT8:
-        return for_model(entry, "cpu", Precision(precision)).open()
+        return open_labeler(entry, "cpu", Precision(precision))
     sample = read_images("sample", folder, 0).faces.images
-    return for_model(quantise(entry, sample, folder), "cpu", Precision.BFLOAT16).open()
+    return open_labeler(quantise(entry, sample, folder), "cpu", Precision.BFLOAT16)
 
 
 def measure_rates(labelers: Mapping[tuple[str, str], Labeler], images: Images, rounds: int) -> dict[str, dict]:

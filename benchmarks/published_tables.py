@@ -23,7 +23,7 @@ from data_manifests.verification import read_bin
 from data_manifests.weights.registry import load_registry
 from labelers.blur.scores import sobel
 from labelers.faces import decode_batch
-from pipeline.stages.labeler_factories import for_model
+from labelers.opening import open_labeler
 from training.evaluation.error_reject import area, fixed_curves, fnmr_at, threshold
 from training.evaluation.pairs.all_pairs import AllPairs
 from training.evaluation.pairs.similarity import pair_similarities, unit_embeddings
@@ -159,7 +159,7 @@ def read_identity_set(name: str, folder: Path, sources: Path) -> GenuinePairs:
 def embed_verification(path: Path) -> GenuinePairs:
     """The pairs of a verification file, embedded here."""
     images, same = read_bin(path)
-    labeler = for_model(load_registry().get(RECOGNISER), "cpu").open()
+    labeler = open_labeler(load_registry().get(RECOGNISER), "cpu")
     parts = []
     for start in range(0, len(images), BATCH):
         keys = np.arange(start, min(start + BATCH, len(images)), dtype=np.int32)

@@ -33,9 +33,9 @@ from data_manifests.weights.entry import Kind
 from data_manifests.weights.registry import load_registry
 from labelers.blur.scores import sobel
 from labelers.faces import FaceBatch, decode
+from labelers.opening import open_labeler
 from pipeline.config.job import resolve
 from pipeline.stages.index import index_images
-from pipeline.stages.labeler_factories import for_model
 
 if TYPE_CHECKING:
     from pipeline.config.job import Job
@@ -103,7 +103,7 @@ def write_head(folder: Path, job: Job, recogniser: str, classes: int = CLASSES) 
     first = index_images(job.manifest).table.slice(0, 1)
     identities, (encoded,) = first["identity"].to_numpy(), job.source.read(first)
     face = FaceBatch(keys=first["key"].to_numpy(), identities=identities, images=decode(encoded)[None])
-    network = for_model(load_registry().get(recogniser, Kind.RECOGNITION), "cpu").open()
+    network = open_labeler(load_registry().get(recogniser, Kind.RECOGNITION), "cpu")
     centres = np.random.default_rng(1).standard_normal((512, classes), np.float32)
     centres[:, identities[0]] = network(face).columns["embedding"][0]
     head = folder / "head.npy"
@@ -118,8 +118,8 @@ def take_one_by_one(job: Job, network: Path, head: np.ndarray) -> tuple[float, d
     table = index_images(job.manifest).table.slice(0, job.limit + 1)
     identities = table["identity"].to_numpy()
     stored = job.source.read(table)
-    pose = for_model(job.models["pose"], "cpu").open()
-    factors = for_model(job.models["factors"], "cpu").open()
+    pose = open_labeler(job.models["pose"], "cpu")
+    factors = open_labeler(job.models["factors"], "cpu")
     recogniser = onnxruntime.InferenceSession(str(network), providers=["CPUExecutionProvider"])
     name = recogniser.get_inputs()[0].name
     kernel = torch.from_numpy(head)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from data_manifests.manifest import Centres
 from data_manifests.weights.registry import SHIPPED, read_entries
+from labelers.rules import LabelSettings
 from pipeline.config import settings
 from pipeline.config.catalogue import Inputs, build_stages
-from pipeline.config.settings import LabelSettings, Settings
+from pipeline.config.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,9 +19,9 @@ from scipy.stats import spearmanr
 from data_manifests.storage.atomic import write_atomically
 from data_manifests.weights.registry import load_registry
 from labelers.faces import decode_batch
+from labelers.opening import open_labeler
 from pipeline.config.job import Job, resolve, workspace_root
 from pipeline.label_report.command import label_command
-from pipeline.stages.labeler_factories import for_model
 
 OCCLUDING = ("box", "mask", "glasses")
 LIGHTING = ("dark", "over", "side")
@@ -117,7 +117,7 @@ def factors(frame: pl.DataFrame) -> str:
 def pose(job: Job, frame: pl.DataFrame) -> str:
     """Yaw against FSA-Net's, which knows nothing of MediaPipe."""
     entry = load_registry().get("fsanet")
-    labeler = for_model(entry, "cpu").open()
+    labeler = open_labeler(entry, "cpu")
     index = job.stages["index"]
     yaw, keys = [], []
     for shard in sorted(job.store.present_shards(index)):

@@ -166,16 +166,30 @@ class FaceDetector:
         found, view = self._look(photo)
         if not len(found):
             return None
-        index = choose(found, choice, photo.shape[1], photo.shape[0])
+        return self._refine(photo, found, view, int(np.argmax(rate(found, choice, photo.shape[1], photo.shape[0]))))
+
+    def locate_all(self, photo: NDArray[np.uint8], choice: FaceChoice = FaceChoice.LARGEST) -> list[ChosenFace]:
+        """Find all faces of a photo as `locate` finds one, in the order of its choice.
+
+        Args:
+            photo: uint8 [H, W, 3], RGB, upright.
+            choice: which one is first.
+        """
+        found, view = self._look(photo)
+        order = np.argsort(-rate(found, choice, photo.shape[1], photo.shape[0]), kind="stable")
+        return [self._refine(photo, found, view, index) for index in order.tolist()]
+
+    def find(self, photo: NDArray[np.uint8]) -> Faces:
+        """Find all faces of a photo, uint8 [H, W, 3] RGB; where there are none, once more with a border."""
+        return self._look(photo)[0]
+
+    def _refine(self, photo: NDArray[np.uint8], found: Faces, view: View, index: int) -> ChosenFace:
+        """One of the faces, looked at again where it was seen too small or too large."""
         landmarks, box = found.landmarks[index], found.boxes[index]
         seen = max((box[2] - box[0]) * view.scale[0], (box[3] - box[1]) * view.scale[1])
         if not SMALL_FACE <= seen <= LARGE_FACE:
             landmarks = self._look_again(photo, box, landmarks)
         return ChosenFace(landmarks=landmarks, score=float(found.scores[index]), faces=len(found))
-
-    def find(self, photo: NDArray[np.uint8]) -> Faces:
-        """Find all faces of a photo, uint8 [H, W, 3] RGB; where there are none, once more with a border."""
-        return self._look(photo)[0]
 
     def _look(self, photo: NDArray[np.uint8]) -> tuple[Faces, View]:
         """All faces, and the view in which they were found."""
@@ -211,11 +225,11 @@ class FaceDetector:
         )
 
 
-def choose(found: Faces, choice: FaceChoice, width: int, height: int) -> int:
-    """The number of the face that is taken; of equal ones the first.
+def rate(found: Faces, choice: FaceChoice, width: int, height: int) -> NDArray[np.float64]:
+    """What each face is worth by a rule, float64 [F]; the first of the largest is taken.
 
     Args:
-        found: F faces, at least one.
+        found: F faces.
         choice: the rule.
         width: of the photo, in pixels.
         height: likewise.
@@ -229,7 +243,7 @@ def choose(found: Faces, choice: FaceChoice, width: int, height: int) -> int:
             worth = -distance
         case FaceChoice.BEST:
             worth = found.scores
-    return int(np.argmax(worth))
+    return np.asarray(worth, np.float64)
 
 
 def view_whole(photo: NDArray[np.uint8], longest_side: int) -> View:

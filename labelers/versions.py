@@ -106,8 +106,8 @@ VERSIONS: dict[str, Version] = {
     ),
     "labels": Version(
         number=1,
-        modules=("levels.py", "anchors/similarities.py"),
-        code="b3ef5c3fa428753460e43e882fc53408d792a8cb23a95af22bc5af7076338929",
+        modules=("levels.py", "rules.py", "anchors/similarities.py"),
+        code="a6ba6418724a3186d6eedab0fc68fdacbca9be50711975aebf39269cf56bec8e",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Scores images: python -m training.score --checkpoint RUN_OR_FILE --input FOLDER|REC|BIN --output scores.parquet.
+"""Scores images: python -m training.score --checkpoint RUN_OR_FILE --input FOLDER|IMAGE|REC|BIN --output s.parquet.
 
 Every image is a row, in the order of the keys; one that cannot be read, or that is not an aligned face of 112 x 112
 pixels, has nulls and a status that says so. For example:
@@ -31,7 +31,7 @@ from labelers.runtime.denormals import flush_denormals
 from labelers.runtime.device import Device
 from training.clip.backbone import ClipConfigError
 from training.scoring.inputs import InputError, open_images
-from training.scoring.models import average_flips, open_model
+from training.scoring.models import BATCH, average_flips, open_model
 from training.scoring.table import EXPORTED, ScoreError, score_images, write_scores
 from training.trainer.cores import MOST_READERS, share_of_cores
 from training.trainer.progress import TrainingProgress
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
     from training.scoring.table import Scores
 
 log = logging.getLogger("training.score")
-
-BATCH = {Device.CPU: 64, Device.CUDA: 256}
-"""Images in a run of the model, where the command line does not say."""
 
 _MISTAKES = (
     DeviceError, DiskFullError, ImageFolderError, InputError, OSError, RecordError, ScoreError, ClipConfigError,
@@ -142,7 +139,12 @@ def parser() -> argparse.ArgumentParser:
     add("--checkpoint", type=Path, required=True,
         help="folder of a finished training, its model.safetensors, an exported .onnx (quality.onnx of "
              "training.train_on_top too), or a state dict in the layout of OpenAI's CLIP (.pt, .pth)")  # fmt: skip
-    add("--input", type=Path, required=True, help="folder of images, a .rec file (its .idx beside it), or a .bin file")
+    add(
+        "--input",
+        type=Path,
+        required=True,
+        help="folder of images, an image, a .rec file (its .idx beside it), or a .bin file",
+    )
     add("--output", type=Path, required=True, help="the Parquet file to write; an older one is replaced")
     add("--device", type=reader_of(Device), default=Device.CPU,
         help="where: cpu or cuda (default: %(default)s)")  # fmt: skip

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import os
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -16,9 +15,7 @@ from luigi.configuration import get_config
 from luigi.task_register import Register
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -26,13 +23,13 @@ from pydantic import (
     model_validator,
 )
 
-from data_manifests.manifest import Anchor, Centres
-from data_manifests.recipes import Recipe
+from data_manifests.manifest import Centres
 from data_manifests.storage.toml_file import suggest
 from data_manifests.storage.values import Number, Positive, kind_of, what_is_expected
 from data_manifests.weights.entry import POSE_KINDS, Kind
 from data_manifests.weights.registry import HEAD, find_network
 from labelers.anchors.head import HeadLayout  # noqa: TC001 - pydantic reads the annotation
+from labelers.rules import LabelSettings, Section
 from labelers.runtime.device import Device
 from labelers.runtime.precision import Precision, check_precision
 from pipeline.config.parameters import TypedParameter, given_text
@@ -46,33 +43,6 @@ GPU_STAGES = (*(stage.name for stage in PIXEL_STAGES if stage.role), "anchors")
 
 class SettingsError(ValueError):
     """A setting is wrong; names the section, the setting and what is allowed."""
-
-
-class BlurSource(StrEnum):
-    """The score that the blur classes are made of."""
-
-    CPBD = "cpbd"
-    SOBEL = "sobel"
-
-
-class Normalise(StrEnum):
-    """How the anchor is brought to [0, 1]."""
-
-    MINMAX = "minmax"
-    QUANTILE = "quantile"
-
-
-class MissingPose(StrEnum):
-    """The pose class of an image without a face."""
-
-    NULL = "null"
-    PROFILE = "profile"
-
-
-class Section(BaseModel):
-    """A frozen section of settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class DatasetSettings(Section):
@@ -121,54 +91,6 @@ class AnchorSettings(Section):
     """name of the matrix in that file, where it holds several that could be meant"""
     head_layout: HeadLayout | Literal[""] = ""
     """its axes, where it has as many people as values of an embedding: classes_first or dimension_first"""
-
-
-class LabelSettings(Section):
-    """Thresholds: they decide the labels stage alone, so changing one costs seconds."""
-
-    recipe: Recipe = Recipe.PAPER
-    """whose rules: paper (the printed equations) or released (the authors' code); gives the values of settings
-    left empty"""
-    blur_source: BlurSource
-    """score of the blur classes: cpbd (paper) or sobel (released)"""
-    blur_hazy: Number = Field(0.35, ge=0)
-    """below: hazy (CLIB-FIQA section 4.1)"""
-    blur_clear: Number = Field(0.7, ge=0)
-    """above: clear"""
-    yaw_frontal: Number = Field(10.0, ge=0, le=180)
-    """absolute yaw in degrees; below: frontal"""
-    yaw_profile: Number = Field(25.0, ge=0, le=180)
-    """absolute yaw in degrees; above: profile"""
-    worse_probability: Number = Field(0.5, ge=0, le=1)
-    """from this probability on: obstructed, exaggerated expression, extreme lighting"""
-    missing_pose: MissingPose
-    """pose class of an image in which no face was found: null (paper) or profile (released)"""
-    anchor: Anchor
-    """ratio that becomes the quality: certainty_ratio (CR-FIQA Eq. 4, paper) or plain_ratio (released)"""
-    normalise: Normalise = Normalise.MINMAX
-    """how the anchor is brought to [0, 1]: minmax, or quantile (0.1 % and 99.9 %, clipped)"""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _follow_recipe(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """What is left empty is as the recipe says."""
-        return _BY_RECIPE[Recipe(values.get("recipe", Recipe.PAPER))] | {n: v for n, v in values.items() if v != ""}
-
-    @model_validator(mode="after")
-    def _ordered(self) -> LabelSettings:
-        """Thresholds of a factor stand in their order."""
-        for low, high in (("blur_hazy", "blur_clear"), ("yaw_frontal", "yaw_profile")):
-            below, above = getattr(self, low), getattr(self, high)
-            if not below < above:
-                raise ValueError(f"{low} = {below} must lie below {high} = {above}")
-        return self
-
-
-_BY_RECIPE: dict[Recipe, dict[str, Any]] = {
-    Recipe.PAPER: {"blur_source": "cpbd", "missing_pose": "null", "anchor": "certainty_ratio"},
-    Recipe.RELEASED: {"blur_source": "sobel", "missing_pose": "profile", "anchor": "plain_ratio"},
-}
-"""What each recipe means for the settings that are left empty (docs/fidelity.md)."""
 
 
 class ReportSettings(Section):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from data_manifests.durations import describe_time_taken
+from labelers.rules import BlurSource
 from pipeline.config.parameters import option_of
-from pipeline.config.settings import BlurSource, labels
+from pipeline.config.settings import labels
 from pipeline.label_report.command import THRESHOLDS
 from pipeline.label_report.picks import Kind
 from pipeline.label_report.provenance import StageLine, list_notes, list_stages

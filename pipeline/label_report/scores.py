@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from data_manifests.recipes import Recipe
 from data_manifests.tables.stages import CLASSES, LABELS, Factor
-from pipeline.config.settings import BlurSource, LabelSettings, MissingPose
+from labelers.rules import BlurSource, LabelSettings, MissingPose
 from pipeline.label_report.ranked import Rule, Sorted
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from data_manifests.manifest import Centres as CentresKind
 from data_manifests.tables.stages import CLASSES, Factor, Status
-from pipeline.config.settings import BlurSource, LabelSettings
+from labelers.rules import BlurSource, LabelSettings
 from pipeline.label_report.shared_photos import shared_photo_warnings
 from pipeline.storage.receipts import sum_notes
 from pipeline.terminal import tell

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-    from pipeline.config.settings import LabelSettings
+    from labelers.rules import LabelSettings
     from pipeline.label_report.labels_table import LabelTable
 
     Rows = NDArray[np.int64]

@@ -9,11 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_manifests.manifest import Anchor
-from data_manifests.tables.stages import CLASSES, LABELS, Factor, Status
+from data_manifests.tables.stages import CLASSES, LABELS, Status
 from labelers.anchors.similarities import normalise, plain_ratio
-from labelers.levels import NULL, binary_level, blur_level, pose_level
+from labelers.rules import CLASSIFIED, LabelSettings, Normalise, classify
 from pipeline.config.pixel_stages import CARRIED
-from pipeline.config.settings import LabelSettings, MissingPose, Normalise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,43 +40,13 @@ def make_labels(
     for stage in CARRIED:
         table = measured[stage]
         columns |= {name: table[name] for name in table.column_names if name not in _NOT_CARRIED}
-    classes = classify({name: _floats(columns[name]) for name in _CLASSIFIED}, settings)
-    # `missing_pose` speaks of faces that were not found, not of images that could not be read.
     looked_at = pc.is_in(measured["pose"]["status"].cast(pa.string()), pa.array([Status.OK, Status.NO_FACE]))
-    classes[Factor.POSE][~looked_at.to_numpy()] = NULL
+    classes = classify({name: _floats(columns[name]) for name in CLASSIFIED}, looked_at.to_numpy(), settings)
     for factor, codes in classes.items():
         columns[factor.value] = _class_array(codes, CLASSES[factor])
     columns["quality"] = pa.array(_quality(columns, limits, settings), pa.float32(), from_pandas=True)
     columns["status"] = join_causes([measured[stage]["status"] for stage in CARRIED])
     return pa.table([columns[name] for name in LABELS.names], schema=LABELS.schema())
-
-
-_CLASSIFIED = ("cpbd", "sobel", "yaw_deg", "p_obstructed", "p_exaggerated", "p_extreme_lighting")
-
-
-def classify(scores: Mapping[str, NDArray[np.float32]], settings: LabelSettings) -> dict[Factor, NDArray[np.int8]]:
-    """The class of every factor as an index into CLASSES; -1 where there is none.
-
-    Args:
-        scores: the columns named in the `labels` table, each [N], NaN for null.
-        settings: thresholds and rules.
-    """
-    worse = settings.worse_probability
-    return {
-        Factor.BLUR: blur_level(
-            scores[settings.blur_source.value], settings.blur_hazy, settings.blur_clear, recipe=settings.recipe
-        ),
-        Factor.OCCLUSION: binary_level(scores["p_obstructed"], worse),
-        Factor.POSE: pose_level(
-            scores["yaw_deg"],
-            settings.yaw_frontal,
-            settings.yaw_profile,
-            recipe=settings.recipe,
-            missing=None if settings.missing_pose is MissingPose.NULL else "profile",
-        ),
-        Factor.EXPRESSION: binary_level(scores["p_exaggerated"], worse),
-        Factor.LIGHTING: binary_level(scores["p_extreme_lighting"], worse),
-    }
 
 
 def anchor_limits(row: Mapping[str, float], settings: LabelSettings) -> tuple[float, float]:

@@ -18,9 +18,9 @@ from data_manifests.storage.atomic import sha256_of
 from data_manifests.verification import read_bin
 from data_manifests.weights.registry import load_registry, model_folders
 from labelers.faces import FaceBatch, decode
+from labelers.opening import open_labeler
 from labelers.runtime.onnx import ProviderError
 from labelers.runtime.precision import Precision, check_processor, to_float16
-from pipeline.stages.labeler_factories import for_model
 from training.evaluation.verification import measure_accuracy
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def pairs(real_data: Path) -> tuple[FaceBatch, np.ndarray]:
 
 
 def embed(faces: FaceBatch, precision: Precision = Precision.FLOAT32) -> Measures:
-    return for_model(load_registry().get("dlib_resnet"), "cpu", precision).open()(faces)
+    return open_labeler(load_registry().get("dlib_resnet"), "cpu", precision)(faces)
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from labelers.detection import (
     FaceChoice,
     FaceDetector,
     Faces,
-    choose,
     measure_overlap,
+    rate,
     view_around,
     view_whole,
     view_with_border,
@@ -211,11 +211,11 @@ def test_the_rules_for_several_faces():
     # 1000 x 800: a large face at the edge, one of 90 % of its sides near the centre, a tiny one in the very centre
     found = boxes((0, 0, 200, 200), (420, 320, 600, 500), (490, 390, 510, 410), (900, 700, 960, 760))
     # 40000 - 2 (400² + 300²) < 32400 - 2 (10² + 10²): InsightFace's extra weight on the centre
-    assert choose(found, FaceChoice.LARGEST, 1000, 800) == 1
-    assert choose(found, FaceChoice.CENTRAL, 1000, 800) == 2
-    assert choose(found, FaceChoice.BEST, 1000, 800) == 3
+    assert rate(found, FaceChoice.LARGEST, 1000, 800).argmax() == 1
+    assert rate(found, FaceChoice.CENTRAL, 1000, 800).argmax() == 2
+    assert rate(found, FaceChoice.BEST, 1000, 800).argmax() == 3
     twins = boxes((10, 10, 20, 20), (10, 10, 20, 20))
-    assert choose(twins, FaceChoice.LARGEST, 30, 30) == 0
+    assert rate(twins, FaceChoice.LARGEST, 30, 30).argmax() == 0
 
 
 @settings(max_examples=100, deadline=None)
@@ -230,7 +230,7 @@ def test_the_largest_face_is_insightface_s(corners, half):
     area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
     offsets = np.vstack([(box[:, 0] + box[:, 2]) / 2 - half[0], (box[:, 1] + box[:, 3]) / 2 - half[1]])
     values = area - np.sum(np.power(offsets, 2.0), 0) * 2.0
-    assert values[choose(found, FaceChoice.LARGEST, 2 * half[0], 2 * half[1])] == values.max()
+    assert values[rate(found, FaceChoice.LARGEST, 2 * half[0], 2 * half[1]).argmax()] == values.max()
 
 
 def test_overlap():

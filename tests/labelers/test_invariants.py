@@ -16,8 +16,8 @@ from labelers.anchors import class_similarities
 from labelers.anchors.similarities import certainty_ratio
 from labelers.blur.scores import cpbd
 from labelers.faces import FaceBatch, decode
-from pipeline.config.settings import LabelSettings
-from pipeline.stages.labeler_factories import for_model
+from labelers.opening import open_labeler
+from labelers.rules import LabelSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ def open_network(name: str) -> Labeler:
         fetch(entry)
     except WeightsUnreachableError as error:
         pytest.skip(str(error))
-    return for_model(entry, "cpu").open()
+    return open_labeler(entry, "cpu")
 
 
 def blurred(face: Picture, sigma: float) -> Picture:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_manifests.identity import DataIdentity
-from data_manifests.image_folder import ImageFileError, ImageFolder
+from data_manifests.image_folder import SUFFIXES, ImageFileError, ImageFolder
 from data_manifests.manifest import Format
 from data_manifests.recordio.record_file import UNKNOWN_IDENTITY, RecordError, RecordFile, RecordReader
 from data_manifests.storage.atomic import sha256_of
@@ -87,8 +87,8 @@ def open_images(place: Path) -> StoredImages:
     """Find the images of a .rec file, a verification .bin, or a folder of image files.
 
     Args:
-        place: a .rec (its .idx beside it, or none), keyed as it says; a .bin, keyed 1 to 2P; or a folder, keyed 1 to
-            N over its sorted paths.
+        place: a .rec (its .idx beside it, or none), keyed as it says; a .bin, keyed 1 to 2P; a folder, keyed 1 to N
+            over its sorted paths; or one image.
 
     Raises:
         InputError: if it is none of these, or holds no image.
@@ -97,10 +97,11 @@ def open_images(place: Path) -> StoredImages:
     if place.is_dir():
         return _open_folder(place)
     if not place.is_file():
-        raise InputError(f"{place}: no such file or folder; name a folder of images, a .rec or a .bin")
-    opened = {".rec": _open_records, ".bin": _open_pairs}.get(place.suffix.lower())
+        raise InputError(f"{place}: no such file or folder; name a folder of images, an image, a .rec or a .bin")
+    openers = {".rec": _open_records, ".bin": _open_pairs, **dict.fromkeys(SUFFIXES, _open_image)}
+    opened = openers.get(place.suffix.lower())
     if opened is None:
-        raise InputError(f"{place}: is not a folder of images, a .rec or a .bin; a single image goes into a folder")
+        raise InputError(f"{place}: is not a folder of images, an image ({', '.join(SUFFIXES)}), a .rec or a .bin")
     images = opened(place)
     if not len(images):
         raise InputError(f"{place}: holds no image; check that it is the right file and that it is whole")
@@ -151,6 +152,19 @@ def _open_folder(place: Path) -> StoredImages:
             mtime_ns=0,
         ),
         fetch=lambda row: folder.read(paths[row]),
+    )
+
+
+def _open_image(place: Path) -> StoredImages:
+    folder = ImageFolder(place.parent)
+    return StoredImages(
+        place=place,
+        keys=np.ones(1, np.int32),
+        paths=(place.name,),
+        identity=DataIdentity(
+            kind=Format.IMAGE_FOLDER, index_sha256=sha256_of(place), size=place.stat().st_size, mtime_ns=0
+        ),
+        fetch=lambda _: folder.read(place.name),
     )
 
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _RELEASED = (".pt", ".pth")
 
+BATCH = {Device.CPU: 64, Device.CUDA: 256}
+"""Images in a run of the model, where nothing else is asked for."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringModel:

@@ -17,12 +17,12 @@ from training.quality.scorer import OUTPUT_SIZES
 from training.scoring.inputs import decode_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from training.scoring.inputs import StoredImages
+    from training.scoring.inputs import DecodedImages, StoredImages
     from training.scoring.models import ScoringModel
 
 NUMBERS = ("quality", *map(name_level, QUALITY_CLASSES), *(name_class(c) for f in Factor for c in CLASSES[f]))
@@ -52,19 +52,33 @@ class Scores:
 
     def to_table(self) -> pa.Table:
         """The table `scores`, without file metadata."""
-        columns: dict[str, Any] = {
-            "key": pa.array(self.images.keys),
-            "path": pa.array(self.images.paths or [None] * len(self.status), pa.string()),
-            "status": pa.array([each.value for each in self.status]).dictionary_encode(),
-        }
-        for name, values in zip(NUMBERS, self.values.T, strict=True):
-            columns[name] = pa.array(values, mask=np.isnan(values))
-        for factor, classes in CLASSES.items():
-            first = NUMBERS.index(name_class(classes[0]))
-            shares = self.values[:, first : first + len(classes)]
-            codes = pa.array(shares.argmax(axis=1).astype(np.int8), mask=np.isnan(shares[:, 0]))
-            columns[factor.value] = pa.DictionaryArray.from_arrays(codes, list(classes), ordered=True)
-        return pa.table([columns[name] for name in SCORES.names], schema=SCORES.schema())
+        return make_table(self.images.keys, self.images.paths, self.values, self.status)
+
+
+def make_table(
+    keys: NDArray[np.int32], paths: Sequence[str] | None, values: NDArray[np.float32], status: Sequence[Status]
+) -> pa.Table:
+    """The table `scores` of N images.
+
+    Args:
+        keys: int32 [N].
+        paths: of the files [N]; None where the images are no files.
+        values: float32 [N, 18], see `Scores`.
+        status: N of them.
+    """
+    columns: dict[str, Any] = {
+        "key": pa.array(keys),
+        "path": pa.array(list(paths) if paths else [None] * len(status), pa.string()),
+        "status": pa.array([each.value for each in status]).dictionary_encode(),
+    }
+    for name, column in zip(NUMBERS, values.T, strict=True):
+        columns[name] = pa.array(column, mask=np.isnan(column))
+    for factor, classes in CLASSES.items():
+        first = NUMBERS.index(name_class(classes[0]))
+        shares = values[:, first : first + len(classes)]
+        codes = pa.array(shares.argmax(axis=1).astype(np.int8), mask=np.isnan(shares[:, 0]))
+        columns[factor.value] = pa.DictionaryArray.from_arrays(codes, list(classes), ordered=True)
+    return pa.table([columns[name] for name in SCORES.names], schema=SCORES.schema())
 
 
 def score_images(
@@ -87,21 +101,38 @@ def score_images(
     Raises:
         ScoreError: if the model gives something that is not a number.
     """
-    values = np.full((len(images), sum(OUTPUT_SIZES)), np.nan, np.float32)  # [N, 18]
-    status: list[Status] = []
+    parts, status = [], list[Status]()
     for piece in decode_ahead(images, batch=batch, threads=threads):
-        readable = np.array([each is Status.OK for each in piece.status])
-        if readable.any():
-            rows = piece.start + np.flatnonzero(readable)
-            values[rows] = model.run(piece.pixels[readable])
-            if not (finite := np.isfinite(values[rows, : model.numbers]).all(axis=1)).all():
-                raise ScoreError(
-                    f"{model.path}: gives no number for key {images.keys[rows[~finite][0]]} of {images.place}: its "
-                    "training has diverged, or the file is damaged; score with an earlier checkpoint"
-                )
+        parts.append(score_piece(piece, model, lambda row: f"key {images.keys[row]} of {images.place}"))
         status += piece.status
         advance(len(piece))
-    return Scores(images=images, values=values, status=status)
+    return Scores(images=images, values=np.concatenate(parts), status=status)
+
+
+def score_piece(piece: DecodedImages, model: ScoringModel, name: Callable[[int], str]) -> NDArray[np.float32]:
+    """Score some images at once.
+
+    Args:
+        piece: N of them.
+        model: which scores them.
+        name: what the image of a row is called.
+
+    Returns:
+        float32 [N, 18], see `Scores`.
+
+    Raises:
+        ScoreError: if the model gives something that is not a number.
+    """
+    values = np.full((len(piece), sum(OUTPUT_SIZES)), np.nan, np.float32)
+    rows = np.flatnonzero([each is Status.OK for each in piece.status])
+    if len(rows):
+        values[rows] = model.run(piece.pixels[rows])
+        if not (finite := np.isfinite(values[rows, : model.numbers]).all(axis=1)).all():
+            raise ScoreError(
+                f"{model.path}: gives no number for {name(piece.start + rows[~finite][0])}: its training has diverged, "
+                "or the file is damaged; score with an earlier checkpoint"
+            )
+    return values
 
 
 def write_scores(path: Path, scores: Scores, model: ScoringModel) -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from data_manifests.installation import REPAIR
 from data_manifests.weights.files import WeightsError
+from labelers.opening import read_models
 from labelers.runtime.device import Device
 from labelers.runtime.precision import Precision
 from pipeline.commands.doctor.finding import Finding, Verdict
 from pipeline.config.pixel_stages import PIXEL_STAGES
-from pipeline.stages.labeler_factories import read_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

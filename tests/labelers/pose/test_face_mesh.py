@@ -177,9 +177,9 @@ def test_faces_that_are_not_aligned_are_counted(mesh: FaceMeshPose, faces: np.nd
 
 
 def test_the_shipped_entry_opens_it(faces: np.ndarray, measured) -> None:
-    from pipeline.stages.labeler_factories import for_model  # noqa: PLC0415 - loads nothing but names
+    from labelers.opening import open_labeler  # noqa: PLC0415 - loads nothing but names
 
-    labeler = for_model(load_registry().get("face_mesh"), "cpu").open()
+    labeler = open_labeler(load_registry().get("face_mesh"), "cpu")
     assert isinstance(labeler, FaceMeshPose)
     np.testing.assert_array_equal(angles_of(labeler(as_batch(faces[:8]))), angles_of(measured)[:8])
 

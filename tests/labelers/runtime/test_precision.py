@@ -15,11 +15,11 @@ from data_manifests.sample import draw_images
 from data_manifests.weights.files import WeightsMissingError, find
 from data_manifests.weights.registry import load_registry
 from labelers.faces import FaceBatch, decode
+from labelers.opening import open_labeler
 from labelers.runtime import precision as module
 from labelers.runtime.batch_axis import free_batch
 from labelers.runtime.onnx import Colour, Device, InputSpec, NetworkError, ProviderError, _cuda_provider, open_network
 from labelers.runtime.precision import Precision, check_precision, check_processor, to_float16
-from pipeline.stages.labeler_factories import for_model
 from tests.two_outputs import write_two_outputs
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def measure(name: str, faces: FaceBatch, precision: Precision) -> Measures:
         find(entry)
     except WeightsMissingError as error:
         pytest.skip(str(error))
-    return for_model(entry, "cpu", precision).open()(faces)
+    return open_labeler(entry, "cpu", precision)(faces)
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -192,7 +192,7 @@ def test_on_cuda_embeddings_lie_near(precision: str, faces: FaceBatch) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     entry = load_registry().get("fr_feature")
-    whole, other = (for_model(entry, "cuda", Precision(p)).open()(faces).columns for p in ("float32", precision))
+    whole, other = (open_labeler(entry, "cuda", Precision(p))(faces).columns for p in ("float32", precision))
     cosine = cosines(whole["embedding"], other["embedding"])
     assert 0.999 < np.median(cosine) < 0.99999999
 

@@ -12,8 +12,8 @@ import torch
 
 from data_manifests.verification import read_bin
 from labelers.faces import decode
+from labelers.opening import open_labeler
 from labelers.runtime.onnx import NetworkError
-from pipeline.stages.labeler_factories import for_model
 from tests.pipeline.conftest import Factory
 from tests.two_outputs import NAME, entry_of, write_two_outputs
 
@@ -55,4 +55,4 @@ def test_an_entry_that_does_not_say_so_is_an_error(tmp_path: Path, monkeypatch: 
     with pytest.raises(
         NetworkError, match=r"two_outputs\.onnx gives \(\(512,\), \(1,\)\) .*of 512 values; .*norm = true"
     ):
-        for_model(entry_of(tmp_path), "cpu").open()
+        open_labeler(entry_of(tmp_path), "cpu")

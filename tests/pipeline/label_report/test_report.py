@@ -8,7 +8,7 @@ import pytest
 
 from data_manifests.recipes import Recipe
 from data_manifests.tables.stages import CLASSES, Factor
-from pipeline.config.settings import LabelSettings
+from labelers.rules import LabelSettings
 from pipeline.label_report.command import THRESHOLDS, Command
 from pipeline.label_report.summary import advise_blur, class_shares, rank_correlation, warnings_of
 

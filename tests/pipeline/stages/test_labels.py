@@ -9,7 +9,7 @@ import pytest
 from data_manifests.recipes import Recipe
 from data_manifests.storage.embeddings import embeddings_of
 from data_manifests.tables.stages import ANCHORS, BLUR, EMBEDDINGS, FACTORS, POSE, Status
-from pipeline.config.settings import LabelSettings
+from labelers.rules import LabelSettings
 from pipeline.stages.columns import TableError, check_table, make_table
 from pipeline.stages.labels import anchor_limits, join_causes, make_labels
 

@@ -23,6 +23,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import training
 from data_manifests.recordio.record_file import RecordFile
 from data_manifests.storage.atomic import sha256_of
 from data_manifests.tables.scores import SCORES
@@ -438,19 +439,38 @@ class TestMistakes:
             assert f"{tmp_path / name}" in message
             assert words in message
 
+    def test_in_python_the_numbers_are_the_same(self, faces: StoredAlike, checkpoint: Path, tmp_path: Path) -> None:
+        written = run_score(checkpoint, faces.folder, tmp_path / "s.parquet")
+        model = training.load(checkpoint)
+        assert model.score(faces.folder).equals(written)
+        # The record file has the images in another order than the folder's sorted paths.
+        keyed = run_score(checkpoint, faces.rec, tmp_path / "r.parquet")
+        pixels = np.stack([decode(stored) for stored in faces.encoded])
+        found = model.score(pixels)
+        assert found.columns == [name for name in written.columns if name != "path"]
+        assert found.equals(keyed.drop("path"))
+        flipped = training.load(checkpoint, flip_average=True).score(pixels[:3])["quality"]
+        assert not flipped.equals(found["quality"][:3])
+
+    def test_one_image_is_a_row(self, faces: StoredAlike, checkpoint: Path, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").write_bytes(faces.encoded[0])
+        alone = run_score(checkpoint, tmp_path / "a.jpg", tmp_path / "one.parquet")
+        assert alone.select("key", "path", "status").rows() == [(1, "a.jpg", "ok")]
+        assert training.load(checkpoint).score(tmp_path / "a.jpg").drop("path").equals(alone.drop("path"))
+
     def test_inputs_that_hold_no_images_are_named(
         self, faces: StoredAlike, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         output = tmp_path / "a.parquet"
         (tmp_path / "empty").mkdir()
-        (tmp_path / "a.jpg").write_bytes(faces.encoded[0])
+        (tmp_path / "a.txt").write_bytes(faces.encoded[0])
         (tmp_path / "a.bin").write_bytes(b"no")
         shutil.copy(faces.rec, tmp_path / "a.rec")
         (tmp_path / "a.idx").write_text("no")
         told = {
             tmp_path / "gone.rec": "no such file or folder",
             tmp_path / "empty": "no image in it",
-            tmp_path / "a.jpg": "a single image goes into a folder",
+            tmp_path / "a.txt": "is not a folder of images, an image (.jpg,",
             tmp_path / "a.bin": "nothing of it was run",
             tmp_path / "a.rec": "not an index",
             faces.rec.parent: "name the file",
