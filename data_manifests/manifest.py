@@ -104,6 +104,11 @@ class Hint(BaseModel):
     text: str
 
 
+_RECORD_FILE = "train.rec"
+_PACKED = {".rec": Format.RECORDIO, ".bin": Format.VERIFICATION}
+"""Files that hold a whole data set."""
+
+
 class Manifest(BaseModel):
     """One data set.
 
@@ -142,7 +147,7 @@ class Manifest(BaseModel):
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     format: Format
     root: Path
-    record_file: PathText = "train.rec"
+    record_file: PathText = _RECORD_FILE
     pairs_file: PathText | None = None
     images_folder: PathText | None = None
     images: Count | None = None
@@ -266,19 +271,22 @@ def shipped_names() -> tuple[str, ...]:
 
 
 def load_manifest(name_or_path: str | Path, workspace: Path | None = None) -> Manifest:
-    """Read a manifest.
+    """Read a manifest, or make one of the data themselves.
 
     A relative root starts at the TOML file's folder; in a shipped manifest at FIQA_DATA, default `data` here. A root
     `workspace:NAME` is the folder NAME of the workspace. `~` and environment variables are replaced.
 
     Args:
-        name_or_path: name of a shipped manifest, or path of a TOML file.
+        name_or_path: name of a shipped manifest; path of a TOML file; or path of the data: a folder of images, a .rec
+            or a folder with a train.rec, a .bin. Such a data set is called like its folder, or like the .bin.
         workspace: where the pipeline works; default FIQA_WORKSPACE, or `workspace` here.
 
     Raises:
         ManifestError: if the name is unknown, or a path in the manifest cannot be made out.
         TomlFileError: if the file is wrong; names the file, the field and the remedy.
     """
+    if (found := _describe_place(str(name_or_path))) is not None:
+        return found
     path = _locate(str(name_or_path))
     values = read_toml(path)
     if "file" in values:
@@ -315,6 +323,22 @@ def check_counts(manifest: Manifest, **found: int) -> str | None:
     )
 
 
+def _describe_place(text: str) -> Manifest | None:
+    """The manifest of data that are named themselves; None where the text names something else."""
+    place = Path(text).expanduser().absolute()
+    if place.is_dir() and (os.sep in text or text not in shipped_names()):
+        root, form, record = place, Format.IMAGE_FOLDER, None
+        if (place / _RECORD_FILE).is_file():
+            form, record = Format.RECORDIO, _RECORD_FILE
+    elif place.is_file() and place.suffix in _PACKED:
+        root, form, record = place.parent, _PACKED[place.suffix], place.name
+    else:
+        return None
+    own = place.stem if form is Format.VERIFICATION else root.name
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", own).lstrip("._-")[:100] or "images"
+    return Manifest(file=place, name=name, format=form, root=root, **({"record_file": record} if record else {}))
+
+
 def _locate(name: str) -> Path:
     """The file of a manifest."""
     if name.endswith(".toml") or os.sep in name:
@@ -324,7 +348,7 @@ def _locate(name: str) -> Path:
         return path
     raise ManifestError(
         f"no data set is called {name!r}{suggest(name, shipped_names())}: there are {', '.join(shipped_names())}; "
-        "for your own data give the path of a TOML file with name, format and root"
+        "for your own data give the path of a folder of images, a .rec, or a TOML file with name, format and root"
     )
 
 

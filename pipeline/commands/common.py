@@ -25,7 +25,11 @@ if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = _PIPED_WIDTH
 
 Dataset = Annotated[
-    str, typer.Option("--dataset", help="Name of a manifest, or path of a TOML file; default: luigi.cfg's.")
+    str,
+    typer.Option(
+        "--dataset",
+        help="A manifest's name or TOML file, a folder of images or a .rec; default: luigi.cfg's.",
+    ),
 ]
 Limit = Annotated[int, typer.Option("--limit", help="The label set of the first N images only; 0: all.")]
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.interface import core
 
+from data_manifests.storage.toml_file import suggest
 from data_manifests.storage.values import Positive, reader_of
 from pipeline.logs import one_message
+
+if TYPE_CHECKING:
+    import argparse
 
 
 class OptionError(ValueError):
@@ -83,6 +89,34 @@ class TypedParameter(luigi.Parameter):
         if given_text(self._owner, self._name) == str(text):
             return f"{option_of(self._owner, self._name)} {text}"
         return f"luigi.cfg: [{self._owner.__name__}] {self._name} = {text}"
+
+
+def explain_options() -> None:
+    """Let Luigi say of an option that it does not know which one may be meant, instead of how all of them are used."""
+    build = CmdlineParser._build_parser
+
+    def build_explaining(root_task: str | None = None, help_all: bool = False) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = build(root_task, help_all)
+        parser.error = functools.partial(_end, parser, root_task)  # type: ignore[method-assign]
+        return parser
+
+    CmdlineParser._build_parser = staticmethod(build_explaining)
+
+
+_UNKNOWN = "unrecognized arguments: "
+_USAGE_ERROR = 2
+
+
+def _end(parser: argparse.ArgumentParser, task: str | None, message: str) -> NoReturn:
+    """End the program with what is wrong with its command line, in one sentence."""
+    if message.startswith(_UNKNOWN):
+        words = message.removeprefix(_UNKNOWN).split()
+        options = [word.partition("=")[0] for word in words if word.startswith("-")]
+        known = [name for name in parser._option_string_actions if not name.startswith(f"--{task}-")]
+        message = "; ".join(f"there is no option {name}{suggest(name, known)}" for name in options)
+        message = message or f"{words[0]!r} belongs to no option"
+    sys.stderr.write(f"error: {message}; `luigi --module pipeline {task or 'TASK'} --help` lists the options\n")
+    sys.exit(_USAGE_ERROR)
 
 
 def bound_workers() -> None:

@@ -49,7 +49,7 @@ class DatasetSettings(Section):
     """The data set that is labelled when the command names none."""
 
     name: str = "sample"
-    """name of a manifest of data_manifests/sets/, or path of a TOML file"""
+    """name of a manifest of data_manifests/sets/, or path of a TOML file, a folder of images or a .rec"""
 
 
 class ModelSettings(Section):

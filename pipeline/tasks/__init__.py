@@ -9,13 +9,16 @@ import types
 from typing import TYPE_CHECKING
 
 import luigi
+from luigi.execution_summary import LuigiRunResult, _summary_dict
 from luigi.task_register import TaskClassException
 
-from pipeline.config.parameters import bound_workers
+from pipeline.config.parameters import bound_workers, explain_options
 from pipeline.execution.dispatch import check_locks, die_with_parent
 from pipeline.logs import one_message, set_up_logs, shorten_traces, wants_trace
+from pipeline.tasks.weights import Weights
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
 
@@ -52,9 +55,32 @@ def _explain_command(kind: type[BaseException], error: BaseException, trace: Tra
         sys.__excepthook__(kind, error, trace)
 
 
+class _RunResult(LuigiRunResult):
+    """Luigi's result of a run; of one that failed it says what is done, what is not, and what to do."""
+
+    def __init__(self, worker: luigi.worker.Worker, worker_add_run_status: bool = True) -> None:
+        super().__init__(worker, worker_add_run_status)
+        tasks = _summary_dict(worker)
+        failed = {*tasks["failed"], *tasks["scheduling_error"]}
+        if not failed:
+            return
+        waiting = set(worker._scheduled_tasks.values()) - failed - {*tasks["completed"], *tasks["already_done"]}
+        parts = {"failed": failed, "done": {*tasks["completed"], *tasks["already_done"]}, "not begun": waiting}
+        said = "; ".join(f"{what}: {_name_all(found)}" for what, found in parts.items() if found)
+        sys.stderr.write(f"not finished; {said}. What is done is kept: mend the cause, run the same command again\n")
+
+
+def _name_all(tasks: Iterable[luigi.Task]) -> str:
+    """What tasks make, by the names of their kinds."""
+    named = {f"{task.task_family} of {task.model}" if isinstance(task, Weights) else task.task_family for task in tasks}
+    return ", ".join(sorted(named))
+
+
 shorten_traces()
 bound_workers()
+explain_options()
 luigi.worker.multiprocessing = types.SimpleNamespace(**{**vars(multiprocessing), "Queue": _make_queue})
 luigi.Task.event_handler(luigi.Event.START)(_prepare_process)
+luigi.interface.LuigiRunResult = _RunResult
 if sys.excepthook is sys.__excepthook__:
     sys.excepthook = _explain_command

@@ -79,7 +79,7 @@ class Ablation(QualityTask):
     """
 
     benchmarks = luigi.Parameter(
-        description="benchmarks: names of manifests, or paths of TOML files, separated by commas"
+        description="benchmarks: manifests by name or TOML file, or the data themselves, separated by commas"
     )
     rows = luigi.Parameter(
         default=",".join(ROWS), description="rows of Table 4, separated by commas; none: the betas alone"

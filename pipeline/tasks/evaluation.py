@@ -77,7 +77,8 @@ class EvaluateQuality(luigi.Task):
     """
 
     benchmarks = luigi.Parameter(
-        default="", description="names of manifests, or paths of TOML files, separated by commas"
+        default="",
+        description="manifests by name or TOML file, or the data themselves, separated by commas",
     )
     recognition = luigi.Parameter(
         default="", description="recognition networks of models.toml, separated by commas; empty: that of luigi.cfg"

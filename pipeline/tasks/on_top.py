@@ -31,7 +31,9 @@ class TrainOnTop(TrainingTask):
     `luigi --module pipeline TrainOnTop --dataset ms1mv2 --models-recognition w600k_r50`
     """
 
-    dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
+    dataset = DatasetParameter(
+        default="", description="name of a manifest, or path of a TOML file, a folder of images, a .rec"
+    )
     limit = TypedParameter(int, default=0, description="learn from the first N images only")
     recogniser = luigi.Parameter(default="", description=RECOGNISER_TEXT)
 

@@ -57,6 +57,9 @@ class WorkspaceParameter(_FilledParameter):
         return str(jobs.workspace_root())
 
 
+DATASET_TEXT = "a manifest's name or TOML file; or the data: a folder of images, or a .rec"
+"""What names a data set."""
+
 RECOGNISER_TEXT = (
     "a run of TrainRecognition, whose network and class centres are taken; empty: as [models] and [anchors] say"
 )
@@ -68,7 +71,9 @@ class PublishStage(luigi.Task):
     retry_count = 1  # what it says of a damaged table would be said twice
     last: ClassVar[type[Stage]]
 
-    dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
+    dataset = DatasetParameter(
+        default="", description="name of a manifest, or path of a TOML file, a folder of images, a .rec"
+    )
     limit = TypedParameter(int, default=0, description="label the first N images only, in a folder of their own")
     recheck = TypedParameter(
         bool, default=False, significant=False, description="read all content and compare it with the record"

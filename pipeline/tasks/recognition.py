@@ -38,7 +38,9 @@ class TrainRecognition(TrainingTask):
     `--models-recognition RUN` takes its network alone.
     """
 
-    dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
+    dataset = DatasetParameter(
+        default="", description="name of a manifest, or path of a TOML file, a folder of images, a .rec"
+    )
     name = luigi.Parameter(default="cr_fiqa", description="the network's name in models.toml")
     device = TypedParameter(Device, default=Device.CPU, significant=False, description="where: cpu or cuda")
     gpus = TypedParameter(int, default=0, significant=False, description="processes by torchrun; 0: one without it")

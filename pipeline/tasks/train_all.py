@@ -28,9 +28,11 @@ class TrainAll(luigi.Task):
     EvaluateQuality. Each is there for later commands too; given again, the command goes on where it was stopped.
     """
 
-    dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
+    dataset = DatasetParameter(
+        default="", description="name of a manifest, or path of a TOML file, a folder of images, a .rec"
+    )
     benchmarks = luigi.Parameter(
-        description="benchmarks: names of manifests, or paths of TOML files, separated by commas"
+        description="benchmarks: manifests by name or TOML file, or the data themselves, separated by commas"
     )
     recognition_config = luigi.Parameter(
         default="", description="file of settings of TrainRecognition, such as recipes/cr_fiqa_s.toml"

@@ -244,7 +244,9 @@ class TrainFactorNet(TrainingTask):
 class QualityTask(luigi.Task):
     """What all trainings of the quality model are asked for: labels, settings, and where they compute."""
 
-    dataset = DatasetParameter(default="", description="name of a manifest, or path of a TOML file")
+    dataset = DatasetParameter(
+        default="", description="name of a manifest, or path of a TOML file, a folder of images, a .rec"
+    )
     limit = TypedParameter(int, default=0, description="train on the labels of the first N images only")
     recogniser = luigi.Parameter(default="", description=RECOGNISER_TEXT)
     workspace = WorkspaceParameter(default="", description="folder of all outputs (FIQA_WORKSPACE)")

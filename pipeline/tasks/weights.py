@@ -25,6 +25,7 @@ class Weights(luigi.Task):
     """Finds, or fetches, and verifies the weight files of one model."""
 
     retry_count = 1  # fetching has its own tries
+    priority = 1  # what cannot be fetched is said before other stages are made
 
     model = luigi.Parameter()
     hashes = luigi.Parameter()

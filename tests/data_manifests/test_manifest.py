@@ -126,6 +126,29 @@ def test_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert load_manifest(str(path)).root == expected
 
 
+def test_data_need_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my photos!" / "anna").mkdir(parents=True)
+    (tmp_path / "faces").mkdir()
+    for name in ("faces/train.rec", "faces/other.rec", "faces/lfw.bin"):
+        (tmp_path / name).write_bytes(b"")
+    told = {
+        "my photos!": ("my_photos_", Format.IMAGE_FOLDER, "my photos!"),
+        "faces": ("faces", Format.RECORDIO, "faces/train.rec"),
+        "faces/other.rec": ("faces", Format.RECORDIO, "faces/other.rec"),
+        "faces/lfw.bin": ("lfw", Format.VERIFICATION, "faces/lfw.bin"),
+    }
+    for place, (name, form, data) in told.items():
+        found = load_manifest(tmp_path / place)
+        assert (found.name, found.format, found.data_path) == (name, form, tmp_path / data)
+    monkeypatch.chdir(tmp_path)
+    assert load_manifest("faces").root == tmp_path / "faces"
+    (tmp_path / "lfw").mkdir()
+    assert load_manifest("lfw").file == FOLDER / "lfw.toml"  # a name that is shipped is no folder
+    assert load_manifest("./lfw").root == tmp_path / "lfw"
+    (tmp_path / "...").mkdir()
+    assert load_manifest(tmp_path / "...").name == "images"
+
+
 def test_a_path_relative_to_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_manifest(tmp_path, MINIMAL)
     monkeypatch.chdir(tmp_path)
