@@ -1,4 +1,4 @@
-"""`python -m pipeline`: what is there, what would run and why, and what a number rests on."""
+"""`fiqa`, also `python -m pipeline`: label, score, what is there, what would run and why, what a number rests on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pipeline.commands import clean, describe, explain, export, plan, status, tasks, weights
+from pipeline.commands import clean, describe, explain, export, label, plan, score, status, tasks, weights
 from pipeline.commands.doctor import command as doctor
 from pipeline.logs import set_up_logs, wants_trace
 
@@ -15,11 +15,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Look after label sets: check the machine, see what would run and why, trace a number, tidy up.\n\n"
-    "Labels are made by Luigi:  luigi --module pipeline LabelAll --dataset NAME --workers 2\n\n"
-    "All that it makes:  python -m pipeline tasks",
+    help="Label faces and score them; check the machine, see what would run and why, trace a number, tidy up.\n\n"
+    "Photos or aligned faces to labels and their page:  fiqa label FOLDER\n\n"
+    "All that Luigi makes, trainings and evaluations too:  fiqa tasks",
 )
-for module in (doctor, weights, tasks, plan, status, describe, explain, export, clean):
+for module in (label, score, doctor, weights, tasks, plan, status, describe, explain, export, clean):
     module.register(app)
 
 

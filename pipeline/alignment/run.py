@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from data_manifests.manifest import Manifest
+    from pipeline.alignment.crops import AlignFolder
     from pipeline.alignment.job import AlignJob
     from pipeline.alignment.plan import Survey
 
@@ -113,6 +114,21 @@ def _finish(job: AlignJob) -> None:
         write_atomically(job.folder.manifest, lambda file: file.write(content.encode()))
     for path in (*job.folder.parts(), *job.folder.plans()):
         path.unlink()
+    _keep_from_git(job.folder)
+
+
+def _keep_from_git(folder: AlignFolder) -> None:
+    """In a git repository, have git leave the crops out: faces of people are not to be published by mistake."""
+    place = folder.crops.parent
+    if not any((parent / ".git").exists() for parent in (place, *place.parents)):
+        return
+    ignored = place / ".gitignore"
+    before = ignored.read_text(encoding="utf-8") if ignored.is_file() else ""
+    lines = [f"/{path.name}/" for path in (folder.crops, folder.state)]
+    if lacking := [line for line in lines if line not in before.splitlines()]:
+        after = "\n".join([before.rstrip("\n"), *lacking, ""]).lstrip("\n")
+        write_atomically(ignored, lambda file: file.write(after.encode()))
+        tell(f"faces of people are personal data: {ignored} keeps git from taking the crops")
 
 
 def _render_manifest(job: AlignJob) -> str:

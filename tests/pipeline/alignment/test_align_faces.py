@@ -165,6 +165,21 @@ def odd(yunet: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str
     return folder, align_odd(folder, yunet)
 
 
+@pytest.mark.usefixtures("models")
+def test_git_leaves_the_crops_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "repository" / "out"
+    place.mkdir(parents=True)
+    save(tmp_path / "photos" / "p" / "1.jpg", ASTRONAUT)
+    (tmp_path / "repository" / ".git").mkdir()
+    (place / ".gitignore").write_text("*.log")
+    run(tmp_path / "photos", place / "crops")
+    assert "faces of people are personal data" in capsys.readouterr().out
+    assert (place / ".gitignore").read_text() == "*.log\n/crops/\n/crops.alignment/\n"
+    save(tmp_path / "photos" / "p" / "2.jpg", ASTRONAUT)
+    run(tmp_path / "photos", place / "crops")
+    assert "personal data" not in capsys.readouterr().out
+
+
 def test_every_photo_has_a_row_and_every_face_a_crop(odd: tuple[Path, str]) -> None:
     folder, said = odd
     rows = rows_of(folder / "crops 112")
