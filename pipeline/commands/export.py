@@ -1,16 +1,16 @@
-"""`export`: labels as CSV, or as the seven-column file that the authors' training script reads."""
+"""`export`: labels as CSV or Parquet, or as the seven-column file that the authors' training script reads."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
 from data_manifests.storage.atomic import write_atomically
 from data_manifests.storage.shard_file import name_damage
-from data_manifests.tables.stages import CLASSES, Factor, Status
+from data_manifests.tables.stages import CLASSES, IDENTITIES, Factor, Status
 from pipeline.commands.common import Dataset, Limit, console, job_of, require_labels
 from pipeline.commands.settings import with_settings
 from pipeline.config.job import Job, JobError
@@ -26,6 +26,7 @@ class ExportFormat(StrEnum):
     """What the file looks like."""
 
     CSV = "csv"
+    PARQUET = "parquet"
     CLIB = "clib"
 
 
@@ -39,38 +40,57 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    output: Annotated[Path, typer.Option("--output", help="The file to write.")],
+    output: Annotated[Path, typer.Option("--output", help="The file to write; .parquet is Parquet.")],
     dataset: Dataset = "",
     limit: Limit = 0,
-    form: Annotated[ExportFormat, typer.Option("--format", help="csv, or clib for the authors' loader.")] = (
-        ExportFormat.CSV
-    ),
+    form: Annotated[
+        ExportFormat | None,
+        typer.Option("--format", help="csv, parquet, or clib for the authors' loader; left out: by the file's suffix."),
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option("--images", help="clib: folder to which the images of a .rec file are written."),
     ] = None,
 ) -> None:
-    """Write labels for other programs.
+    """Write labels for other programs; of a folder of images, with every image's path and person.
 
     Example: python -m pipeline export --output labels.csv
 
     The file of the authors' loader: python -m pipeline export --format clib --output labels.txt --images faces
     """
-    import polars as pl  # noqa: PLC0415 - Polars is loaded by who needs it
-
+    if not output.absolute().parent.is_dir():
+        raise JobError(f"{output}: there is no folder {output.parent}: make it, or name another file")
+    form = form or (ExportFormat.PARQUET if output.suffix == ".parquet" else ExportFormat.CSV)
     job = job_of(dataset, limit, "labels")
     require_labels(job)
-    folder = job.store.folder(job.stages["labels"])
-    labels = pl.scan_parquet(folder, glob=False)
-    if form is ExportFormat.CSV:
-        with name_damage(folder):
-            text = labels.collect().write_csv()
-        write_atomically(output, lambda file: file.write(text.encode()))
-        console.print(f"{output} holds {labels.select(pl.len()).collect().item():,} rows")
-        return
-    with name_damage(folder):
-        written, left_out = write_clib(job, output, images)
-    console.print(f"{output} holds {written:,} rows; {left_out:,} images with a null class or quality are left out")
+    with name_damage(*(job.store.folder(job.stages[stage]) for stage in ("labels", "index"))):
+        if form is ExportFormat.CLIB:
+            written, left_out = write_clib(job, output, images)
+            text = f"; {left_out:,} images with a null class or quality are left out"
+        else:
+            written, text = write_table(job, output, form), ""
+    console.print(f"{output} holds {written:,} rows{text}")
+
+
+def write_table(job: Job, output: Path, form: ExportFormat) -> int:
+    """Write all columns of the labels, and `path` and `person` where the images are files; the rows written."""
+    import polars as pl  # noqa: PLC0415 - Polars is loaded by who needs it
+
+    table = pl.scan_parquet(job.store.folder(job.stages["labels"]), glob=False)
+    if job.source.folder is not None:
+        index = pl.scan_parquet(job.store.folder(job.stages["index"]), glob=False)
+        table = table.join(index.select("key", "path"), on="key", how="left", maintain_order="left")
+        people = job.store.root / IDENTITIES.name / job.stages["index"].fingerprint
+        if people.is_dir():
+            names = pl.scan_parquet(people, glob=False).select("identity", pl.col("name").alias("person"))
+            table = table.join(names, on="identity", how="left", maintain_order="left")
+    frame = table.collect()
+
+    def write(file: IO[bytes]) -> None:
+        (frame.write_parquet if form is ExportFormat.PARQUET else frame.write_csv)(file)
+
+    write_atomically(output, write)
+    return frame.height
 
 
 def write_clib(job: Job, output: Path, images: Path | None) -> tuple[int, int]:

@@ -127,6 +127,15 @@ def test_export_csv_holds_every_row(labelled_sample: Factory, tmp_path: Path) ->
     assert set(rows[0]) == set(LABELS.names)
 
 
+def test_export_follows_the_suffix(labelled_sample: Factory, tmp_path: Path) -> None:
+    target = tmp_path / "labels.parquet"
+    labelled_sample.command("export", "--output", str(target))
+    assert pl.read_parquet(target).equals(labels_of(labelled_sample))
+    lost = labelled_sample.command("export", "--output", str(tmp_path / "none" / "a.csv"), check=False)
+    assert lost.returncode == 1
+    assert "there is no folder" in lost.stderr
+
+
 def test_export_for_the_authors_loader(labelled_sample: Factory, tmp_path: Path) -> None:
     target, images = tmp_path / "labels.txt", tmp_path / "images"
     labelled_sample.command("export", "--format", "clib", "--output", str(target), "--images", str(images))

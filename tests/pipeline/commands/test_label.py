@@ -58,6 +58,12 @@ def test_photos_are_aligned_and_labelled(sample_weights: None, photos: Path, tmp
     labels = pl.read_parquet(factory.workspace / "photos" / "labels" / "current")
     assert len(labels) >= 12
     assert set(labels["status"].cast(pl.String)) == {"ok"}
+    written = tmp_path / "labels.csv"
+    dataset = str(factory.workspace / "aligned" / "photos.toml")
+    factory.command("export", "--dataset", dataset, "--output", str(written), *POSE, "--labels-blur-hazy", "0.2")
+    exported = pl.read_csv(written)
+    assert exported["path"].to_list() == sorted(exported["path"])
+    assert exported["person"].to_list() == [path.partition("/")[0] for path in exported["path"]]
     page = (factory.workspace / "photos" / "report" / "current" / "index.html").read_text()
     assert "--labels-blur-hazy" in page or "0.2" in page
 
