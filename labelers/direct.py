@@ -22,7 +22,7 @@ from data_manifests.storage.values import what_is_expected
 from data_manifests.tables.stages import CLASSES, LABELS, Status
 from data_manifests.weights.entry import POSE_KINDS, Kind
 from data_manifests.weights.files import fetch
-from data_manifests.weights.registry import find_network, load_registry
+from data_manifests.weights.registry import DETECTOR, find_network, load_registry
 from labelers.blur.scores import Blocks, BlurLabeler, Edges
 from labelers.detection import MIN_SCORE, FaceDetector
 from labelers.faces import FaceBatch
@@ -118,7 +118,7 @@ def label(  # noqa: PLR0913 - the settings of a labelling
 def align(
     photo: NDArray[np.uint8] | bytes | str | Path,
     *,
-    detector: str = "yunet",
+    detector: str = DETECTOR,
     min_score: float = MIN_SCORE,
 ) -> list[AlignedFace]:
     """Find every face of a photo and align it.

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).with_name("models.toml")
 
+DETECTOR = "yunet"
+"""The detector of models.toml that is taken where none is named."""
+
 HEAD = "head.safetensors"
 """The class centres beside the models.toml of a recogniser's training."""
 

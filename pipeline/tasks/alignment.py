@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import luigi
 
 from data_manifests.storage.values import Number
+from data_manifests.weights.registry import DETECTOR
 from pipeline.alignment.job import AlignJob, AlignRequest, resolve_alignment
 from pipeline.alignment.run import make_crops
 from pipeline.config.parameters import TypedParameter
@@ -33,7 +34,7 @@ class AlignFaces(luigi.Task):
     source = luigi.Parameter(default="", description="folder of photos, one sub-folder a person, or flat")
     dataset = luigi.Parameter(default="", description="instead of --source: a manifest whose images are not aligned")
     output = luigi.Parameter(default="", description="folder of the crops; templates have theirs")
-    detector = luigi.Parameter(default="yunet", description="face detector of models.toml")
+    detector = luigi.Parameter(default=DETECTOR, description="face detector of models.toml")
     face = TypedParameter(
         Literal["largest", "central", "best"],
         default="largest",

@@ -17,6 +17,7 @@ from data_manifests.manifest import LABELLED_FORMATS
 from data_manifests.recordio.record_file import UNKNOWN_IDENTITY
 from data_manifests.storage.environment import memory_bytes
 from data_manifests.weights.files import WeightsError, find
+from data_manifests.weights.registry import DETECTOR, load_registry
 from labelers.runtime.device import Device, ProviderError
 from labelers.runtime.precision import check_processor
 from pipeline.commands.common import Dataset, console, human_bytes, job_of
@@ -27,6 +28,7 @@ from pipeline.commands.doctor.network_speed import check_speed
 from pipeline.commands.forecast import forecast
 from pipeline.commands.settings import with_settings
 from pipeline.config.job import MEASURED_STAGES, free_bytes, needs_landmarker, workspace_root
+from pipeline.config.pixel_stages import PIXEL_STAGES
 from pipeline.execution.dask_workers import START_WORKERS, ClusterError
 from pipeline.execution.dispatch import check_locks
 from pipeline.stages.index import index_images
@@ -35,6 +37,7 @@ from pipeline.storage.integrity import compare
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from data_manifests.weights.entry import ModelEntry
     from pipeline.config.job import Job
 
 
@@ -157,14 +160,21 @@ def check_cluster(job: Job) -> Iterator[Finding]:
 
 
 def check_weights(job: Job) -> Iterator[Finding]:
-    """The weight files of the models that the data set's labels need."""
+    """The weight files of the models that the data set's labels need, and of the detector that aligns photos."""
+    stages = {stage.role: stage.name for stage in PIXEL_STAGES if stage.role}
     for role, entry in job.models.items():
-        try:
-            paths = find(entry)
-            text = f"{entry.name} in {paths[0].parent}, verified"
-            yield Finding(verdict=Verdict.OK, subject=f"{role} model", text=text)
-        except WeightsError as error:
-            yield Finding(verdict=Verdict.NOTE, subject=f"{role} model", text=str(error))
+        is_needed = not job.store.is_complete(job.stages[stages[role]])
+        yield _check_model(f"{role} model", entry, Verdict.BAD if is_needed else Verdict.NOTE)
+    yield _check_model("face detector", load_registry().get(DETECTOR), Verdict.NOTE)
+
+
+def _check_model(subject: str, entry: ModelEntry, missing: Verdict) -> Finding:
+    """Whether a model's weight files are here, and what it is where they are not."""
+    try:
+        paths = find(entry)
+    except WeightsError as error:
+        return Finding(verdict=missing, subject=subject, text=str(error))
+    return Finding(verdict=Verdict.OK, subject=subject, text=f"{entry.name} in {paths[0].parent}, verified")
 
 
 def check_costs(job: Job) -> Iterator[Finding]:
