@@ -129,6 +129,11 @@ def match_scores(scores: ScoreList, target: Target, others: Iterable[str] = ()) 
                 f"{scores.file}: its keys are those of one benchmark, but several are evaluated: add a column "
                 f"`{BENCHMARK}`, or evaluate one"
             )
+        if 0 not in places and 0 in rows[KEY]:
+            raise ScoreListError(
+                f"{scores.file}: has a {KEY} 0, but those of {target.name} begin at {min(places, default=1)}: where "
+                "its first image has 0, add 1 to each; else leave that row out"
+            )
         return _fill(scores, rows.select("number", KEY, QUALITY).rows(), places.get, KEY, [str(key) for key in places])
     if packed and PATH in columns:
         mine = rows.filter([bool(name) and _lies_in(name, own) for name in rows[PATH]]) if foreign else rows

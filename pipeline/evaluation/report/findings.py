@@ -87,14 +87,15 @@ def group_verdicts(findings: Iterable[Finding]) -> list[tuple[str, str]]:
 def list_findings(comparisons: pl.DataFrame, metrics: pl.DataFrame) -> list[Finding]:
     """The tests of the leading method of every benchmark: the first method, or the first baseline without one.
 
-    Tests of areas that the report does not show are left out, and `floor` is not tested.
+    Tests of areas that the report does not show are left out, and so are those without a p-value, for want of bootstrap
+    draws or of errors; `floor` is not tested.
 
     Args:
         comparisons: the table; each pair of methods once, in either order.
         metrics: the table.
     """
     shown = metrics.filter(protocol=Protocol.FIXED.value, status="ok")
-    rows = comparisons.filter(pl.col("difference").is_finite()).join(
+    rows = comparisons.filter(pl.col("difference").is_finite(), pl.col("p_value").is_finite()).join(
         shown, on=_POINT, how="semi", maintain_order="left"
     )
     findings: list[Finding] = []

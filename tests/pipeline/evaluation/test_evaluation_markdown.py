@@ -297,6 +297,11 @@ def test_a_test_is_told_from_the_side_of_the_method_that_leads():
     )
 
 
+def test_a_difference_without_a_p_value_is_no_finding():
+    untested = difference("clib", "norm", -0.031, 0.002) | dict.fromkeys(("low", "high", "p_value"), float("nan"))
+    assert find([untested], [area("r50", "clib", 0.6, 0.4)]) == []
+
+
 def test_without_a_method_the_first_baseline_leads():
     found = find([difference("random", "norm", 0.4, 0.01)], [area("r50", "norm", 0.6, 0.4)])
     assert [(test.method, test.other, test.difference) for test in found] == [("norm", "random", -0.4)]

@@ -221,6 +221,10 @@ def test_a_list_about_several_benchmarks_is_read_by_theirs(tmp_path: Path) -> No
         ("", r"no column quality or score \(there are none\): add it"),
         ("key,quality\n1,1\n1,2\n", "line 3: '1' has another score already, in line 2: leave one"),
         ("path,quality\na/1.jpg,1\nx/a/1.jpg,2\n", "line 3: 'x/a/1.jpg' has another score already, in line 2"),
+        (
+            "key,quality\n0,1\n1,2\n",
+            "has a key 0, but those of b begin at 1: where its first image has 0, add 1 to each",
+        ),
         ("key,quality\n1,high\n", "line 2: column quality: 'high' is no number: correct it, or leave it empty"),
         ("key,quality\n1,nan\n", "line 2: column quality: 'nan' is no number"),
         ("key,quality\n1,1_0\n", "'1_0' is no number"),
