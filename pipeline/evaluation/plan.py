@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.evaluation.request import TemplateWeight
     from training.on_top.scorer import OnTopScorer
 
-VERSION = 2
+VERSION = 3
 """Raised when the same tables give another evaluation."""
 QUALITY = "quality"
 QUALITY_VERSION = 1
