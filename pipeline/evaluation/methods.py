@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from data_manifests.weights.entry import Kind as Network
 from data_manifests.weights.registry import find_network
-from training.evaluation.methods.kinds import ANCHORED, BASELINES, FLOOR, WITH_PATH, MethodKind
+from training.evaluation.methods.kinds import ANCHORED, BASELINES, FLOOR, UNWEIGHTED, WITH_PATH, MethodKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +118,7 @@ def _check_name(name: str, kind: MethodKind, word: str) -> None:
             f"{word[:120]!r}: a name has 1 to 60 letters, digits, blanks and . + ( ) - _, and begins with a letter or "
             "digit"
         )
-    if name == FLOOR or (name in list(MethodKind) and name != kind.value):
+    if name in (FLOOR, UNWEIGHTED) or (name in list(MethodKind) and name != kind.value):
         raise MethodError(f"{word[:120]!r}: {name} stands for something else: give another name")
 
 
@@ -144,7 +144,7 @@ def _shorten(method: Method, endings: Sequence[tuple[str, ...]], taken: Sequence
     """The shortest ending that no other method has, and that is no other method's name."""
     for ending in _endings(method):
         alike = sum(ending in others for others in endings)
-        if alike == 1 and ending not in (*taken, FLOOR, *MethodKind):
+        if alike == 1 and ending not in (*taken, FLOOR, UNWEIGHTED, *MethodKind):
             return ending
     raise MethodError(f"{method.path} is named twice, or has no name of its own: give it one, as NAME=...")
 

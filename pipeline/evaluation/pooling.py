@@ -13,6 +13,7 @@ from data_manifests.tables.evaluation import TEMPLATES
 from pipeline.evaluation.images import read_embeddings, read_measure
 from pipeline.evaluation.request import TemplateWeight
 from training.evaluation.comparison import BenchmarkError, compare_templates, require_both_kinds
+from training.evaluation.methods.kinds import UNWEIGHTED
 from training.evaluation.templates import Templates, lowest_quality, measure_tar, scale_quality
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from training.evaluation.evaluate import Options
 
     Qualities = Mapping[str, NDArray[np.floating[Any]]]
-
-UNWEIGHTED = "mean"
-"""The method that adds no weights of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)

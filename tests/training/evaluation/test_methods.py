@@ -85,6 +85,10 @@ def test_default_names_are_short_and_differ() -> None:
     assert names_of("model:/runs/v1.2") == ["v1.2"]
 
 
+def test_a_file_is_not_called_as_what_is_evaluated_beside_all_methods() -> None:
+    assert [method.name for method in parse_methods("table:x/floor.csv,table:x/mean.csv")] == ["x/floor", "x/mean"]
+
+
 def test_a_run_of_the_workspace_is_named_by_its_data_set_and_its_folder(tmp_path: Path) -> None:
     runs = tmp_path / "ms1mv2" / "quality_model"
     for run in ("8c1f02b4d6e7", "92918ee10122"):
@@ -113,6 +117,7 @@ def test_a_run_of_the_workspace_is_named_by_its_data_set_and_its_folder(tmp_path
         ("=norm", "a name has 1 to 60"),
         ("a/b=norm", "a name has 1 to 60"),
         ("floor=norm", "floor stands for something else"),
+        ("mean=norm", "mean stands for something else"),
         ("random=table:x.csv", "random stands for something else"),
         ("norm,norm", "two methods are called norm"),
         ("a=norm,a=cpbd", "two methods are called a"),

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 FLOOR = "floor"
 """The name that no method may have: the floor is evaluated beside all of them."""
+UNWEIGHTED = "mean"
+"""The name of templates that are pooled without the weights of a method."""
 
 
 class MethodKind(StrEnum):
