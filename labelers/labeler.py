@@ -29,6 +29,10 @@ class Measures:
     notes: Mapping[str, int] = field(default_factory=dict)
 
 
+class LabelerError(ValueError):
+    """A labeler cannot be opened or used, whichever images it is given; says what to do."""
+
+
 class Labeler(Protocol):
     """Measures faces.
 

@@ -59,7 +59,7 @@ VERSIONS: dict[str, Version] = {
             "pose/face_mesh.py",
             "pose/head_geometry.py",
         ),
-        code="130a12ab69d6e675772316343867f9bf4f35e7c54f733839df6a90880df26ffd",
+        code="f0fbb73cab8336f241b1626b287889007f483f20f228c53da757584d626cfd0d",
     ),
     "factors": Version(
         number=1,
@@ -73,7 +73,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "factors.py",
         ),
-        code="b615a4a204d3a1cdd87374d31d1ee95bc5977af48f0ae28b4b6cd08c63355ebb",
+        code="8a817e1f6988c80917e7bcff8dd7ce3fb4b2b37b0c63dffc871ef1a9143aa479",
     ),
     "embeddings": Version(
         number=1,
@@ -87,7 +87,7 @@ VERSIONS: dict[str, Version] = {
             "runtime/denormals.py",
             "recognition.py",
         ),
-        code="21e835f9b19915e8197586695370fc23b9d476e05fbf670f661a32fbba33afbd",
+        code="f70d8578bf97abe711df906997c44894f6b973a41d4c63d815ae265a52630eb3",
     ),
     "centres": Version(
         number=2,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 
@@ -89,6 +90,16 @@ def export(checkpoint: Path, output: Path) -> None:
         saved = load_scorer(path)
         encoded = to_onnx(saved.scorer, run=saved.run, sha256=sha256_of(path))
     write_atomically(output, lambda file: file.write(encoded))
+    model = onnx.load_from_string(encoded)
+    told = {each.key: each.value for each in model.metadata_props}
+    gives = ", ".join(f"{value.name} {_shape(value)}" for value in model.graph.output)
+    sys.stdout.write(f"{output}: {told.get(Note.TOWER, 'a network')}, gives {gives}; it agrees with PyTorch\n")
+
+
+def _shape(value: onnx.ValueInfoProto) -> str:
+    """The shape of an output as a text."""
+    axes = value.type.tensor_type.shape.dim
+    return f"[{', '.join(axis.dim_param or str(axis.dim_value) for axis in axes)}]"
 
 
 def _export_recogniser(path: Path) -> bytes:

@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
 
+from labelers.labeler import LabelerError
 from labelers.runtime.batch_axis import free_batch, network_inputs
 from labelers.runtime.denormals import flush_denormals
 from labelers.runtime.device import Device, ProviderError
@@ -45,7 +46,7 @@ GPU_BATCH = 128
 images/s of it with four processes. An iresnet100 takes 1.5 GB a process so."""
 
 
-class NetworkError(ValueError):
+class NetworkError(LabelerError):
     """A weight file is no network that takes the pictures it is said to take."""
 
 

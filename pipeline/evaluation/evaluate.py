@@ -155,9 +155,10 @@ class _BenchmarkRun:
         try:
             if self._benchmark.template_weights is not None:
                 pairs = read_template_pairs(job, self._images.keys, self._benchmark.template_weights)
+                scores = pairs.compare(self._options.fmrs)
                 self._add("templates", pairs.measure(qualities, self._options), recogniser)
                 self._reader.notes.extend(f"{name}: {note}" for note in pairs.notes)
-                scores, qualities = pairs.compare(self._options.fmrs), pairs.lowest(qualities)
+                qualities = pairs.lowest(qualities)
             else:
                 scores = self._compare(job)
         except (BenchmarkError, IdentitySetError, VerificationPairsError) as error:

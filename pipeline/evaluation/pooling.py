@@ -12,7 +12,7 @@ from data_manifests.benchmarks.pairs import read_templates
 from data_manifests.tables.evaluation import TEMPLATES
 from pipeline.evaluation.images import read_embeddings, read_measure
 from pipeline.evaluation.request import TemplateWeight
-from training.evaluation.comparison import BenchmarkError, compare_templates, require_both_kinds
+from training.evaluation.comparison import BenchmarkError, compare_templates, require_both_kinds, require_directions
 from training.evaluation.methods.kinds import UNWEIGHTED
 from training.evaluation.templates import Templates, lowest_quality, measure_tar, scale_quality
 
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from training.evaluation.evaluate import Options
 
     Qualities = Mapping[str, NDArray[np.floating[Any]]]
+
+
+_WORST = (
+    "pairs of templates are rejected by their worst image, so templates of many images go first even at random, whose "
+    "area may lie far from 1"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,7 @@ class TemplatePairs:
 
     def compare(self, fmrs: Sequence[float]) -> ComparisonScores:
         """The scores by which pairs are rejected; their rows are those of `templates`."""
+        require_directions(self.templates.units, "templates")
         ids = self.templates.ids
         a, b = np.searchsorted(ids, self.a), np.searchsorted(ids, self.b)
         return replace(compare_templates(self.similarity, a, b, self.same, fmrs), left_out=self.left_out)
@@ -155,7 +162,7 @@ def read_template_pairs(job: Job, keys: NDArray[np.int32], weights: Sequence[Tem
         b=lists.b[kept],
         same=lists.same[kept],
         left_out=int((~kept).sum()),
-        notes=_say_left_out(lists, len(listed), int((~kept).sum())),
+        notes=[*_say_left_out(lists, len(listed), int((~kept).sum())), _WORST],
     )
 
 

@@ -133,7 +133,8 @@ class QualityReader:
         if not found.known:
             problem = f"none of its {len(scores):,} rows names an image of {name}, {found.show_both()}"
             if not others:
-                raise EvaluationError(f"{scores.file}: {problem}: check its columns `path`, `key` and `benchmark`")
+                remedy = "check its columns `path`, `key` and `benchmark`; case and suffix of a path count"
+                raise EvaluationError(f"{scores.file}: {problem}: {remedy}")
             self._note(f"{scores.file.name}: {problem}; {method.name} is left out there")
             return None
         self._note(f"{scores.file.name} on {name}: {found.describe()}. Quality is {scores.said}")

@@ -80,7 +80,8 @@ def read_scores(file: Path, column: str = "") -> ScoreList:
         ScoreListError: if the file is not there, is damaged, lacks a column, or holds what is no finite number.
     """
     if not file.is_file():
-        raise ScoreListError(f"{file}: no such file: give one with a row an image, Parquet or text")
+        what = "is a folder, or no plain file" if file.exists() else "no such file"
+        raise ScoreListError(f"{file}: {what}: give a file with a row an image, Parquet or text")
     name = column.removeprefix(LOWER)
     if file.suffix == ".parquet":
         unit, numbers, cells, said = "row", *_read_parquet(file, name)
@@ -95,6 +96,8 @@ def read_scores(file: Path, column: str = "") -> ScoreList:
         ]
         if role == QUALITY or any(value is not None for value in found):
             rows[role] = pl.Series(found, dtype=dtype)
+    if not numbers:
+        raise ScoreListError(f"{file}: holds no row: give a file with a row an image")
     lower = column.startswith(LOWER)
     table = _drop_unassessed(pl.DataFrame({"number": pl.Series(numbers, dtype=pl.Int64), **rows}))
     return ScoreList(

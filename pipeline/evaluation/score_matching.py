@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_manifests.image_paths import clean_path, find_among
+from data_manifests.manifest import shipped_names
 from pipeline.evaluation.score_columns import BENCHMARK, KEY, PATH, QUALITY, SHOWN, ScoreListError
 
 if TYPE_CHECKING:
@@ -136,7 +137,11 @@ def match_scores(scores: ScoreList, target: Target, others: Iterable[str] = ()) 
             )
         return _fill(scores, rows.select("number", KEY, QUALITY).rows(), places.get, KEY, [str(key) for key in places])
     if packed and PATH in columns:
-        mine = rows.filter([bool(name) and _lies_in(name, own) for name in rows[PATH]]) if foreign else rows
+        # A number names nothing by itself: whatever lies in the folder of another benchmark is about that one.
+        elsewhere = _fold(shipped_names()) - own
+        mine = rows.filter(
+            [bool(name) and (_lies_in(name, own) or not (foreign or _lies_in(name, elsewhere))) for name in rows[PATH]]
+        )
         numbers = _read_numbers(scores, mine[PATH].to_list())
         if numbers or foreign or not mine.height:
             by_name = {name: places.get(number + 1) for name, number in numbers.items()}

@@ -70,6 +70,8 @@ def read_text(file: Path, column: str = "") -> TextTable:
     _refuse_pickle(file)
     try:
         first = _first_line(file)
+        if not first:
+            raise ScoreListError(f"{file}: is empty, so there is no column quality or score (there are none): add it")
         if found := _find_table(first, DELIMITERS.get(file.suffix, ","), column):
             delimiter, names = found
             return _read_delimited(file, delimiter, names)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from data_manifests.storage.atomic import DiskFullError
 from data_manifests.storage.environment import peak_bytes
 from data_manifests.storage.shard_file import DamagedShardError
+from labelers.labeler import LabelerError
 from labelers.runtime.denormals import flush_denormals
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def attempt(work: PartWork, part: Part, advance: Callable[[int], None]) -> PartO
         with flush_denormals():
             figures = work(part, advance)
         return PartOutcome(part=part, figures=figures, peak_bytes=peak_bytes())
-    except (DiskFullError, DamagedShardError) as error:
+    except (DiskFullError, DamagedShardError, LabelerError) as error:
         return PartOutcome(part=part, figures={}, error=str(error), is_general=True)
     except Exception:
         return PartOutcome(part=part, figures={}, error=traceback.format_exc())

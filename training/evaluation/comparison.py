@@ -80,6 +80,7 @@ def compare_pairs(
     kept = found[a] & found[b]
     a, b, same, fold = a[kept], b[kept], pairs.same[kept], pairs.fold[kept]
     require_both_kinds(same, len(pairs), "images")
+    require_directions(embeddings[found], "images")
     similarity = pair_similarities(unit_embeddings(embeddings, np.arange(len(embeddings))), a, b)
     scores = _compare(similarity, a, b, same, fmrs)
     return replace(scores, left_out=int((~kept).sum()), accuracy=measure_accuracy(similarity, same, fold))
@@ -124,6 +125,23 @@ def require_both_kinds(same: NDArray[np.bool_], pairs: int, of: str) -> None:
         )
 
 
+def require_directions(vectors: NDArray[np.floating[Any]], of: str) -> None:
+    """Refuse vectors [N, D] that are all alike, by which no pair differs from another.
+
+    Args:
+        vectors: of unit length, or zero.
+        of: what they are of.
+
+    Raises:
+        BenchmarkError: if they are.
+    """
+    if len(vectors) > 1 and not np.ptp(vectors, axis=0).any():
+        raise BenchmarkError(
+            f"all {len(vectors):,} {of} have the same embedding, so no pair differs from another: the recogniser's "
+            "weights are damaged, or what the embeddings are weighted with is 0"
+        )
+
+
 def _compare(
     similarity: NDArray[np.float32], a: NDArray[np.integer[Any]], b: NDArray[np.integer[Any]], same: NDArray[np.bool_],
     fmrs: Sequence[float],
@@ -162,6 +180,7 @@ def compare_identities(
     Raises:
         BenchmarkError: if there are no genuine or no impostor pairs.
     """
+    require_directions(embeddings[found], "images")
     people = np.where(found, identities, -1)
     pairs = AllPairs.build(embeddings, people, device=device)
     if not pairs.impostors or not len(pairs.similarity):

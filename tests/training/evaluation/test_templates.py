@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.evaluation import templates as module
-from training.evaluation.comparison import compare_templates
+from training.evaluation.comparison import BenchmarkError, compare_identities, compare_templates, require_directions
 from training.evaluation.templates import TemplateError, Templates, lowest_quality, measure_tar, scale_quality
 
 
@@ -90,6 +90,14 @@ def test_templates_that_genuine_pairs_join_are_one_person() -> None:
     assert (scores.a.tolist(), scores.b.tolist(), scores.impostors) == ([0, 1, 3], [1, 4, 5], 3)
     assert scores.similarity.tolist() == similarity[:3].tolist()
     assert scores.accuracy is None
+
+
+def test_templates_that_are_all_alike_are_refused() -> None:
+    pooled = Templates.pool(np.ones((4, 3), np.float32), np.arange(4), np.zeros(4, np.int32), np.zeros(4))
+    with pytest.raises(BenchmarkError, match="all 4 templates have the same embedding"):
+        require_directions(pooled.units, "templates")
+    with pytest.raises(BenchmarkError, match="all 4 images have the same embedding"):
+        compare_identities(np.ones((4, 3), np.float32), np.ones(4, bool), np.array([0, 0, 1, 1], np.int32), [0.5])
 
 
 def test_pairs_of_templates() -> None:
