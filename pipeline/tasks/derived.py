@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class _OneTable(Stage):
     """A stage of one small table."""
 
+    retry_count = 1  # what fails fails again
+
     def table(self) -> pa.Table:
         """The table."""
         raise NotImplementedError
@@ -87,6 +89,7 @@ class AnchorRange(_OneTable):
 class Labels(Stage):
     """Every measure with its class, and the quality."""
 
+    retry_count = 1  # likewise
     stage = "labels"
     needs = (Index, *(task for name, task in PIXEL_TASKS.items() if name in CARRIED), Anchors, AnchorRange)
 

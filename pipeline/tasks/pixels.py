@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class Index(Stage):
     """Where every image lies and whom it shows."""
 
+    retry_count = 1  # a damaged list stays so
     stage = "index"
     priority = (
         1  # before anything that takes longer: a damaged list of one data set is known before others are measured

@@ -46,7 +46,7 @@ def read_mxnet(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"there is no file {path}")
     try:
         arrays = read_params(path.read_bytes())
-    except (struct.error, ValueError, KeyError, OverflowError) as error:
+    except (struct.error, ValueError, KeyError) as error:
         raise WeightsError(f"{path} is not a whole .params file of MXNet ({error}): fetch it again") from error
     found: dict[str, Tensor] = {}
     for name, array in arrays.items():
@@ -67,7 +67,7 @@ def read_params(content: bytes) -> dict[str, NDArray[np.generic]]:
     """The arrays of a .params file by their names, without `arg:` and `aux:`.
 
     Raises:
-        struct.error, ValueError, KeyError, OverflowError: if it is no such file, or not whole.
+        struct.error, ValueError, KeyError: if it is no such file, or not whole.
     """
     magic, _, count = struct.unpack_from("<3Q", content)
     if magic != _FILE:
@@ -80,6 +80,8 @@ def read_params(content: bytes) -> dict[str, NDArray[np.generic]]:
     place += 8
     for _ in range(named):
         (length,) = struct.unpack_from("<Q", content, place)
+        if length > len(content):
+            raise ValueError("it ends within a name")
         names.append(content[place + 8 : place + 8 + length].decode().rpartition(":")[2])
         place += 8 + length
     if place != len(content):

@@ -132,7 +132,9 @@ def test_what_a_registry_says_is_shown_whole(labelled_sample: Factory, tmp_path:
     said = run(labelled_sample, "weights", FIQA_MODELS=str(folder))
     assert "[research] only" in said
     assert f"{folder}/net.onnx" in said
-    assert f"{folder}/net.onnx" in run(labelled_sample, "doctor", "--models-pose", "mine", FIQA_MODELS=str(folder))
+    assert f"{folder}/net.onnx" in run(
+        labelled_sample, "doctor", "--models-pose", "mine", code=1, FIQA_MODELS=str(folder)
+    )
 
 
 @pytest.mark.parametrize(
