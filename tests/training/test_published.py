@@ -155,9 +155,9 @@ def test_a_published_checkpoint_is_read(whose: str, tmp_path: Path) -> None:
     assert (found[1](PIXELS) - wanted).abs().max() < 1e-4 * wanted.abs().max()
 
 
-@pytest.mark.parametrize("whose", ["AdaFace", "MagFace"])
 @torch.no_grad()
-def test_it_becomes_onnx_that_gives_what_its_authors_network_gives(whose: str, tmp_path: Path) -> None:
+def test_it_becomes_onnx_that_gives_what_its_authors_network_gives(tmp_path: Path) -> None:
+    whose = "AdaFace"
     build, wrap, name = PUBLISHED[whose]
     network = live(build(), 3)
     torch.save(wrap(network.state_dict()), tmp_path / name)
