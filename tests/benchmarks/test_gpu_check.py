@@ -30,8 +30,8 @@ def test_it_runs_whole_and_writes_its_section(tmp_path: Path) -> None:
     figures, document = tmp_path / "gpu.json", tmp_path / "scale.md"
     document.write_text(f"before\n{BEGIN}\nstale\n{END}\nafter\n")
     command = [sys.executable, "-m", "benchmarks.gpu_check", "--device", "cpu", "--small"]
-    # tests/training/test_train_speed.py tries the trainings; a processor beside itself has the same classes.
-    steps = {step.name for step in STEPS if step.small} - {"training", "recognition", "same_classes"}
+    # tests/training tries the trainings and how they go on; a processor beside itself has the same classes.
+    steps = {step.name for step in STEPS if step.small} - {"training", "recognition", "resume", "same_classes"}
     command += ["--json", str(figures), "--document", str(document), "--steps", *sorted(steps)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -41,7 +41,6 @@ def test_it_runs_whole_and_writes_its_section(tmp_path: Path) -> None:
     assert not [step for step in found["steps"].values() if "error" in step]
     by_network = {line["network"]: line for line in found["steps"]["networks"]["figures"]["networks"]}
     assert by_network["fr_feature"]["least_cosine"] == pytest.approx(1.0, abs=1e-6)
-    assert found["steps"]["resume"]["figures"]["resumed"]["unequal"] == 0
     assert [s["stage"] for s in found["steps"]["labels"]["figures"]["stages"]][-1] == "labels"
     text = document.read_text()
     assert text.startswith("before\n")
