@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from data_manifests.alignment import AlignmentError
 from data_manifests.alignment import align as cut_aligned
 from data_manifests.storage.toml_file import suggest
-from data_manifests.storage.values import what_is_expected
+from data_manifests.storage.values import explain_first
 from data_manifests.tables.stages import CLASSES, LABELS, Status
 from data_manifests.weights.entry import POSE_KINDS, Kind
 from data_manifests.weights.files import fetch
@@ -157,9 +157,7 @@ def _read_rules(rules: dict[str, Any]) -> LabelSettings:
     try:
         return LabelSettings.model_validate(rules)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = "".join(f"{part}: " for part in first["loc"])
-        raise LabelError(f"{place}{what_is_expected(first)}") from error
+        raise LabelError(explain_first(error)) from error
 
 
 def _one_of(kind: type[_Kind], text: str) -> _Kind:

@@ -54,6 +54,12 @@ def what_is_expected(detail: ErrorDetails) -> str:
     return f"{text.format_map(given)} is expected" if text else detail["msg"]
 
 
+def explain_first(error: ValidationError) -> str:
+    """The first thing that is wrong with the values of a model: the field, and what is expected."""
+    first = error.errors(include_url=False)[0]
+    return "".join(f"{part}: " for part in first["loc"]) + what_is_expected(first)
+
+
 def kind_of(field: FieldInfo) -> Any:
     """The type of a model's field, with its bounds and checks."""
     return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation

@@ -25,7 +25,7 @@ from pydantic import (
 
 from data_manifests.manifest import Centres
 from data_manifests.storage.toml_file import suggest
-from data_manifests.storage.values import Number, Positive, kind_of, what_is_expected
+from data_manifests.storage.values import Number, Positive, explain_first, kind_of
 from data_manifests.weights.entry import POSE_KINDS, Kind
 from data_manifests.weights.registry import HEAD, find_network
 from labelers.anchors.head import HeadLayout  # noqa: TC001 - pydantic reads the annotation
@@ -300,6 +300,4 @@ def _check(model: type[_Model], values: dict[str, Any], where: str = "") -> _Mod
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = "".join(f"{part}: " for part in first["loc"])
-        raise SettingsError(f"luigi.cfg or the command line: {where}{place}{what_is_expected(first)}") from error
+        raise SettingsError(f"luigi.cfg or the command line: {where}{explain_first(error)}") from error
