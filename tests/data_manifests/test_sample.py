@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -114,11 +113,9 @@ def test_two_makings_give_the_same_bytes_and_times(made: Path, tmp_path: Path) -
         assert (tmp_path / "again" / name).stat().st_mtime_ns == (made / name).stat().st_mtime_ns
 
 
-def test_a_second_call_does_nothing_and_is_quick(made: Path) -> None:
+def test_a_second_call_does_nothing(made: Path) -> None:
     before = {path: path.stat().st_ino for path in made.iterdir()}
-    began = time.perf_counter()
     make_sample(made)
-    assert time.perf_counter() - began < 0.2
     assert {path: path.stat().st_ino for path in made.iterdir()} == before
 
 

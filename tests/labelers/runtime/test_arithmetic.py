@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,16 @@ def test_counts_networks_whose_shapes_are_computed_within(real_data: Path) -> No
     assert count_arithmetic(mesh, input=picture(112)).multiply_adds == 120_135_424
 
 
+def fastest_in_turns(*measures: Callable[[], float], like: Callable[[list[float]], bool]) -> list[float]:
+    """The highest of each measure, taken in turns until they are alike: a core is slower while its twin works too."""
+    best = [0.0] * len(measures)
+    for _ in range(20):
+        best = [max(value, measure()) for value, measure in zip(best, measures, strict=True)]
+        if like(best):
+            break
+    return best
+
+
 def test_the_rate_of_a_core_is_that_of_a_bare_product() -> None:
     """By the time in which the core worked on it, so that other work beside does not tell."""
     side = 256
@@ -99,20 +110,33 @@ def test_the_rate_of_a_core_is_that_of_a_bare_product() -> None:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
     left = np.random.default_rng(1).standard_normal((side, side), np.float32)
-    seconds = []
-    for _ in range(200):
-        started = time.thread_time()
-        session.run(None, {"x": left})
-        seconds.append(time.thread_time() - started)
-    assert core_rate() == pytest.approx(side**3 / min(seconds), rel=0.4)
+
+    def bare_rate() -> float:
+        seconds = []
+        for _ in range(200):
+            started = time.thread_time()
+            session.run(None, {"x": left})
+            seconds.append(time.thread_time() - started)
+        return side**3 / min(seconds)
+
+    def alike(rates: list[float]) -> bool:
+        return rates[0] == pytest.approx(rates[1], rel=0.4)
+
+    rates = fastest_in_turns(core_rate, bare_rate, like=alike)
+    assert alike(rates), rates
 
 
 def test_a_picture_takes_as_long_in_a_batch_of_any_size() -> None:
     nodes = [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])]
     model = make_model(nodes, {"w": np.ones((64, 3, 3, 3))}, side=64)
     one, eight = (
-        time_network(open_model(model, path=Path("conv"), input=picture(64), batch=batch, device=Device.CPU))
-        for batch in (1, 8)
+        open_model(model, path=Path("conv"), input=picture(64), batch=batch, device=Device.CPU) for batch in (1, 8)
     )
-    assert 0 < one.core <= 1.1 * one.wall
-    assert eight.core == pytest.approx(one.core, rel=0.9)
+    seconds = time_network(one)
+    assert 0 < seconds.core <= 1.1 * seconds.wall
+
+    def alike(rates: list[float]) -> bool:
+        return rates[0] == pytest.approx(rates[1], rel=0.9)
+
+    rates = fastest_in_turns(lambda: 1 / time_network(one).core, lambda: 1 / time_network(eight).core, like=alike)
+    assert alike(rates), rates

@@ -335,5 +335,5 @@ def test_weights_of_a_host_that_does_not_answer_are_asked_for_once(
     started = time.monotonic()
     with pytest.raises(ClipConfigError, match="are not cached and cannot be fetched"):
         load_pretrained(nn.Identity(), find_clip_config("RN50-quickgelu"), "cc12m")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert not constants.HF_HUB_OFFLINE
