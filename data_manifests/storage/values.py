@@ -54,6 +54,11 @@ def what_is_expected(detail: ErrorDetails) -> str:
     return f"{text.format_map(given)} is expected" if text else detail["msg"]
 
 
+def first_line(error: Exception) -> str:
+    """What another library's error says, without the trace that some append; its kind where it says nothing."""
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__
+
+
 def explain_first(error: ValidationError) -> str:
     """The first thing that is wrong with the values of a model: the field, and what is expected."""
     first = error.errors(include_url=False)[0]

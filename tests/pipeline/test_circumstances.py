@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.pipeline.conftest import Factory
@@ -65,6 +67,45 @@ def test_a_clean_that_is_killed_harms_nothing(labelled_sample: Factory, sample_c
         assert sample_copy.command("status").returncode == 0
     assert killed >= 1
     assert sample_copy.files("sample") == labelled_sample.files("sample")
+
+
+def test_tables_of_an_older_version_are_made_again_and_never_mixed_in(
+    labelled_sample: Factory, sample_copy: Factory, tmp_path: Path
+) -> None:
+    """An older version's tables lack a column, under a fingerprint of their own, and `current` names them."""
+    older = [write_as_older(link) for link in sorted(sample_copy.workspace.glob("sample/*/current")) if any_shard(link)]
+    assert len(older) == 9
+    assert sample_copy.command("status").stdout.count("0123456789ab") == len(older)
+    for words in (["explain", "7"], ["export", "--output", str(tmp_path / "labels.csv")]):
+        told = sample_copy.command(*words, check=False)
+        assert told.returncode == 1
+        assert "has no labels under these settings yet: run luigi --module pipeline LabelAll" in told.stderr
+    labels = sample_copy.workspace / "sample" / "labels" / "current"
+    training = [sys.executable, "-m", "training.train_quality", "--labels", str(labels), "--output", str(tmp_path)]
+    refused = subprocess.run([*training, "--images", "sample"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert re.fullmatch(r'error: .*of this version \(unable to find column "status";.*\): label anew\n', refused.stderr)
+    sample_copy.luigi("LabelAll")
+    sample_copy.command("clean", "--keep", "0")
+    assert not any(folder.exists() for folder in older)
+    assert sample_copy.files("sample") == labelled_sample.files("sample")
+
+
+def any_shard(folder: Path) -> bool:
+    return any(folder.glob("shard-*.parquet"))
+
+
+def write_as_older(link: Path) -> Path:
+    """Turn the finished stage at a link into one that an older version left; where it lies then."""
+    folder = link.resolve()
+    older = folder.rename(folder.with_name("0123456789ab"))
+    link.unlink()
+    link.symlink_to(older.name)
+    for file in older.glob("shard-*.parquet"):
+        table = pq.read_table(file)
+        says = {**table.schema.metadata, b"fingerprint": older.name.encode()}
+        pq.write_table(table.drop_columns(table.column_names[-1]).replace_schema_metadata(says), file)
+    return older
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from data_manifests.recordio.record_file import UNKNOWN_IDENTITY
 from data_manifests.storage.shard_file import DamagedShardError, name_damage
+from data_manifests.storage.values import first_line
 from data_manifests.tables.stages import CLASSES, Factor, Status
 from training.dataset.images import TrainingDataError
 
@@ -72,7 +73,8 @@ def read_labels(folder: Path) -> Labels:
     except DamagedShardError as error:
         raise TrainingDataError(str(error)) from error
     except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
-        raise TrainingDataError(f"{folder}: does not hold the table `labels` ({error})") from error
+        why = f"does not hold the table `labels` of this version ({first_line(error)}): label anew"
+        raise TrainingDataError(f"{folder}: {why}") from error
     frame = frame.sort("key")
     keys = frame["key"].cast(pl.Int32).to_numpy()
     identities = frame["identity"].cast(pl.Int32).fill_null(UNKNOWN_IDENTITY).to_numpy()

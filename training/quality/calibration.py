@@ -16,6 +16,7 @@ from data_manifests.recipes import Recipe
 from data_manifests.storage.atomic import sync_folder
 from data_manifests.storage.parquet import write_table
 from data_manifests.storage.shard_file import READ_ERRORS
+from data_manifests.storage.values import first_line
 from data_manifests.tables.scores import CONFIDENCE
 from data_manifests.tables.stages import Status
 from training.losses import BETA, confidence, js_divergence
@@ -126,7 +127,8 @@ def read_confidence(path: Path, keys: NDArray[np.int32]) -> NDArray[np.float32]:
     try:
         frame = pl.read_parquet(path, columns=["key", "confidence"], glob=False).sort("key")
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise ConfidenceError(f"{path} is not a table of confidences ({error}): run the first phase again") from error
+        why = f"{path} is not a table of confidences ({first_line(error)}): run the first phase again"
+        raise ConfidenceError(why) from error
     known, rho = frame["key"].to_numpy(), frame["confidence"].to_numpy()
     place = np.searchsorted(known, keys)
     found = place < len(known)

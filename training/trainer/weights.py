@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from data_manifests.storage.torch_archive import TorchArchive
+from data_manifests.storage.values import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +49,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged file makes these parsers raise nearly anything
         raise WeightsError(
             f"{path} is not a file of weights that can be read without running code of its own "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
+            f"({first_line(error)}): "
             "save the model's state_dict() with torch.save or safetensors"
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
