@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -20,6 +20,9 @@ from benchmarks.iresnet import iresnet50
 from labelers.pose.face_mesh import read_network
 from labelers.runtime.arithmetic import core_rate, count_arithmetic, time_network
 from labelers.runtime.onnx import Colour, Device, InputSpec, open_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def picture(side: int) -> InputSpec:
