@@ -149,24 +149,25 @@ class RunLock:
 
     def __init__(self, folder: Path, otherwise: str = "name another folder") -> None:
         self._otherwise = otherwise
+        self._folder = folder
         self._holder = folder / ".lock.json"
         self._lock = FileLock(folder / ".lock")
-        folder.mkdir(parents=True, exist_ok=True)
 
     def acquire(self, command: str) -> None:
         """Take the lock.
 
         Raises:
-            LockedError: if another process holds it; names that process.
+            LockedError: if another process holds it; names that process. Or if the folder cannot be written.
         """
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(blocking=False)
         except Timeout:
             raise LockedError(self._explain()) from None
         except OSError as error:
             raise LockedError(
-                f"{self._lock.lock_file} cannot be used as a lock ({error.strerror}): remove what is there, if no run "
-                "uses it, or see to it that you may write in its folder"
+                f"{error.filename or self._lock.lock_file} cannot be written ({error.strerror}): see to it that you may "
+                f"write there, remove what is no folder or lock, or {self._otherwise}"
             ) from error
         holder = {
             "process": os.getpid(),

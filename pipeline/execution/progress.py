@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 PLAIN_SECONDS = 10.0
 """Seconds between two plain lines."""
 
+_STARTING = "starting; the first run on a machine compiles"
+"""Said until the first images are done."""
+
 
 class StageProgress:
     """Shows the progress of one stage.
@@ -29,7 +32,7 @@ class StageProgress:
     Args:
         title: name of the stage.
         total: rows in all.
-        done: rows that were there before; they do not count for the speed.
+        done: rows that were there before; they do not count for the speed, nor does the start.
         report: called about once a second with (share of the whole, line of text).
     """
 
@@ -38,18 +41,17 @@ class StageProgress:
     ) -> None:
         self._title = title
         self._total = total
-        self._before = done
-        self._rows = done
+        self._before = self._rows = done
         self._report = report
-        self._started = time.monotonic()
-        self._last_plain = self._started
+        self._last_plain = time.monotonic()
+        self._marks = [(self._last_plain, done)]
         self._live = _live_line() if sys.stderr.isatty() else None
         self._task = TaskID(0)
 
     def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
-            self._task = self._live.add_task(self._title, total=self._total, completed=self._rows, text="")
+            self._task = self._live.add_task(self._title, total=self._total, completed=self._rows, text=_STARTING)
         return self
 
     def __exit__(
@@ -61,12 +63,15 @@ class StageProgress:
 
     @property
     def speed(self) -> float:
-        """Images a second since the start of this run."""
-        return (self._rows - self._before) / max(time.monotonic() - self._started, 1e-9)
+        """Images a second of this run; since its first ones, as soon as there are more."""
+        since, rows = next(mark for mark in reversed(self._marks) if mark[1] < self._rows or mark is self._marks[0])
+        return (self._rows - rows) / max(time.monotonic() - since, 1e-9)
 
     def text(self) -> str:
         """The state in one line."""
-        left = (self._total - self._rows) / self.speed if self._rows > self._before else None
+        if self._rows == self._before:
+            return _STARTING
+        left = (self._total - self._rows) / self.speed
         rest = f", {describe_time_left(left)} left" if left else ""
         return f"{self._rows:,} of {self._total:,} images, {self.speed:,.0f} images/s{rest}"
 
@@ -74,6 +79,8 @@ class StageProgress:
         """Show that `rows` rows are done in all, those from before included."""
         self._rows = rows
         text = self.text()
+        if rows > self._before and len(self._marks) == 1:
+            self._marks.append((time.monotonic(), rows))
         if self._live is not None:
             self._live.update(self._task, completed=rows, text=text)
         elif time.monotonic() - self._last_plain >= PLAIN_SECONDS:
@@ -85,6 +92,6 @@ class StageProgress:
 
 def _live_line() -> Progress:
     """One line that is drawn anew in place."""
-    name = TextColumn("{task.description:<12}", markup=False)
+    name = TextColumn("{task.description:<26}", markup=False)
     text = TextColumn("{task.fields[text]}", markup=False)
     return Progress(name, BarColumn(bar_width=24), text, console=make_console(stderr=True), transient=True)

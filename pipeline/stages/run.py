@@ -50,6 +50,7 @@ class StageRun:
         processes: how many processes compute.
         gpus: how many GPUs they share; 0 for none.
         cluster: the Dask cluster that computes instead, if there is one.
+        title: the stage and its place among all, for people.
         report: takes (share done, line of text) for Luigi's pages.
     """
 
@@ -58,6 +59,7 @@ class StageRun:
     index: StageSpec
     work: PartWork
     processes: int
+    title: str
     gpus: int = 0
     cluster: Cluster | None = None
     report: Callable[[float, str], None] | None = None
@@ -110,7 +112,7 @@ class StageRun:
         total = sum(self.store.rows(self.index, s) for s in self.store.present_shards(self.index))
         before = total - sum(part.rows for part in todo)
         work = Journalled(work=self.work, path=self.store.receipts(self.spec) / JOURNAL)
-        with StageProgress(self.spec.name, total, before, self.report) as meter:
+        with StageProgress(self.title, total, before, self.report) as meter:
             outcomes = run_parts(
                 work, todo, self.processes, lambda rows: meter.show(before + rows), self.cluster, gpus=self.gpus
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,6 +27,9 @@ from pipeline.terminal import tell
 if TYPE_CHECKING:
     from pipeline.config.job import Job
     from pipeline.storage.fingerprint import StageSpec
+
+
+logger = logging.getLogger(__name__)
 
 
 class _FilledParameter(luigi.Parameter):
@@ -137,7 +141,11 @@ class PublishStage(luigi.Task):
         """
         self._begin()
         tasks = [task.of(self.job, luigi_processes()) for task in self.last.all_needs()]
-        return [task for task in tasks if task.stage == self.last.stage or not task.complete()]
+        missing = [task for task in tasks if not task.complete()]
+        if missing:
+            names = ", ".join(task.stage for task in missing)
+            logger.info("%s: %d of %d stages to make: %s", self.job.store.root, len(missing), len(tasks), names)
+        return [*missing, *([] if tasks[-1] in missing else tasks[-1:])]
 
     def _begin(self) -> None:
         """Take the data set's folder, compare the space needed with what is free, and look at the device."""

@@ -86,6 +86,16 @@ class Stage(luigi.Task):
         return self.job.stages[self.stage]
 
     @property
+    def _place(self) -> int:
+        """Its place among all stages, from 1."""
+        return list(self.job.stages).index(self.stage) + 1
+
+    @property
+    def priority(self) -> int:
+        """Of stages that could run, the first by their order."""
+        return -self._place
+
+    @property
     def store(self) -> Store:
         """Where tables lie."""
         return self.job.store
@@ -148,6 +158,7 @@ class Stage(luigi.Task):
             index=self.job.stages["index"],
             work=work,
             processes=max(gpus, min(self.processes, PROCESSES_A_GPU * gpus)) if on_gpu else self.processes,
+            title=f"{self.stage} (stage {self._place} of {len(self.job.stages)})",
             gpus=gpus,
             cluster=self.job.settings.cluster(self.store.root, on_gpu=on_gpu),
             report=self.report,

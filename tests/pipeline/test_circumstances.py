@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 import pytest
 
+from tests.mounting import may_mount
 from tests.pipeline.conftest import Factory
 
 if TYPE_CHECKING:
@@ -67,6 +68,23 @@ def test_a_clean_that_is_killed_harms_nothing(labelled_sample: Factory, sample_c
         assert sample_copy.command("status").returncode == 0
     assert killed >= 1
     assert sample_copy.files("sample") == labelled_sample.files("sample")
+
+
+@pytest.mark.skipif(not may_mount(), reason="needs the right to mount a folder in a name space of its own")
+def test_a_workspace_that_may_not_be_written_can_be_read_and_says_so(sample_copy: Factory) -> None:
+    luigi = f"{Path(sys.executable).with_name('luigi')} --module pipeline LabelAll"
+    commands = (luigi, f"{luigi} --labels-blur-hazy 0.2", f"{luigi} --limit 9", f"{sys.executable} -m pipeline status")
+    said = []
+    for command in commands:
+        script = f'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec {command}'
+        words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(sample_copy.workspace)]
+        said.append(subprocess.run(words, env=sample_copy.environment(), capture_output=True, text=True, check=False))
+    assert [done.returncode for done in said] == [0, 1, 1, 0]
+    assert "nothing to do" in said[0].stdout
+    for done in said[1:3]:
+        (line,) = done.stderr.splitlines()
+        assert "cannot be written (Read-only file system): see to it that you may write there" in line
+        assert line.endswith("or set FIQA_WORKSPACE to another folder")
 
 
 def test_tables_of_an_older_version_are_made_again_and_never_mixed_in(

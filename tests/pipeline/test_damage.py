@@ -110,7 +110,7 @@ def test_a_lock_that_is_none_is_named(sample_copy: Factory) -> None:
     done = label(sample_copy.workspace)
     assert done.returncode != 0
     assert [line for line in done.stderr.splitlines() if str(folder / ".lock") in line] == done.stderr.splitlines()
-    assert "remove what is there" in done.stderr
+    assert "remove what is no folder or lock" in done.stderr
 
 
 def test_keys_are_compared_in_every_read(copied_job: Job) -> None:

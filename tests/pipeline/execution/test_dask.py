@@ -172,6 +172,7 @@ class BlurOfSample:
             spec=self.job.stages["blur"],
             index=self.job.stages["index"],
             work=Note(folder=self.notes, seconds=seconds, kills_once=kills_once, inner=work),
+            title="blur",
             processes=processes,
             cluster=cluster,
             report=report,

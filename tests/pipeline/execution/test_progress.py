@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 
 
 def test_speed_counts_this_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([100.0, 110.0, 110.0, 110.0, 110.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    """And of it what came after the first images: before them, processes start and compile."""
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     meter = StageProgress("pose", total=1000, done=500)
-    meter._rows = 600
-    assert meter.speed == pytest.approx(10.0)
+    assert meter.text() == "starting; the first run on a machine compiles"
+    now = 110.0
+    meter.show(600)
     assert meter.text() == "600 of 1,000 images, 10 images/s, 40 s left"
+    meter.show(600)
+    assert meter.speed == pytest.approx(10.0)
+    now = 112.0
+    meter.show(800)
+    assert meter.text() == "800 of 1,000 images, 100 images/s, 2 s left"
 
 
 def test_reports_share_and_line() -> None:
