@@ -166,8 +166,8 @@ class RunLock:
             raise LockedError(self._explain()) from None
         except OSError as error:
             raise LockedError(
-                f"{error.filename or self._lock.lock_file} cannot be written ({error.strerror}): see to it that you may "
-                f"write there, remove what is no folder or lock, or {self._otherwise}"
+                f"{error.filename or self._lock.lock_file} cannot be written ({error.strerror}): see to it that you "
+                f"may write there, remove what is no folder or lock, or {self._otherwise}"
             ) from error
         holder = {
             "process": os.getpid(),

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from data_manifests.folds import Fold
     from training.dataset.images import Images, Source
 
+_PROBE = 1000
+"""Images on which it is seen whether anything was learned: a rank correlation of 0.1 is not chance on so many."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledImages:
@@ -84,10 +87,13 @@ class TrainingSet(LabelledImages):
     Attributes:
         left_out: cause -> number of rows that are not learned from.
         held_out: the images of people who were held out, with labels to hold a model against; None where nobody was.
+        probe: some of the images that are learned from: whether the quality was learned at all is seen on them; None
+            where it is not used.
     """
 
     left_out: dict[str, int]
     held_out: LabelledImages | None = None
+    probe: LabelledImages | None = None
 
     def status(self) -> pa.Array:
         """Why each of the N rows of the labels is learned from or not, as text [N].
@@ -163,7 +169,13 @@ def load_training_set(
             "held out": int(held.sum()),
         },
         held_out=None if held_out is None else _take(table, np.flatnonzero(held), source, found),
+        probe=_take(table, _spread(rows[np.isfinite(table.quality[rows])]), source, found) if quality else None,
     )
+
+
+def _spread(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Some of the rows, evenly spread; all where there are few."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, _PROBE).astype(np.int64))] if len(rows) else rows
 
 
 def _take(table: Labels, rows: NDArray[np.int64], source: Source, found: NDArray[np.int64]) -> LabelledImages:

@@ -1,4 +1,4 @@
-"""How far what a model says agrees with the labels of people whom it has not learned from."""
+"""How far what a model says agrees with labels: of people whom it has not learned from, or of what it has."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from training.dataset.training_set import LabelledImages
+
+_FEWEST = 30
+"""Of fewer images no rank correlation is judged."""
+
+_LOWEST = 0.1
+"""A rank correlation that is worth nothing, however many images it rests on."""
 
 
 class EvaluationPoint(StrEnum):
@@ -104,6 +110,26 @@ def spearman(score: NDArray[np.float32], quality: NDArray[np.float32]) -> float 
     pair = pl.DataFrame({"score": score[usable].astype(np.float64), "quality": quality[usable].astype(np.float64)})
     found = pair.select(pl.corr("score", "quality", method="spearman")).item()
     return found if math.isfinite(found) else None
+
+
+def explain_chance(score: NDArray[np.float32], quality: NDArray[np.float32]) -> str:
+    """One line where a score follows the quality of the labels no better than chance might; empty where it does.
+
+    Args:
+        score: float32 [N], of images that were learned from.
+        quality: float32 [N].
+    """
+    if len(quality) < _FEWEST or np.ptp(quality) == 0:
+        return ""
+    chance = max(_LOWEST, 3 / math.sqrt(len(quality) - 1))  # three standard deviations without any relation
+    found = spearman(score, quality) or 0.0
+    if found >= chance:
+        return ""
+    return (
+        f"next to nothing was learned: over {len(score):,} of the images that were learned from, Spearman of score and "
+        f"quality is {found:.2f}, which chance gives too (up to {chance:.2f}). Train for more epochs, or start from "
+        "weights that know faces, as recipes/from_recogniser_cpu.toml does"
+    )
 
 
 def balanced_accuracy(told: NDArray[np.int64], right: NDArray[np.int8], classes: int) -> float | None:

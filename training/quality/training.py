@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from training.quality.calibration import ConfidenceError, read_made_from, write_aside
-from training.quality.held_out import EvaluationPoint, compare
+from training.quality.held_out import EvaluationPoint, compare, explain_chance
 from training.quality.learner import QualityLearner
 from training.quality.objective import Targets
 from training.trainer.feeding import MicroBatch
@@ -80,6 +80,7 @@ class QualityTraining:
             self._rho = self._calibrate()
         trainer.train(self._end, self._assemble, "phase two")
         self._evaluate(EvaluationPoint.END)
+        self._look_at_probe()
 
     def _assemble(self, work: Work, images: Tensor) -> MicroBatch[Targets]:
         """A micro-batch on the CPU, with its targets."""
@@ -132,4 +133,14 @@ class QualityTraining:
             self._folder.add_metrics(moment, found)
             trainer.add_curves(found.curves())
             logger.info("%s: %s", moment.words, found)
+        self._ranks.wait()
+
+    def _look_at_probe(self) -> None:
+        """Warn where the quality was not learned, as far as the images tell that were learned from."""
+        data, trainer = self._data.probe, self.trainer
+        if data is None or not len(data):
+            return
+        score = trainer.predict(data, trainer.learner.score, "some images that were learned from")[:, 0]
+        if self._ranks.is_main and (why := explain_chance(score, data.quality)):
+            logger.warning("%s", why)
         self._ranks.wait()

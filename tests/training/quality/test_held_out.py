@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from data_manifests.tables.stages import Factor
 from training.dataset.training_set import LabelledImages, Labels
-from training.quality.held_out import Agreement, EvaluationPoint, balanced_accuracy, compare, spearman
+from training.quality.held_out import Agreement, EvaluationPoint, balanced_accuracy, compare, explain_chance, spearman
 
 LEVELS = st.sampled_from([np.float32(value) for value in (0.1, 0.25, 0.5, 0.75, 0.9, 0.9000001)])
 
@@ -111,3 +111,16 @@ def test_what_is_not_known_is_said_so_and_has_no_curve() -> None:
 
 def test_every_moment_has_words() -> None:
     assert len({moment.words for moment in EvaluationPoint}) == len(EvaluationPoint)
+
+
+def test_a_score_that_follows_nothing_is_told() -> None:
+    rng = np.random.default_rng(5)
+    quality = rng.random(1000, np.float32)
+    told = explain_chance(rng.random(1000, np.float32), quality)
+    assert "Spearman of score and quality is 0.0" in told
+    assert "(up to 0.10)" in told
+    assert "is 0.00," in explain_chance(np.full(1000, 0.5, np.float32), quality)
+    assert explain_chance(quality + rng.random(1000, np.float32), quality) == ""
+    assert explain_chance(rng.random(29, np.float32), quality[:29]) == ""
+    assert explain_chance(quality, np.full(1000, 0.5, np.float32)) == ""
+    assert "(up to 0.43)" in explain_chance(-quality[:50], quality[:50])

@@ -151,7 +151,8 @@ def test_the_quality_model_is_trained_from_the_labels(sample_copy: Factory) -> N
     words = ["TrainQuality", "--tower", "test-vit", "--pretrained", "none"]
     words += ["--epochs-one", "1", "--epochs-two", "1", "--batch-size", "64", "--threads", "1", "--held-out", "0/2"]
     words += ["--warm-up", "0.2"]
-    sample_copy.luigi(*words)
+    done = sample_copy.luigi(*words)
+    assert "next to nothing was learned: over 128 of the images that were learned from" in done.stderr
     run = sample_copy.workspace / "sample" / "quality_model" / "current"
     assert (run / "model.safetensors").is_file()
     confidence = pl.read_parquet(sorted(run.rglob("*.parquet")))
