@@ -10,6 +10,7 @@ import typer
 
 from data_manifests.storage.atomic import write_atomically
 from data_manifests.storage.shard_file import name_damage
+from data_manifests.storage.values import first_line
 from data_manifests.tables.stages import CLASSES, IDENTITIES, Factor, Status
 from pipeline.commands.common import Dataset, Limit, console, job_of, require_labels
 from pipeline.commands.settings import with_settings
@@ -30,6 +31,9 @@ class ExportFormat(StrEnum):
     CLIB = "clib"
 
 
+_PIECE = 1024
+"""Images that are read and written together."""
+
 CLIB_FACTORS = (Factor.BLUR, Factor.POSE, Factor.EXPRESSION, Factor.LIGHTING, Factor.OCCLUSION)
 """The order of the classes in the authors' file, after path and quality; 0 is the worst of each."""
 
@@ -39,7 +43,7 @@ def register(app: typer.Typer) -> None:
     app.command("export")(with_settings(export))
 
 
-def export(
+def export(  # noqa: PLR0913, PLR0917 - each is an option
     output: Annotated[Path, typer.Option("--output", help="The file to write; .parquet is Parquet.")],
     dataset: Dataset = "",
     limit: Limit = 0,
@@ -47,14 +51,19 @@ def export(
         ExportFormat | None,
         typer.Option("--format", help="csv, parquet, or clib for the authors' loader; left out: by the file's suffix."),
     ] = None,
+    where: Annotated[
+        str, typer.Option("--where", help="Only the rows that meet this condition on the columns, in SQL.")
+    ] = "",
     images: Annotated[
         Path | None,
-        typer.Option("--images", help="clib: folder to which the images of a .rec file are written."),
+        typer.Option("--images", help="Folder to which the images of a .rec file are written, for the column path."),
     ] = None,
 ) -> None:
     """Write labels for other programs; of a folder of images, with every image's path and person.
 
     Example: python -m pipeline export --output labels.csv
+
+    Some, with their images: python -m pipeline export --output low.csv --where "quality < 0.1" --images low
 
     The file of the authors' loader: python -m pipeline export --format clib --output labels.txt --images faces
     """
@@ -65,26 +74,53 @@ def export(
     require_labels(job)
     with name_damage(*(job.store.folder(job.stages[stage]) for stage in ("labels", "index"))):
         if form is ExportFormat.CLIB:
+            if where:
+                raise JobError("the authors' loader wants all labels: leave --where out, or write a .csv")
             written, left_out = write_clib(job, output, images)
             text = f"; {left_out:,} images with a null class or quality are left out"
         else:
-            written, text = write_table(job, output, form), ""
+            written, text = write_table(job, output, form, where, images), ""
     console.print(f"{output} holds {written:,} rows{text}")
 
 
-def write_table(job: Job, output: Path, form: ExportFormat) -> int:
-    """Write all columns of the labels, and `path` and `person` where the images are files; the rows written."""
+def write_table(job: Job, output: Path, form: ExportFormat, where: str = "", images: Path | None = None) -> int:
+    """Write all columns of the labels, and `path` and `person` where the images are files.
+
+    Args:
+        job: whose labels.
+        output: the file.
+        form: Parquet or CSV.
+        where: a condition in SQL; empty for all rows.
+        images: where the images of a .rec file become files.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        JobError: if the condition cannot be read, or is none.
+    """
     import polars as pl  # noqa: PLC0415 - Polars is loaded by who needs it
 
     table = pl.scan_parquet(job.store.folder(job.stages["labels"]), glob=False)
+    index = pl.scan_parquet(job.store.folder(job.stages["index"]), glob=False)
     if job.source.folder is not None:
-        index = pl.scan_parquet(job.store.folder(job.stages["index"]), glob=False)
         table = table.join(index.select("key", "path"), on="key", how="left", maintain_order="left")
-        people = job.store.root / IDENTITIES.name / job.stages["index"].fingerprint
-        if people.is_dir():
-            names = pl.scan_parquet(people, glob=False).select("identity", pl.col("name").alias("person"))
-            table = table.join(names, on="identity", how="left", maintain_order="left")
-    frame = table.collect()
+    people = job.store.root / IDENTITIES.name / job.stages["index"].fingerprint
+    if people.is_dir():
+        names = pl.scan_parquet(people, glob=False).select("identity", pl.col("name").alias("person"))
+        table = table.join(names, on="identity", how="left", maintain_order="left")
+    try:
+        frame = (table.filter(pl.sql_expr(where)) if where else table).collect()
+    except pl.exceptions.PolarsError as error:
+        if not where:
+            raise
+        raise JobError(f"--where {where!r} is no condition on the columns of labels: {first_line(error)}") from error
+    if job.source.record_file is not None and images is not None:
+        rows = index.join(frame.lazy().select("key"), on="key", how="semi", maintain_order="left").collect()
+        pieces = (rows[start : start + _PIECE] for start in range(0, rows.height, _PIECE))
+        paths = [str(path) for piece in pieces for path in image_paths(job, piece.to_arrow(), images)]
+        known = pl.DataFrame({"key": rows["key"], "path": paths}, schema_overrides={"path": pl.String})
+        frame = frame.join(known, on="key", how="left", maintain_order="left")
 
     def write(file: IO[bytes]) -> None:
         (frame.write_parquet if form is ExportFormat.PARQUET else frame.write_csv)(file)
@@ -122,18 +158,20 @@ def write_clib(job: Job, output: Path, images: Path | None) -> tuple[int, int]:
 
 
 def _clib_lines(labels: pl.DataFrame, paths: list[Path]) -> Iterator[str]:
-    """The lines of one shard."""
-    codes = [[CLASSES[f].index(name) for name in labels[f.value].to_list()] for f in CLIB_FACTORS]
-    for path, quality, *classes in zip(paths, labels["quality"], *codes, strict=True):
-        yield "\t".join([str(path), f"{quality:.9g}", *map(str, classes)]) + "\n"
-
-
-def image_paths(job: Job, index: pa.Table, images: Path | None) -> list[Path]:
-    """The image files of rows of the index; those of a .rec file are written first.
+    """The lines of one shard.
 
     Raises:
         JobError: if a path holds white space, at which the authors' loader would split it.
     """
+    codes = [[CLASSES[f].index(name) for name in labels[f.value].to_list()] for f in CLIB_FACTORS]
+    for path, quality, *classes in zip(paths, labels["quality"], *codes, strict=True):
+        if any(c.isspace() for c in str(path)):
+            raise JobError(f"{path} holds white space, at which the authors' loader splits: move the images")
+        yield "\t".join([str(path), f"{quality:.9g}", *map(str, classes)]) + "\n"
+
+
+def image_paths(job: Job, index: pa.Table, images: Path | None) -> list[Path]:
+    """The image files of rows of the index; those of a .rec file are written first."""
     if job.source.folder is not None:
         paths = [job.source.folder / name for name in index["path"].to_pylist()]
     elif images is not None:
@@ -144,7 +182,4 @@ def image_paths(job: Job, index: pa.Table, images: Path | None) -> list[Path]:
                 path.write_bytes(stored)
     else:
         raise JobError("give --images FOLDER")
-    for path in paths:
-        if any(c.isspace() for c in str(path)):
-            raise JobError(f"{path} holds white space, at which the authors' loader splits: move the images")
     return paths

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from luigi.configuration import get_config
 
-from pipeline.config.job import workspace_root
+from data_manifests.manifest import Centres
+from pipeline.config.job import WORKSPACE_VARIABLE, workspace_root
 from pipeline.config.parameters import given_text, option_of
 from pipeline.config.settings import anchors, blur, labels, models
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import luigi
 
     from pipeline.config.job import Job
+
+_LABEL_ALL = ("luigi", "--module", "pipeline", "LabelAll")
 
 THRESHOLDS = ("blur_hazy", "blur_clear", "yaw_frontal", "yaw_profile", "worse_probability")
 """The settings that a page lets its reader move."""
@@ -40,13 +43,29 @@ class Command:
 
     def with_thresholds(self, values: Mapping[str, float]) -> str:
         """The command that makes the labels again with these thresholds."""
-        words = (f"{option_of(labels, name)} {values[name]}" for name in THRESHOLDS if values[name] != self.bare[name])
-        return " ".join([self.text, *words])
+        return " ".join([self.text, *self._thresholds(values)])
+
+    def about(self, words: str, values: Mapping[str, float]) -> str:
+        """The command of `python -m pipeline` that says or does something with these labels: `explain 7`, `export`."""
+        given = shlex.split(self.text)[len(_LABEL_ALL) :]
+        before, options = "", []
+        for name, value in zip(given[::2], given[1::2], strict=True):
+            if name == "--workspace":
+                before = shlex.join([f"{WORKSPACE_VARIABLE}={value}"]) + " "
+            elif name == "--recogniser":
+                options += [option_of(models, "recognition"), value, option_of(anchors, "centres"), Centres.HEAD]
+            else:
+                options += [name, value]
+        return " ".join([f"{before}python -m pipeline {words} {shlex.join(options)}", *self._thresholds(values)])
+
+    def _thresholds(self, values: Mapping[str, float]) -> list[str]:
+        """Those thresholds that the command has to name."""
+        return [f"{option_of(labels, name)} {values[name]}" for name in THRESHOLDS if values[name] != self.bare[name]]
 
 
 def label_command(job: Job) -> str:
     """The command that makes a job's labels with the settings of luigi.cfg."""
-    words = ["luigi", "--module", "pipeline", "LabelAll", "--dataset", job.asked]
+    words = [*_LABEL_ALL, "--dataset", job.asked]
     words += ["--limit", str(job.limit)] if job.limit else []
     words += ["--recogniser", job.recogniser] if job.recogniser else []
     return shlex.join(words)

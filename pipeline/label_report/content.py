@@ -37,6 +37,7 @@ def build_content(job: Job, table: LabelTable, survey: Survey, command: Command)
         command: that makes the labels again.
     """
     settings = job.settings.labels
+    values = settings.model_dump()
     stages = tuple(list_stages(job))
     warnings = warnings_of(table.frame, settings, command) + image_warnings(job, table.frame, table.rows)
     advice = None
@@ -51,7 +52,7 @@ def build_content(job: Job, table: LabelTable, survey: Survey, command: Command)
         "advice": advice if advice is not None and 0 <= advice.low < advice.high <= 1 else None,
         "texts": FACTOR_TEXTS,
         "rare": RARE,
-        "kinds": list(Kind),
+        "kinds": [kind for kind in Kind if kind is not Kind.ALL],
         "costly": survey.costs.drop_nulls("alone").sort("alone", maintain_order=True),
         "undamaged": next(iter(undamaged["median"]), None),
         "stages": stages,
@@ -61,7 +62,10 @@ def build_content(job: Job, table: LabelTable, survey: Survey, command: Command)
         "geometry": {"left": LEFT, "width": WIDTH, "bottom": BOTTOM, "top": 1 - TOP},
         "quality": SCORES["quality"],
         "scores": SHOWN,
-        "data": _list_data(survey, command, settings.model_dump()),
+        "data": _list_data(survey, command, values) | {"explain": command.about("explain KEY", values)},
+        "again": command.with_thresholds(values),
+        "export": command.about("export", values),
+        "name": job.name,
         "plural": _plural,
         "duration": describe_time_taken,
     }

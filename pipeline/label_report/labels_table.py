@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from data_manifests.recordio.record_file import UNKNOWN_IDENTITY
 from pipeline.label_report.scores import ABSOLUTE_YAW, SCORES
 
 if TYPE_CHECKING:
@@ -73,8 +74,13 @@ class LabelTable:
         found = self.frame.with_row_index("row").filter(wanted).select("row").collect()
         return found["row"].to_numpy().astype(np.int64)
 
-    def people(self) -> NDArray[np.int64]:
-        """How many images each person has; images of no known person are left out."""
+    @cached_property
+    def people(self) -> NDArray[np.int32]:
+        """Whom the images show, int32 [N]; -1 where nobody knows."""
+        return self.read("identity").cast(pl.Int32).fill_null(UNKNOWN_IDENTITY).to_numpy()
+
+    def images_of_people(self) -> NDArray[np.int64]:
+        """How many images each person has, ascending; images of no known person are left out."""
         known = self.frame.filter(pl.col("identity") >= 0)
         return known.group_by("identity").len().collect()["len"].sort().to_numpy().astype(np.int64)
 

@@ -105,6 +105,7 @@
       slider.setAttribute("aria-valuetext", spoken(threshold));
     }
     for (const exact of every(`[data-exact="${threshold}"]`)) exact.value = valueOf(threshold);
+    for (const said of every(`[data-outside="${threshold}"]`)) said.textContent = "";
     for (const [name, split] of Object.entries(splits)) {
       if (split.sides.some((side) => side.threshold === threshold)) draw(name);
     }
@@ -118,6 +119,16 @@
     refresh(threshold);
     write();
   };
+  // Why a threshold is not the number that was typed.
+  const explain = (threshold, typed) => {
+    const { marks, under, over, unit } = thresholds[threshold];
+    const [low, high, value] = [marks[0], marks.at(-1), Number(typed)];
+    if (typed === "") return "a number is expected";
+    if (value < low || value > high) return `it lies between ${low}${unit} and ${high}${unit}`;
+    if (under && value >= valueOf(under)) return `it stays under ${spoken(under)}`;
+    if (over && value <= valueOf(over)) return `it stays over ${spoken(over)}`;
+    return value === valueOf(threshold) ? "" : `the nearest that is counted here is ${spoken(threshold)}`;
+  };
   const reset = () => {
     for (const threshold in thresholds) places[threshold] = placeOf(threshold, thresholds[threshold].now);
     for (const threshold in thresholds) refresh(threshold);
@@ -130,8 +141,10 @@
   document.addEventListener("change", ({ target }) => {
     const threshold = target.dataset.exact;
     if (!threshold) return;
-    if (target.value !== "") places[threshold] = placeOf(threshold, Number(target.value));
+    const asked = target.value;
+    if (asked !== "") places[threshold] = placeOf(threshold, Number(asked));
     move(threshold, places[threshold]);
+    for (const said of every(`[data-outside="${threshold}"]`)) said.textContent = explain(threshold, asked);
   });
   document.addEventListener("keydown", (event) => {
     const threshold = event.target.dataset?.threshold;
@@ -149,17 +162,13 @@
     });
   }
   document.getElementById("reset").addEventListener("click", reset);
-  document.getElementById("copy").addEventListener("click", async () => {
-    const said = document.getElementById("copied");
-    try {
-      await navigator.clipboard.writeText(command.textContent);
-      said.textContent = "Copied.";
-    } catch {
-      getSelection().selectAllChildren(command);
-      said.textContent = document.execCommand("copy") ? "Copied." : "Selected: copy it with your keyboard.";
-    }
-  });
+  document.getElementById("copy").addEventListener("click", () => copyText(command, document.getElementById("copied")));
 
+  // Where the labels lie is known from where the page does: <data set>/report/<fingerprint>/index.html.
+  if (/\/report\/[^/]+\/[^/]*$/.test(location.pathname)) {
+    const folder = decodeURIComponent(new URL("../../labels/current", location.href).pathname);
+    document.getElementById("scan").textContent = `polars.scan_parquet(${JSON.stringify(folder)})`;
+  }
   for (const split of Object.values(splits)) split.now = split.counted.map((count) => split.total ? count / split.total : 0);
   show(every(".sliders, [data-script]"), true);
   reset();

@@ -23,23 +23,64 @@ POOL = 60
 """Faces along a score."""
 STRIP = 36
 """Faces from worst to best quality."""
+A_PERSON = 2
+"""Faces of one person in a row at most."""
+
+_DRAWN = 8
+"""Times as many images as are wanted are drawn, so that enough people are among them."""
+_NEAR = 64
+"""Times as many images as are wanted are looked at on each side of a threshold."""
 
 
 class Kind(StrEnum):
     """How faces of a class are chosen."""
 
+    ALL = "all of them"
     RANDOM = "at random"
     BORDER = "at the border"
     EXTREME = "at the end"
     MIDDLE = "in the middle"
 
 
-def draw(rows: Rows, count: int = A_ROW) -> Rows:
-    """Some of the rows at random, the same ones each time, in their order."""
-    if rows.size <= count:
+def draw(rows: Rows, people: NDArray[np.int32]) -> Rows:
+    """A row of faces at random, the same ones each time, in their order.
+
+    Args:
+        rows: places of the images to choose from.
+        people: whom every image shows, [N]; negative where nobody knows.
+    """
+    if rows.size <= A_ROW:
         return rows
-    places = np.random.default_rng(rows.size).choice(rows.size, count, replace=False)
-    return rows[np.sort(places)]
+    places = np.random.default_rng(rows.size).choice(rows.size, min(rows.size, _DRAWN * A_ROW), replace=False)
+    return np.sort(first_of_people(rows[places], people))
+
+
+def first_of_people(rows: Rows, people: NDArray[np.int32], count: int = A_ROW) -> Rows:
+    """The first images of a list of which no person has more than A_PERSON.
+
+    Args:
+        rows: places of images, the most wanted first.
+        people: whom every image shows, [N]; negative where nobody knows.
+        count: how many are wanted; fewer where there are not so many people.
+    """
+    size = _NEAR * count
+    while True:
+        head = rows[:size]
+        kept: Rows = head[_times_before(people[head]) < A_PERSON]
+        if kept.size >= count or size >= rows.size:
+            return kept[:count]
+        size *= 8
+
+
+def _times_before(people: NDArray[np.int32]) -> NDArray[np.int64]:
+    """How often each person comes before, int64 [N]; 0 for whom nobody knows."""
+    order = np.argsort(people, kind="stable")
+    ordered = people[order]
+    begins = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])[: people.size]
+    times = np.empty(people.size, np.int64)
+    times[order] = np.arange(people.size) - np.repeat(begins, np.diff(np.r_[begins, people.size]))
+    times[people < 0] = 0
+    return times
 
 
 def pick_pool(ranked: Ranked, axis: tuple[float, float]) -> Rows:
@@ -47,8 +88,14 @@ def pick_pool(ranked: Ranked, axis: tuple[float, float]) -> Rows:
     return ranked.nearest(np.linspace(*axis, POOL).tolist())
 
 
-def pick_class(
-    split: Split, place: int, ranked: Ranked, codes: NDArray[np.int8], thresholds: Mapping[str, float]
+def pick_class(  # noqa: PLR0913 - a class, the score that splits it, and whom the images show
+    split: Split,
+    place: int,
+    *,
+    ranked: Ranked,
+    codes: NDArray[np.int8],
+    people: NDArray[np.int32],
+    thresholds: Mapping[str, float],
 ) -> dict[Kind, Rows]:
     """The faces of one class.
 
@@ -57,37 +104,45 @@ def pick_class(
         place: the class's index.
         ranked: the score that is split.
         codes: the classes of all images, int8 [N].
+        people: whom they show, [N].
         thresholds: those of the labels.
 
     Returns:
-        At random; nearest to a threshold, the nearest first; and at the class's end, or for one between two
-        thresholds in its middle.
+        All of them where a row holds them. Otherwise at random; nearest to a threshold, the nearest first; and at the
+        class's end, or for one between two thresholds in its middle.
     """
+    every = np.flatnonzero(codes == place)
     own = ranked.ranks[codes[ranked.ranks] == place]  # in the order of the score
+    if every.size <= A_ROW:
+        return {Kind.ALL: own if own.size == every.size else every}
     if own.size == 0:
-        return {Kind.RANDOM: draw(np.flatnonzero(codes == place))}
-    values = ranked.values[own]
+        return {Kind.RANDOM: draw(every, people)}
     sides = [thresholds[name] for name in split.thresholds]
-    between = split.best is not None and place == 1
-    if between:
-        border = np.concatenate([_closest(own, values, edge, A_ROW // 2) for edge in sides])
-        middle = _closest(own, values, sum(sides) / 2, A_ROW)
+    if split.best is not None and place == 1:
+        # The closest to either threshold in turn; one may be close to both.
+        both = [
+            row for pair in zip(*(_closest(own, ranked, people, edge) for edge in sides), strict=False) for row in pair
+        ]
+        border = first_of_people(np.array(list(dict.fromkeys(both))), people)
+        middle = _closest(own, ranked, people, sum(sides) / 2)
         return {
-            Kind.RANDOM: draw(np.flatnonzero(codes == place)),
+            Kind.RANDOM: draw(every, people),
             Kind.BORDER: own[np.isin(own, border)],
             Kind.MIDDLE: own[np.isin(own, middle)],
         }
-    low_end = place == split.along[0]
+    up, down = own, own[::-1]
+    from_border, from_end = (down, up) if place == split.along[0] else (up, down)
     return {
-        Kind.RANDOM: draw(np.flatnonzero(codes == place)),
-        Kind.BORDER: own[-A_ROW:][::-1] if low_end else own[:A_ROW],
-        Kind.EXTREME: own[:A_ROW] if low_end else own[-A_ROW:][::-1],
+        Kind.RANDOM: draw(every, people),
+        Kind.BORDER: first_of_people(from_border, people),
+        Kind.EXTREME: first_of_people(from_end, people),
     }
 
 
-def _closest(rows: Rows, values: NDArray[np.float32], target: float, count: int) -> Rows:
-    """The rows whose ordered values lie closest to a target, the closest first."""
+def _closest(rows: Rows, ranked: Ranked, people: NDArray[np.int32], target: float) -> Rows:
+    """The rows, in the order of their values, whose values lie closest to a target, the closest first."""
+    values = ranked.values[rows]
     at = int(np.searchsorted(values, np.float32(target)))
-    near = np.arange(max(0, at - count), min(rows.size, at + count))
-    best = near[np.argsort(np.abs(values[near].astype(np.float64) - target), kind="stable")[:count]]
-    return rows[best]
+    near = slice(max(0, at - _NEAR * A_ROW), at + _NEAR * A_ROW)
+    order = np.argsort(np.abs(values[near].astype(np.float64) - target), kind="stable")
+    return first_of_people(rows[near][order], people)

@@ -11,7 +11,7 @@ import numpy as np
 from data_manifests.tables.stages import STATUS_TEXT, Factor, Status
 from pipeline.label_report.cost import correlate, measure_costs
 from pipeline.label_report.labels_table import NO_CLASS
-from pipeline.label_report.picks import A_ROW, STRIP, Kind, draw, pick_class, pick_pool
+from pipeline.label_report.picks import STRIP, Kind, draw, first_of_people, pick_class, pick_pool
 from pipeline.label_report.ranked import Ranked, Sorted
 from pipeline.label_report.scores import (
     ABSOLUTE_YAW,
@@ -24,6 +24,7 @@ from pipeline.label_report.scores import (
     find_axis,
     list_marks,
 )
+from pipeline.label_report.suspects import Suspects, find_suspects
 from pipeline.pages.figures import Distribution, draw_histogram, draw_wide_histogram
 
 if TYPE_CHECKING:
@@ -134,8 +135,9 @@ class Survey:
         levels: fraction of the images that have a quality -> the highest of theirs.
         factors: in the order of the labels.
         strip: faces from worst to best quality.
-        least: faces of the least quality.
-        most: faces of the highest quality.
+        lowest: faces of the lowest quality.
+        highest: faces of the highest quality.
+        suspects: images whose labels contradict each other.
         costs: the qualities of every class (cost.measure_costs).
         combinations: the qualities of damages together.
         correlated: the scores whose correlations stand in the next.
@@ -152,8 +154,9 @@ class Survey:
     levels: Mapping[float, float]
     factors: tuple[FactorSurvey, ...]
     strip: Rows
-    least: Rows
-    most: Rows
+    lowest: Rows
+    highest: Rows
+    suspects: tuple[Suspects, ...]
     costs: pl.DataFrame
     combinations: pl.DataFrame
     correlated: tuple[Score, ...]
@@ -163,7 +166,8 @@ class Survey:
     @property
     def faces(self) -> Rows:
         """The rows of all faces that are shown."""
-        shown = [self.strip, self.least, self.most, *(failure.rows for failure in self.failures)]
+        shown = [self.strip, self.lowest, self.highest]
+        shown += [found.rows for found in self.suspects] + [failure.rows for failure in self.failures]
         for each in (each for factor in self.factors for each in factor.classes):
             shown += [np.array([row for row, _ in each.pool], np.int64), *each.gallery.values()]
         return np.unique(np.concatenate(shown))
@@ -185,12 +189,12 @@ def survey_labels(labels: LabelTable, settings: LabelSettings) -> Survey:
         if SCORES[column] in SHOWN:
             distributions.append(_describe(SCORES[column], found, _list_edges(column, splits, values)))
         if split is not None and isinstance(found, Ranked):
-            factors[split.factor] = _survey_factor(split, found, labels.codes(split.factor), values)
+            factors[split.factor] = _survey_factor(split, found, labels, values)
     costs, combinations = measure_costs(labels)
     correlated, correlations = correlate(labels)
     return Survey(
         images=labels.rows,
-        people=labels.people(),
+        people=labels.images_of_people(),
         status=labels.status_counts,
         scored=quality.known,
         distributions=tuple(distributions),
@@ -198,8 +202,9 @@ def survey_labels(labels: LabelTable, settings: LabelSettings) -> Survey:
         levels={fraction: quality.quantile(fraction) for fraction in _LEVELS} if quality.known else {},
         factors=tuple(factors[factor] for factor in Factor),
         strip=quality.spread(STRIP),
-        least=quality.ranks[:A_ROW],
-        most=quality.ranks[::-1][:A_ROW],
+        lowest=first_of_people(quality.ranks, labels.people),
+        highest=first_of_people(quality.ranks[::-1], labels.people),
+        suspects=tuple(find_suspects(labels, quality)),
         costs=costs,
         combinations=combinations,
         correlated=correlated,
@@ -226,8 +231,9 @@ def _sort_ahead(labels: LabelTable, quality: Ranked, splits: Mapping[str, Split]
             yield column, found.result()
 
 
-def _survey_factor(split: Split, ranked: Ranked, codes: NDArray[np.int8], values: Mapping[str, float]) -> FactorSurvey:
+def _survey_factor(split: Split, ranked: Ranked, labels: LabelTable, values: Mapping[str, float]) -> FactorSurvey:
     """One factor."""
+    codes = labels.codes(split.factor)
     axis = find_axis(split.score, ranked, [values[name] for name in split.thresholds])
     marks = {name: list_marks(axis, [values[name]]) for name in split.thresholds}
     sides = [split.worst, *filter(None, [split.best])]
@@ -245,7 +251,7 @@ def _survey_factor(split: Split, ranked: Ranked, codes: NDArray[np.int8], values
             share=images[index + 1] / max(1, images[1:].sum()),
             zone=(ends[split.along.index(index)], ends[split.along.index(index) + 1]),
             pool=tuple((row, float(ranked.values[row])) for row in pool[codes[pool] == index].tolist()),
-            gallery=pick_class(split, index, ranked, codes, values),
+            gallery=pick_class(split, index, ranked=ranked, codes=codes, people=labels.people, thresholds=values),
         )
         for index, name in enumerate(split.classes)
     )
@@ -302,4 +308,4 @@ def _list_failures(labels: LabelTable) -> Iterator[Failure]:
     found = {status for text in labels.status_counts for status in text.split("+")} - {Status.OK.value}
     rows = {Status(name): labels.rows_with(Status(name)) for name in found}
     for status in sorted(rows, key=lambda status: (-rows[status].size, status)):
-        yield Failure(status=status, images=rows[status].size, rows=draw(rows[status]))
+        yield Failure(status=status, images=rows[status].size, rows=draw(rows[status], labels.people))

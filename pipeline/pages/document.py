@@ -16,7 +16,7 @@ LIMIT = 10_000_000
 """Bytes of a page at most."""
 
 _HERE = "pipeline.pages"
-_SCRIPTS = ("faces.js", "filter.js")
+_SCRIPTS = ("copy.js", "faces.js", "filter.js")
 """Scripts of every page."""
 
 

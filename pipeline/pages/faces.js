@@ -1,4 +1,5 @@
-// What is known of a face, in a card: under the pointer, by keyboard, by touch. Arrow keys go from face to face.
+// What is known of a face, in a card: under the pointer, by keyboard, by touch; a click keeps it open, with what can be
+// copied of it. Arrow keys go from face to face.
 (() => {
   "use strict";
   const grids = [...document.querySelectorAll("[data-grid]")];
@@ -19,11 +20,31 @@
   card.hidden = true;
   document.body.append(card);
   let shown = null;
+  let pinned = false;
+  const explain = JSON.parse(document.getElementById("data")?.textContent ?? "{}").explain;
 
   const hide = () => {
     shown?.removeAttribute("aria-describedby");
     shown = null;
+    pinned = false;
     card.hidden = true;
+  };
+  const pin = (face) => {
+    show(face);
+    if (pinned) return;
+    pinned = true;
+    const known = new Map(facts.get(face).split("\n").map((line) => line.split("\t")));
+    const said = Object.assign(document.createElement("span"), { role: "status" });
+    const offers = document.createElement("p");
+    for (const [name, text] of [["file", known.get("file")], ["explain command", explain?.replace("KEY", known.get("image"))]]) {
+      if (!text) continue;
+      const code = Object.assign(document.createElement("code"), { textContent: text });
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: `Copy ${name}` });
+      button.addEventListener("click", () => copyText(code, said));
+      offers.append(button, code);
+    }
+    if (offers.children.length) card.append(offers, said);
+    place(face);
   };
   const fill = (face) => {
     const list = document.createElement("dl");
@@ -70,23 +91,24 @@
     last = at;
     clearTimeout(leaving);
     const face = event.target.closest?.(".face");
+    if (pinned) return;
     if (face) show(face);
     else if (shown && !card.contains(event.target) && shown !== document.activeElement) leaving = setTimeout(hide, 150);
   });
   document.addEventListener("focusin", (event) => {
     const face = event.target.closest(".face");
     const grid = face?.closest("[data-grid]");
-    if (!grid) return hide();
+    if (!grid) return card.contains(event.target) ? undefined : hide();
     for (const each of facesOf(grid)) each.tabIndex = each === face ? 0 : -1;
     show(face);
   });
   document.addEventListener("click", (event) => {
     const face = event.target.closest(".face");
-    if (face) show(face);
+    if (face) pin(face);
     else if (!card.contains(event.target)) hide();
   });
   addEventListener("scroll", () => {
-    if (!shown) return;
+    if (!shown || pinned) return;
     const at = shown.getBoundingClientRect();
     if (shown === document.activeElement && at.bottom > 0 && at.top < innerHeight) place(shown);
     else hide();

@@ -10,7 +10,10 @@
   const filter = () => {
     for (const part of parts) part.hidden = selects.some(differs(part));
   };
-  controls.addEventListener("change", filter);
+  controls.addEventListener("change", ({ target }) => {
+    filter();
+    if (target.value) for (const rows of document.querySelectorAll("[data-unfold]")) rows.open = true;
+  });
   addEventListener("hashchange", () => {
     const target = location.hash && document.querySelector(location.hash);
     if (!target?.hidden) return;

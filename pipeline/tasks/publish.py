@@ -74,6 +74,7 @@ class PublishStage(luigi.Task):
 
     retry_count = 1  # what it says of a damaged table would be said twice
     last: ClassVar[type[Stage]]
+    _begun = False
 
     dataset = DatasetParameter(
         default="", description="name of a manifest, or path of a TOML file, a folder of images, a .rec"
@@ -142,9 +143,10 @@ class PublishStage(luigi.Task):
         self._begin()
         tasks = [task.of(self.job, luigi_processes()) for task in self.last.all_needs()]
         missing = [task for task in tasks if not task.complete()]
-        if missing:
+        if missing and not self._begun:
             names = ", ".join(task.stage for task in missing)
             logger.info("%s: %d of %d stages to make: %s", self.job.store.root, len(missing), len(tasks), names)
+        self._begun = True
         return [*missing, *([] if tasks[-1] in missing else tasks[-1:])]
 
     def _begin(self) -> None:

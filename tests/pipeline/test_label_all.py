@@ -136,6 +136,34 @@ def test_export_follows_the_suffix(labelled_sample: Factory, tmp_path: Path) -> 
     assert "there is no folder" in lost.stderr
 
 
+def test_export_of_some_with_their_images(labelled_sample: Factory, tmp_path: Path) -> None:
+    target, images = tmp_path / "low.csv", tmp_path / "low"
+    words = ("export", "--output", str(target), "--images", str(images), "--where")
+    labelled_sample.command(*words, "quality < 0.3 AND blur = 'hazy'")
+    labels = labels_of(labelled_sample).filter(pl.col("quality") < 0.3, pl.col("blur") == "hazy")
+    found = pl.read_csv(target)
+    assert 5 < found.height < 100
+    assert found["key"].to_list() == labels["key"].to_list()
+    assert sorted(found["path"]) == sorted(map(str, images.iterdir()))
+    for key, path in found.select("key", "path").iter_rows():
+        saved = tmp_path / "face.jpg"
+        labelled_sample.command("explain", str(key), "--save", str(saved))
+        assert Path(path).read_bytes() == saved.read_bytes()
+        break
+    labelled_sample.command(*words, "quality < 0")
+    assert pl.read_csv(target).height == 0
+    for wrong, said in (
+        ("quality <", "unable to parse 'quality <'"),
+        ("qualit < 1", 'unable to find column "qualit"'),
+        ("blur = 'haze'", 'failed for value "haze"'),
+        ("quality", "must be of type `Boolean`"),
+    ):
+        done = labelled_sample.command(*words, wrong, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "is no condition on the columns of labels" in done.stderr
+        assert said in done.stderr
+
+
 def test_export_for_the_authors_loader(labelled_sample: Factory, tmp_path: Path) -> None:
     target, images = tmp_path / "labels.txt", tmp_path / "images"
     labelled_sample.command("export", "--format", "clib", "--output", str(target), "--images", str(images))

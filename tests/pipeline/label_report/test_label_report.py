@@ -7,6 +7,7 @@ import hashlib
 import re
 import shlex
 import shutil
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,8 @@ from pipeline.storage.receipts import read_receipts
 from tests.pipeline.shown import Shown, current, facts_of, job_of, render
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.config.job import Job
     from tests.pipeline.conftest import Factory
 
@@ -188,18 +191,37 @@ def test_the_gallery_shows_each_class_at_random_at_its_border_and_its_end(sample
             kind: [int(facts_of(face)["image"]) for face in grid.all("button")]
             for kind, grid in kinds.items() if grid is not None
         }  # fmt: skip
-        assert all(set(found) <= set(own["key"]) for found in keys.values())
-        assert all(len(found) == len(set(found)) == min(12, own.height) for found in keys.values())
+        if own.height <= 12:
+            (shown,) = [grid for label, grid in grids.items() if label.startswith(f"{name}, ")]
+            assert shown.attributes["aria-label"] == f"{name}, all of them"
+            assert [int(facts_of(face)["image"]) for face in shown.all("button")] == own.sort(column)["key"].to_list()
+            continue
+        people = dict(own.select("key", "identity").iter_rows())
+        for found in keys.values():
+            assert set(found) <= set(people)
+            assert len(found) == len(set(found)) == min(12, sum(min(2, n) for n in Counter(people.values()).values()))
+            assert max(Counter(people[key] for key in found).values()) <= 2
         if place == 1 and len(CLASSES[factor]) == 3:
             assert "at the end" not in keys
             continue
         smaller_is_worse = factor is Factor.BLUR
         upward = (place == 0) == smaller_is_worse
-        ends = own.sort(column)[column].to_list()[:12] if upward else own.sort(column)[column].to_list()[-12:]
-        border = own.sort(column)[column].to_list()[-12:] if upward else own.sort(column)[column].to_list()[:12]
         values = dict(own.select("key", column).iter_rows())
-        assert sorted(values[key] for key in keys["at the end"]) == ends
-        assert sorted(values[key] for key in keys["at the border"]) == border
+        for kind, descending in (("at the end", not upward), ("at the border", upward)):
+            ordered = own.sort(column, descending=descending)
+            wanted = two_of_each(ordered)
+            assert [values[key] for key in keys[kind]] == ordered.filter(pl.col("key").is_in(wanted))[column].to_list()
+
+
+def two_of_each(labels: pl.DataFrame) -> list[int]:
+    """The keys of the first twelve images of which no person has more than two."""
+    before: Counter[int] = Counter()
+    kept = []
+    for key, person in labels.select("key", "identity").iter_rows():
+        before[person] += 1
+        if before[person] <= 2:
+            kept.append(key)
+    return kept[:12]
 
 
 def test_a_face_has_the_scores_of_its_row(sample_page: Shown) -> None:
@@ -227,11 +249,34 @@ def test_the_strip_goes_from_worst_to_best(sample_page: Shown) -> None:
     assert shown == sorted(shown)
     assert len(shown) == 36
     assert (shown[0], shown[-1]) == (0.0, 1.0)
-    (least,) = [
-        ul for ul in sample_page.tree.all("ul") if ul.attributes.get("aria-label") == "the least certain labels"
-    ]
-    keys = [int(facts_of(face)["image"]) for face in least.all("button")]
-    assert keys == sample_page.labels.sort("quality", "key")["key"].to_list()[:12]
+    ordered = sample_page.labels.sort("quality", "key")
+    for name, labels in (("lowest quality", ordered), ("highest quality", ordered.reverse())):
+        (grid,) = [ul for ul in sample_page.tree.all("ul") if ul.attributes.get("aria-label") == name]
+        assert [int(facts_of(face)["image"]) for face in grid.all("button")] == two_of_each(labels)
+
+
+def test_what_contradicts_itself_is_counted_and_the_command_finds_it(
+    sample_page: Shown, labelled_sample: Factory, tmp_path: Path
+) -> None:
+    section = sample_page.section("suspects")
+    heads = [head.text for head in section.all("h3")]
+    labels = sample_page.labels
+    damages = sum((pl.col(factor).cast(pl.String) == CLASSES[factor][0]).cast(int) for factor in Factor)
+    low, high = (labels["quality"].quantile(share, "lower") for share in (0.05, 0.95))
+    wanted = {
+        "Nearer to another person": labels.filter(pl.col("ccs") < pl.col("nnccs")),
+        "Low quality, and no factor": labels.filter(pl.col("quality") <= low, damages == 0),
+        "High quality in spite of": labels.filter(pl.col("quality") >= high, damages >= 2),
+    }
+    told = {name: rows.height for name, rows in wanted.items() if rows.height}
+    for (name, count), head in zip(told.items(), heads, strict=True):
+        assert head.startswith(name)
+        assert f" {count} image" in head
+    for command, rows in zip(section.all("code"), filter(len, wanted.values()), strict=True):
+        output = tmp_path / "found.csv"
+        words = shlex.split(command.text.replace("suspects.csv", str(output)))[3:]
+        labelled_sample.command(*words)
+        assert pl.read_csv(output)["key"].to_list() == rows["key"].to_list()
 
 
 def test_pictures_are_the_stored_images(sample_page: Shown, labelled_sample: Factory) -> None:

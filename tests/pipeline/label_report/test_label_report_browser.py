@@ -131,6 +131,40 @@ def test_neither_threshold_passes_the_other(page: Browser) -> None:
     assert page.run("document.querySelector('[data-exact=blur_clear]').value") == "0.7"
 
 
+def test_a_number_that_cannot_be_chosen_is_told(page: Browser) -> None:
+    for typed, said in (
+        ("5", "it lies between 0 and 1"),
+        ("0.2", "it stays over 0.35"),
+        ("0.80049", "the nearest that is counted here is 0.8"),
+        ("0.9", ""),
+    ):
+        page.run("document.querySelector('[data-exact=blur_clear]').select()")
+        page.type(typed)
+        page.press("Tab")
+        assert page.run("document.querySelector('[data-outside=blur_clear]').textContent") == said
+
+
+def test_a_click_keeps_the_card_and_offers_the_command_that_explains(page: Browser, labelled_sample: Factory) -> None:
+    page.click("#quality .strip li:nth-child(3) .face")
+    page.point("h1")
+    page.run("new Promise((done) => setTimeout(done, 400))")
+    key = card_of(page)["image"]
+    page.run("globalThis.taken = ''; document.addEventListener('copy', () => { taken = String(getSelection()); });"
+             " navigator.clipboard.writeText = async (text) => { taken = text; };")  # fmt: skip
+    page.click("#card button")
+    assert page.run("new Promise((done) => setTimeout(() => done(taken), 200))") == (
+        f"python -m pipeline explain {key} --dataset sample"
+    )
+    assert f" {key} " in labelled_sample.command(*page.run("taken").split()[3:]).stdout
+    page.press("Escape")
+    assert card_of(page) == {}
+
+
+def test_the_footer_names_the_labels_where_they_lie(page: Browser, labels: pl.DataFrame) -> None:
+    told = page.run("document.getElementById('scan').textContent")
+    assert pl.scan_parquet(told.removeprefix('polars.scan_parquet("').removesuffix('")')).collect().equals(labels)
+
+
 def test_one_threshold_of_three_factors_moves_in_all(page: Browser, labels: pl.DataFrame) -> None:
     page.drag("#lighting-worse_probability", 0.9)
     value = float(page.run("document.querySelector('#occlusion [data-exact]').value"))
@@ -192,10 +226,7 @@ def test_scores_are_shown_by_keyboard_focus(page: Browser, labels: pl.DataFrame)
     assert page.run("document.activeElement.getAttribute('aria-describedby')") == "card"
     assert page.run("getComputedStyle(document.activeElement).outlineStyle") != "none"
     page.press("Tab")
-    assert (
-        page.run("document.activeElement.closest('[data-grid]').getAttribute('aria-label')")
-        == "the least certain labels"
-    )
+    assert page.run("document.activeElement.closest('[data-grid]').getAttribute('aria-label')") == "lowest quality"
     page.press("Escape")
     assert card_of(page) == {}
 

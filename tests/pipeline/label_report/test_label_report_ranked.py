@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,10 +14,13 @@ from hypothesis.extra.numpy import arrays
 from data_manifests.recipes import Recipe
 from data_manifests.tables.stages import CLASSES, Factor
 from labelers.levels import NULL, blur_level, pose_level
-from pipeline.label_report.picks import A_ROW, Kind, draw, pick_class, pick_pool
+from pipeline.label_report.picks import A_ROW, Kind, draw, first_of_people, pick_class, pick_pool
 from pipeline.label_report.ranked import Ranked, Rule, Sorted
 from pipeline.label_report.scores import SCORES, build_splits, find_axis, list_marks
 from tests.pipeline.label_report.test_report import SETTINGS
+
+if TYPE_CHECKING:
+    from random import Random
 
 VALUES = arrays(
     np.float32, st.integers(1, 60),
@@ -70,9 +76,10 @@ def test_nearest_is_as_near_as_any(values: np.ndarray, targets: list[float]) -> 
 @given(st.integers(0, 500))
 def test_a_drawing_is_bounded_and_repeated(count: int) -> None:
     rows = np.arange(count) * 3
-    drawn = draw(rows)
+    nobody = np.full(1500, -1, np.int32)
+    drawn = draw(rows, nobody)
     assert drawn.size == min(count, A_ROW)
-    assert drawn.tolist() == draw(rows).tolist() == sorted(set(drawn.tolist()))
+    assert drawn.tolist() == draw(rows, nobody).tolist() == sorted(set(drawn.tolist()))
 
 
 @pytest.mark.parametrize("recipe", Recipe)
@@ -120,7 +127,8 @@ def test_a_middle_class_has_both_borders_and_its_middle() -> None:
     split = build_splits(SETTINGS)[0]
     thresholds = SETTINGS.model_dump()
     ranked = Ranked.rank(values)
-    kinds = pick_class(split, 1, ranked, blur_level(values), thresholds)
+    nobody = np.full(values.size, -1, np.int32)
+    kinds = pick_class(split, 1, ranked=ranked, codes=blur_level(values), people=nobody, thresholds=thresholds)
     assert set(kinds) == {Kind.RANDOM, Kind.BORDER, Kind.MIDDLE}
     border = values[kinds[Kind.BORDER]]
     assert np.allclose(np.sort(np.minimum(border - 0.35, 0.7 - border)), np.repeat(np.arange(6) * 0.0005, 2), atol=1e-6)
@@ -132,8 +140,36 @@ def test_an_empty_class_and_one_without_scores_have_the_faces_there_are() -> Non
     values = np.full(30, np.nan, np.float32)
     pose = next(split for split in build_splits(SETTINGS) if split.factor is Factor.POSE)
     codes = np.full(30, NULL, np.int8)
-    assert pick_class(pose, 0, Ranked.rank(values), codes, SETTINGS.model_dump())[Kind.RANDOM].size == 0
+
+    def pick() -> dict[Kind, np.ndarray]:
+        ranked, nobody = Ranked.rank(values), np.full(30, -1, np.int32)
+        return pick_class(pose, 0, ranked=ranked, codes=codes, people=nobody, thresholds=SETTINGS.model_dump())
+
+    assert {kind: rows.size for kind, rows in pick().items()} == {Kind.ALL: 0}
     # As the released recipe has it, faces that were not found are profile.
     codes[:] = CLASSES[Factor.POSE].index("profile")
-    assert pick_class(pose, 0, Ranked.rank(values), codes, SETTINGS.model_dump())[Kind.RANDOM].size == A_ROW
+    assert {kind: rows.size for kind, rows in pick().items()} == {Kind.RANDOM: A_ROW}
     assert pick_pool(Ranked.rank(values), (0.0, 45.0)).size == 0
+
+
+@given(st.lists(st.integers(-1, 5), max_size=2000), st.integers(1, 30), st.randoms(use_true_random=False))
+def test_no_person_has_more_than_two_faces_in_a_row(people: list[int], count: int, random: Random) -> None:
+    rows = list(range(len(people)))
+    random.shuffle(rows)
+    wanted, seen = [], Counter()
+    for row in rows:
+        seen[people[row]] += 1
+        if people[row] < 0 or seen[people[row]] <= 2:
+            wanted.append(row)
+    assert first_of_people(np.array(rows, np.int64), np.array(people, np.int32), count).tolist() == wanted[:count]
+
+
+def test_a_class_that_fits_into_a_row_is_shown_once_and_whole() -> None:
+    values = np.concatenate([np.linspace(0.8, 0.9, A_ROW), np.linspace(0.4, 0.6, 50)]).astype(np.float32)[::-1].copy()
+    split, same = build_splits(SETTINGS)[0], np.zeros(values.size, np.int32)
+    given = {"ranked": Ranked.rank(values), "codes": blur_level(values), "people": same}
+    clear, blurry = (pick_class(split, place, **given, thresholds=SETTINGS.model_dump()) for place in (2, 1))
+    assert values[clear[Kind.ALL]].tolist() == sorted(values[values > 0.7].tolist())
+    assert set(clear) == {Kind.ALL}
+    # Whoever is on all pictures has two of a row.
+    assert {kind: rows.size for kind, rows in blurry.items()} == {Kind.RANDOM: 2, Kind.BORDER: 2, Kind.MIDDLE: 2}

@@ -1,0 +1,85 @@
+"""Images whose labels contradict each other: where a person who looks finds mistakes first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from data_manifests.tables.stages import CLASSES
+from pipeline.label_report.picks import first_of_people
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipeline.label_report.labels_table import LabelTable
+    from pipeline.label_report.ranked import Ranked
+
+_TAIL = 0.05
+"""Share of the images whose quality is called low, and of those whose quality is called high."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspects:
+    """Images with one contradiction.
+
+    Attributes:
+        title: what contradicts what.
+        text: what is wrong perhaps.
+        where: the condition on the labels, in SQL.
+        images: how many there are.
+        rows: places of the worst of them.
+    """
+
+    title: str
+    text: str
+    where: str
+    images: int
+    rows: NDArray[np.int64]
+
+
+def find_suspects(labels: LabelTable, quality: Ranked) -> Iterator[Suspects]:
+    """Contradictions that the labels hold, each with the images in which it is greatest.
+
+    Args:
+        labels: the labels of N images.
+        quality: theirs.
+    """
+    yield from _find(
+        labels,
+        "Nearer to another person than to their own",
+        "The person may be the wrong one, or two folders show the same person.",
+        "ccs < nnccs",
+        pl.col("ccs") - pl.col("nnccs"),
+    )
+    if not quality.known:
+        return
+    low, high = quality.quantile(_TAIL), quality.quantile(1 - _TAIL)
+    without = " AND ".join(f"{factor} <> '{classes[0]}'" for factor, classes in CLASSES.items())
+    yield from _find(
+        labels,
+        "Low quality, and no factor says why",
+        "A damage that no factor sees, the wrong person, or a person with one other image.",
+        f"quality <= {low:.6g} AND {without}",
+        pl.col("quality"),
+    )
+    damages = " + ".join(f"CAST({factor} = '{classes[0]}' AS INT)" for factor, classes in CLASSES.items())
+    yield from _find(
+        labels,
+        "High quality in spite of two damages or more",
+        "A factor may see what is not there.",
+        f"quality >= {high:.6g} AND {damages} >= 2",
+        -pl.col("quality"),
+    )
+
+
+def _find(labels: LabelTable, title: str, text: str, where: str, order: pl.Expr) -> Iterator[Suspects]:
+    """The images that meet a condition, if there are any."""
+    found = labels.frame.with_row_index("row").filter(pl.sql_expr(where)).select("row", order.alias("order")).collect()
+    rows = found.sort("order", "row")["row"].to_numpy().astype("int64")
+    if rows.size:
+        yield Suspects(title=title, text=text, where=where, images=rows.size, rows=first_of_people(rows, labels.people))
