@@ -107,8 +107,10 @@ SMALL = (
 HELD_OUT = ("--held-out", "1/4")
 """The second person of the sample, with rows 32 to 63."""
 
-WORDS = {1: (), 2: ("--recipe", "released", *HELD_OUT)}
-"""Two processes use the released recipe, whose weights also depend on the losses of the epochs before."""
+LATER = ("--average", "0.9", "--jitter", "2", "--target", "rank")
+WORDS = {1: (), 2: ("--recipe", "released", *LATER, *HELD_OUT)}
+"""Two processes use the released recipe, whose weights also depend on the losses of the epochs before, and all settings
+that keep more than the last weights."""
 
 IMAGES = 47
 MORE_IMAGES = IMAGES + 32
