@@ -132,6 +132,7 @@ class _BenchmarkRun:
             protocols=request.protocols,
             replicates=request.replicates,
             fewest_impostors=request.fewest_impostors,
+            fewest_errors=request.fewest_errors,
         )
 
     def evaluate(self) -> EvaluatedBenchmark:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.evaluation.request import TemplateWeight
     from training.on_top.scorer import OnTopScorer
 
-VERSION = 3
+VERSION = 4
 """Raised when the same tables give another evaluation."""
 QUALITY = "quality"
 QUALITY_VERSION = 1
@@ -135,6 +135,7 @@ class Plan:
             "fmrs": list(self.request.fmrs),
             "replicates": self.request.replicates,
             "fewest_impostors": self.request.fewest_impostors,
+            "fewest_errors": self.request.fewest_errors,
             "correlate": self.request.correlate,
         }
         return StageSpec(name=EVALUATION, version=VERSION, data="", parameters=parameters)

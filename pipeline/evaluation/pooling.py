@@ -13,6 +13,7 @@ from data_manifests.tables.evaluation import TEMPLATES
 from pipeline.evaluation.images import read_embeddings, read_measure
 from pipeline.evaluation.request import TemplateWeight
 from training.evaluation.comparison import BenchmarkError, compare_templates, require_both_kinds, require_directions
+from training.evaluation.evaluate import judge_counts
 from training.evaluation.methods.kinds import UNWEIGHTED
 from training.evaluation.templates import Templates, lowest_quality, measure_tar, scale_quality
 
@@ -96,12 +97,17 @@ class TemplatePairs:
             The table `templates`, with benchmark and recogniser still null.
         """
         table: list[dict[str, Any]] = []
-        counts = {"genuine": int(self.same.sum()), "impostors": int((~self.same).sum())}
+        genuine, impostors = int(self.same.sum()), int((~self.same).sum())
+        status: dict[float, str] = {}
         for method, similarity in self._pool(qualities):
             for far, tar in measure_tar(similarity, self.same).items():
-                few = far * counts["impostors"] < options.fewest_impostors
-                status = "too_few_impostors" if few else "ok"
-                table.append({"method": method, "far": far, "tar": tar, **counts, "status": status})
+                errors = round((1 - tar) * genuine)
+                # The first are pooled without a quality: a method that makes fewer errors must not lose its rank.
+                found = status.setdefault(far, judge_counts(max(errors, 1), far * impostors, options))
+                table.append({
+                    "method": method, "far": far, "tar": tar, "genuine": genuine, "impostors": impostors,
+                    "errors": errors, "status": found,
+                })  # fmt: skip
         return TEMPLATES.to_arrow(table)
 
     def _pool(self, qualities: Qualities) -> Iterator[tuple[str, NDArray[np.float32]]]:

@@ -40,6 +40,7 @@ class EvaluationRequest:
         fmrs: false match rates.
         replicates: bootstrap draws.
         fewest_impostors: a threshold above which fewer impostor pairs lie is left out; 0: none is.
+        fewest_errors: methods are not ranked or compared by fewer wrong pairs; 0: they always are.
         correlate: whether qualities are compared with the measures of the factory.
         limit: the first images of every benchmark only; 0 for all.
         workspace: the folder of all outputs.
@@ -60,6 +61,7 @@ class EvaluationRequest:
     limit: int
     workspace: Path
     template_weights: tuple[TemplateWeight, ...] = ()
+    fewest_errors: int = 0
 
     def __post_init__(self) -> None:
         if not self.benchmarks:
@@ -74,6 +76,8 @@ class EvaluationRequest:
             raise EvaluationError(f"--replicates {self.replicates}: give a number of draws, or 0 for no intervals")
         if self.fewest_impostors < 0:
             raise EvaluationError(f"--fewest-impostors {self.fewest_impostors}: give a number of pairs, or 0 for any")
+        if self.fewest_errors < 0:
+            raise EvaluationError(f"--fewest-errors {self.fewest_errors}: give a number of pairs, or 0 for any")
         require_once("recognisers", self.recognisers)
         require_once("false match rates", self.fmrs)
         require_once("protocols", self.protocols)

@@ -99,6 +99,12 @@ class EvaluateQuality(luigi.Task):
         description="leave out a threshold above which fewer impostor pairs lie; 0: none, as in the papers' tables, "
         "but what rests on fewer than 10 is marked",
     )
+    fewest_errors = TypedParameter(
+        int,
+        default=30,
+        description="where the recogniser is wrong about fewer genuine pairs, methods are shown but neither ranked nor "
+        "compared; 0: they always are",
+    )
     template_weights = luigi.Parameter(
         default="",
         description="what the unit embeddings of a template's images are multiplied with: norm; detector, its score of "
@@ -141,6 +147,7 @@ class EvaluateQuality(luigi.Task):
             fmrs=request.read_rates(self.fmrs),
             replicates=self.replicates,
             fewest_impostors=self.fewest_impostors,
+            fewest_errors=self.fewest_errors,
             template_weights=request.read_weights(self.template_weights),
             correlate=not self.no_correlate,
             limit=self.limit,

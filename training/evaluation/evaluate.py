@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class Options:
         replicates: bootstrap draws.
         seed: of the draws.
         fewest_impostors: a threshold above which fewer impostor pairs lie is left out; 0: none is, as in the papers.
+        fewest_errors: areas of fewer wrong pairs have neither intervals nor p-values; 0: all have.
     """
 
     fmrs: tuple[float, ...] = FMRS
@@ -50,6 +51,7 @@ class Options:
     replicates: int = 1000
     seed: int = 0
     fewest_impostors: int = 0
+    fewest_errors: int = 0
 
 
 def evaluate_methods(
@@ -81,9 +83,10 @@ def evaluate_methods(
             for number, (fmr, curve) in enumerate(zip(options.fmrs, curves, strict=True)):
                 head = {"method": name, "protocol": Protocol.FIXED.value, "fmr": fmr}
                 found = _describe(scores, qualities.get(name), head, curve, options)
-                metrics.append(found | _intervals(areas, place, number))
+                metrics.append(found | _intervals(areas, place, number, found["status"]) | _describe_draws(draws))
                 points.extend(_points(head, GRID, fnmr_at(*curve, GRID)))
-        comparisons = _compare(areas, list(of_pairs), options)
+        tested = [_count_errors(scores, fmr) >= options.fewest_errors for fmr in options.fmrs]
+        comparisons = _compare(areas, list(of_pairs), options.fmrs, tested)
     if Protocol.CR_FIQA in options.protocols:
         for name, quality in of_images.items():
             for fmr, curve in zip(options.fmrs, scores.cr_fiqa_curves(quality, options.fmrs), strict=True):
@@ -146,17 +149,19 @@ def _describe(
     options: Options,
 ) -> dict[str, Any]:
     """The numbers of one curve, after the columns that say which it is."""
-    fmr, fnmr = head["fmr"], float(curve[1][0])
+    fmr, fnmr, genuine = head["fmr"], float(curve[1][0]), len(scores.similarity)
+    errors = round(fnmr * genuine)
     # The exact curve of the one is a stair; CR-FIQA's script joins its twenty points by lines.
     rule = AreaRule.STEP if head["protocol"] == Protocol.FIXED else AreaRule.TRAPEZOID
-    few = fmr * scores.impostors < options.fewest_impostors
     found = head | {
         "threshold": scores.thresholds[fmr],
-        "genuine": len(scores.similarity),
+        "genuine": genuine,
         "impostors": scores.impostors,
         "unscored": 0 if quality is None else _unscored(scores, quality),
         "fnmr": fnmr,
-        "status": "no_errors" if fnmr == 0 else "too_few_impostors" if few else "ok",
+        "errors": errors,
+        "draws": 0,
+        "status": judge_counts(errors, fmr * scores.impostors, options),
     }
     for name, limit in zip(NAMES, LIMITS, strict=True):
         found[f"{name}_raw"] = area(*curve, limit, rule, normalised=False)
@@ -164,15 +169,34 @@ def _describe(
     return found
 
 
+def judge_counts(errors: int, impostors: float, options: Options) -> str:
+    """The status of numbers that rest on so many wrong pairs, and so many impostor pairs above the threshold."""
+    if errors == 0:
+        return "no_errors"
+    if impostors < options.fewest_impostors:
+        return "too_few_impostors"
+    return "too_few_errors" if errors < options.fewest_errors else "ok"
+
+
+def _count_errors(scores: ComparisonScores, fmr: float) -> int:
+    """Genuine pairs that are not matched."""
+    return int(np.count_nonzero(scores.similarity < scores.thresholds[fmr]))
+
+
+def _describe_draws(draws: Draws) -> dict[str, Any]:
+    """How often what is drawn."""
+    return {"draws": draws.replicates, "drawn": "pairs" if draws.identities is None else "people"}
+
+
 def _unscored(scores: ComparisonScores, quality: NDArray[np.floating[Any]]) -> int:
     """Images of genuine pairs without a quality."""
     return int(np.isnan(quality[np.unique(np.concatenate([scores.a, scores.b]))]).sum())
 
 
-def _intervals(areas: ResampledAreas, method: int, threshold: int) -> dict[str, float]:
-    """The ends of the bootstrap intervals."""
+def _intervals(areas: ResampledAreas, method: int, threshold: int, status: str) -> dict[str, float]:
+    """The ends of the bootstrap intervals; none where they would be too narrow."""
     ends: dict[str, float] = {}
-    for place, name in enumerate(NAMES):
+    for place, name in enumerate(NAMES if status != "too_few_errors" else ()):
         interval = areas.interval(method, threshold, place)
         ends |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
     return ends
@@ -183,16 +207,16 @@ def _points(head: dict[str, Any], rejection: NDArray[np.float64], fnmr: NDArray[
     return [head | {"rejection": x, "fnmr": y} for x, y in zip(rejection.tolist(), fnmr.tolist(), strict=True)]
 
 
-def _compare(areas: ResampledAreas, methods: Sequence[str], options: Options) -> list[dict[str, Any]]:
-    """Every method against every later one."""
+def _compare(
+    areas: ResampledAreas, methods: Sequence[str], fmrs: Sequence[float], tested: Sequence[bool]
+) -> list[dict[str, Any]]:
+    """Every method against every later one; the difference alone at a rate that is not `tested`."""
     rows = []
     for first, method in enumerate(methods):
         for second in range(first + 1, len(methods)):
-            for number, fmr in enumerate(options.fmrs):
+            for number, fmr in enumerate(fmrs):
                 for place, name in enumerate(NAMES):
                     test = areas.compare(first, second, number, place)
-                    rows.append({
-                        "fmr": fmr, "area": name, "method": method, "other": methods[second],
-                        "difference": test.difference, "low": test.low, "high": test.high, "p_value": test.p_value,
-                    })  # fmt: skip
+                    row = {"fmr": fmr, "area": name, "method": method, "other": methods[second]}
+                    rows.append(row | ({**asdict(test)} if tested[number] else {"difference": test.difference}))
     return rows

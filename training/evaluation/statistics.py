@@ -3,6 +3,7 @@
 Genuine pairs are drawn anew with replacement, and the normalised area of protocol `fixed` by the step rule is taken of
 each draw. The threshold stays: it belongs to the recogniser, is the same for all qualities, and is set on impostor
 pairs, which are many more. So the intervals say how sure an area is at that threshold.
+They are BCa intervals (training.evaluation.bca).
 
 All qualities and thresholds see the same draws. A draw is a count for every pair: each quality is sorted once, and its
 areas at all thresholds are one pass over the counts.
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labelers.runtime.compilation import compile_kernel
+from training.evaluation.bca import Bca
 from training.evaluation.pairs.ranked_pairs import as_floats, as_quality
 from training.evaluation.weighted_area import count_failures, measure, rank
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 LIMITS = (0.3, 0.95)
 """Limits of the partial area and of the whole one (CLIB-FIQA's tables)."""
 CONFIDENCE = 0.95
+GROUPS = 200
+"""Into so many groups pairs, or people, are put at most: without each of them areas are taken once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +58,35 @@ class Draws:
         Raises:
             ValueError: identities that are not one whole number for each pair.
         """
-        people = None if self.identities is None else _number_people(self.identities, pairs)
-        units = pairs if people is None else int(people.max()) + 1
+        units, people = self._units(pairs)
         random = np.random.default_rng(self.seed)
         for _ in range(self.replicates):
-            counts = _count(random.integers(units, size=units))
-            yield counts if people is None else counts[people]
+            yield _count(random.integers(units, size=units))[people]
+
+    def without(self, pairs: int) -> Iterator[NDArray[np.uint16]]:
+        """All genuine pairs [G] but those of one group (0, the others 1), one group after the other.
+
+        A group is one pair, or one person with all pairs; where there are more of them than GROUPS, it is several.
+
+        Raises:
+            ValueError: as `counts`.
+        """
+        units, people = self._units(pairs)
+        group = np.arange(units) % GROUPS
+        for left_out in range(min(units, GROUPS) if self.replicates and units > 1 else 0):
+            yield (group != left_out).astype(np.uint16)[people]
+
+    def _units(self, pairs: int) -> tuple[int, NDArray[np.intp] | slice]:
+        """How many units are drawn, and the unit of each pair."""
+        if self.identities is None:
+            return pairs, slice(None)
+        people = _number_people(self.identities, pairs)
+        return int(people.max()) + 1, people
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A bootstrap interval; NaN where there are no errors, hence no normalised area."""
+    """A BCa interval; NaN where there are no errors, hence no normalised area. The value lies in it."""
 
     value: float
     low: float
@@ -77,7 +99,7 @@ class Difference:
 
     Attributes:
         difference: on all pairs.
-        low: lower end of its bootstrap interval.
+        low: lower end of its BCa interval, in which it lies.
         high: upper end.
         p_value: two-sided; 1 for equal qualities, at least 2 / (replicates + 1), NaN without errors.
     """
@@ -95,28 +117,34 @@ class ResampledAreas:
     Attributes:
         values: on all pairs [M, T, L].
         replicates: on every draw [R, M, T, L]; NaN where a draw holds no error.
+        without: without every group of pairs [J, M, T, L]; NaN where no error is left.
     """
 
     values: NDArray[np.float64]
     replicates: NDArray[np.float64]
+    without: NDArray[np.float64]
 
     def interval(self, quality: int, threshold: int, limit: int, confidence: float = CONFIDENCE) -> Interval:
-        """The percentile interval of one area; draws without an error are left out."""
-        low, high = _find_ends(self.replicates[:, quality, threshold, limit], confidence)
-        return Interval(value=float(self.values[quality, threshold, limit]), low=low, high=high)
+        """The interval of one area; draws without an error are left out."""
+        place = (..., quality, threshold, limit)
+        value = float(self.values[place])
+        low, high = Bca.of(value, self.replicates[place], self.without[place]).ends(confidence)
+        return Interval(value=value, low=low, high=high)
 
     def compare(
         self, quality: int, other: int, threshold: int, limit: int, confidence: float = CONFIDENCE
     ) -> Difference:
         """The paired test of two qualities, on their differences on the same draws.
 
-        The p-value is twice the smaller share of draws whose difference is on one side of 0 or at it, the data
-        themselves counted as one more draw: 1 less the confidence at which the percentile interval just reaches 0.
+        The p-value is 1 less the confidence at which the interval just reaches 0: without its corrections twice the
+        smaller share of draws whose difference is on one side of 0 or at it, the data counted as one more draw.
         """
-        draws = self.replicates[:, quality, threshold, limit] - self.replicates[:, other, threshold, limit]
-        low, high = _find_ends(draws, confidence)
-        difference = float(self.values[quality, threshold, limit] - self.values[other, threshold, limit])
-        return Difference(difference=difference, low=low, high=high, p_value=_find_p_value(draws))
+        one, two = (..., quality, threshold, limit), (..., other, threshold, limit)
+        difference = float(self.values[one] - self.values[two])
+        draws, without = (areas[one] - areas[two] for areas in (self.replicates, self.without))
+        found = Bca.of(difference, draws, without)
+        low, high = found.ends(confidence)
+        return Difference(difference=difference, low=low, high=high, p_value=found.p_value())
 
 
 def resample_areas(
@@ -146,12 +174,14 @@ def resample_areas(
         raise ValueError(f"limits have to ascend, over 0 and at most 1, not {limits}")
     failures = count_failures(alike, levels)
     rankings = [rank(as_quality(quality, len(alike)), failures) for quality in qualities]
+    drawn, whole = draws or Draws(), np.ones(len(alike), np.uint16)
     areas = [
         [measure(counts, ranking, levels, ends) for ranking in rankings]
-        for counts in chain([np.ones(len(alike), np.uint16)], (draws or Draws()).counts(len(alike)))
+        for counts in chain([whole], drawn.counts(len(alike)), drawn.without(len(alike)))
     ]
-    values = np.asarray(areas)  # [1 + R, M, T, L]
-    return ResampledAreas(values=values[0], replicates=values[1:])
+    values = np.asarray(areas)  # [1 + R + J, M, T, L]
+    last = 1 + drawn.replicates
+    return ResampledAreas(values=values[0], replicates=values[1:last], without=values[last:])
 
 
 def paired_test(
@@ -192,21 +222,3 @@ def _number_people(identities: ArrayLike, pairs: int) -> NDArray[np.intp]:
         raise ValueError(f"identities have to be {pairs} whole numbers, not {people.dtype} of shape {people.shape}")
     numbers: NDArray[np.intp] = np.unique(people, return_inverse=True)[1]
     return numbers
-
-
-def _find_ends(draws: NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    """The middle part of the draws that hold errors."""
-    known = draws[~np.isnan(draws)]
-    if len(known) == 0:
-        return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-def _find_p_value(differences: NDArray[np.float64]) -> float:
-    """Two-sided."""
-    known = differences[~np.isnan(differences)]
-    if len(known) == 0:
-        return float("nan")
-    beyond = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
-    return float(min(1.0, 2 * (beyond + 1) / (len(known) + 1)))

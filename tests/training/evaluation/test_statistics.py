@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import bootstrap, norm
 
+from training.evaluation.bca import Bca
 from training.evaluation.error_reject import area, fixed_curve
 from training.evaluation.statistics import Draws, ResampledAreas, paired_test, resample_areas
 
@@ -63,7 +66,80 @@ class TestAgainstExplicitResampling:
         assert not np.array_equal(one.replicates, other.replicates)
 
 
+class TestIntervals:
+    @pytest.mark.parametrize(("pairs", "noise"), [(60, 0.1), (199, 0.3)])
+    def test_are_those_of_scipy(self, pairs: int, noise: float) -> None:
+        similarity, quality = draw_pairs(np.random.default_rng(pairs), pairs, noise)
+        found = resample_areas(similarity, [quality], [0.3], [0.3, 0.95], Draws(replicates=400, seed=3))
+        for place, limit in enumerate((0.3, 0.95)):
+
+            def take(one: Any, two: Any, axis: int = -1, limit: float = limit) -> Any:
+                rows = zip(np.atleast_2d(one), np.atleast_2d(two), strict=True)
+                return np.array([area(*fixed_curve(*row, 0.3), limit, "step") for row in rows]).squeeze()
+
+            class Drawn:
+                bootstrap_distribution = found.replicates[:, 0, 0, place]
+
+            theirs = bootstrap(
+                (similarity, quality), take, paired=True, n_resamples=0, bootstrap_result=Drawn, method="BCa"
+            ).confidence_interval  # fmt: skip
+            ours = found.interval(0, 0, place)
+            assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+    @settings(deadline=None)
+    @given(st.integers(1, 60), st.integers(1, 9), st.booleans(), st.integers(0, 2**32 - 1))
+    def test_hold_their_estimate(self, pairs: int, levels: int, people: bool, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        similarity = random.random(pairs)
+        qualities = [random.integers(0, levels, pairs), random.random(pairs)]
+        draws = Draws(identities=random.integers(0, 9, pairs) if people else None, replicates=30, seed=seed)
+        areas = resample_areas(similarity, qualities, [2 / pairs, 0.5], [0.3, 0.95], draws)
+        for threshold, limit in product(range(2), range(2)):
+            for quality in range(2):
+                interval = areas.interval(quality, threshold, limit)
+                assert np.isnan(interval.value) or interval.low <= interval.value <= interval.high
+            test = areas.compare(0, 1, threshold, limit)
+            assert np.isnan(test.difference) or test.low <= test.difference <= test.high
+            assert np.isnan(test.p_value) or 2 / 31 <= test.p_value <= 1
+
+    def test_the_p_value_is_where_the_interval_reaches_0(self) -> None:
+        random = np.random.default_rng(11)
+        similarity, quality = draw_pairs(random, 400)
+        qualities = [quality + 0.3 * random.standard_normal(400) for _ in range(2)]
+        areas = resample_areas(similarity, qualities, [0.4], [0.95], Draws(replicates=4000))
+        p = areas.compare(0, 1, 0, 0).p_value
+        assert 0.01 < p < 0.99
+        wide, narrow = (areas.compare(0, 1, 0, 0, confidence=1 - p + by) for by in (0.005, -0.005))
+        assert wide.low < 0 < wide.high
+        assert not narrow.low < 0 < narrow.high
+
+    def test_a_group_of_pairs_is_left_out_at_a_time(self) -> None:
+        few = np.array(list(Draws().without(3)))
+        assert few.tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
+        many = np.array(list(Draws().without(450)))
+        assert many.shape == (200, 450)
+        assert (many.sum(axis=0) == 199).all()
+        assert set((many == 0).sum(axis=1)) == {2, 3}
+        people = np.array(list(Draws(identities=[4, 9, 4]).without(3)))
+        assert people.tolist() == [[0, 1, 0], [1, 0, 1]]
+        assert not list(Draws(replicates=0).without(3))
+
+
 class TestCoverage:
+    @pytest.mark.parametrize(("pairs", "limit"), [(300, 0.95), (300, 0.3), (1000, 0.95)])
+    def test_of_thirty_errors_and_more_intervals_hold_the_true_area(self, pairs: int, limit: float) -> None:
+        random = np.random.default_rng(5)
+        whole = draw_pairs(random, 1_000_000)
+        threshold = float(np.quantile(whole[0], 30 / pairs))  # about thirty errors
+        true = area(*fixed_curve(*whole, threshold), limit, "step")
+        held = 0
+        for seed in range(200):
+            similarity, quality = draw_pairs(random, pairs)
+            draws = Draws(replicates=300, seed=seed)
+            interval = resample_areas(similarity, [quality], [threshold], [limit], draws).interval(0, 0, 0)
+            held += interval.low <= true <= interval.high
+        assert 0.9 <= held / 200 <= 0.99  # 95 %, three standard errors of 200 trials
+
     def test_intervals_hold_the_true_area(self) -> None:
         random = np.random.default_rng(5)
         true = area(*fixed_curve(*draw_pairs(random, 1_000_000), 0.4), 0.95, "step")
@@ -116,12 +192,19 @@ class TestResults:
 
     def test_numbers_by_hand(self) -> None:
         replicates = np.array([[1.0, 3], [2, 1], [4, 1], [5, 1], [np.nan, np.nan]]).reshape(5, 2, 1, 1)
-        areas = ResampledAreas(values=np.array([3.0, 1.5]).reshape(2, 1, 1), replicates=replicates)
-        assert areas.interval(0, 0, 0, confidence=0.5).low == 1.75  # the first quartile of 1, 2, 4, 5
-        assert areas.interval(0, 0, 0).value == 3
+        without = np.ones((3, 2, 1, 1))  # nothing is skewed
+        areas = ResampledAreas(
+            values=np.array([3.0, 1.5]).reshape(2, 1, 1), replicates=replicates, without=without
+        )  # fmt: skip
+        assert areas.interval(0, 0, 0, confidence=0.5).low == pytest.approx(1.75)  # the first quartile of 1, 2, 4, 5
+        assert areas.interval(0, 0, 0).value == 3  # of which two are below, and two above
         found = areas.compare(0, 1, 0, 0)
         assert found.difference == 1.5
-        assert found.p_value == 2 * (1 + 1) / (4 + 1)  # one of four on the other side
+        assert found.p_value == pytest.approx(2 * (1 + 1) / (4 + 1))  # one of -2, 1, 3, 4 on the other side
+        # Of the same draws one is below 0.5, so that their median is far above it.
+        biased = Bca.of(0.5, np.array([-2.0, 1, 3, 4]), np.ones(3))
+        assert biased.bias == pytest.approx(norm.ppf(1 / 4))
+        assert biased.p_value() == pytest.approx(2 * norm.cdf(norm.ppf(4 / 5) + 2 * norm.ppf(1 / 4)))
         assert areas.compare(1, 0, 0, 0).p_value == found.p_value
 
     def test_without_errors_nothing_is_known(self) -> None:
