@@ -2,8 +2,9 @@
 
     python -m benchmarks.coverage [--simulations 500] [--replicates 500]
 
-Sets of genuine pairs are drawn, seeded, of which a quality foretells the similarity; the true area is that of two million
-pairs. Kinds: percentiles of the draws; basic, the same turned round about the area; BCa, which the evaluation uses.
+Sets of genuine pairs are drawn, seeded, of which a quality foretells the similarity; the true area is that of two
+million pairs. Kinds: percentiles of the draws; basic, the same turned round about the area; BCa, which the evaluation
+uses.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ from pipeline.evaluation.plan import CORRELATED
 from pipeline.evaluation.pooling import read_template_pairs
 from pipeline.evaluation.qualities import QualityReader, open_readers
 from pipeline.evaluation.request import EvaluationError
+from pipeline.evaluation.warnings import join_warnings, warn_of_scores, warn_of_training, warn_of_twins
 from training.evaluation.comparison import BenchmarkError, compare_identities, compare_pairs
-from training.evaluation.evaluate import Options, correlate, evaluate_methods, list_qualities, stamp
+from training.evaluation.evaluate import Options, correlate, evaluate_methods, find_twins, list_qualities, stamp
 from training.evaluation.pairs.all_pairs import IdentitySetError
 from training.evaluation.training_losses import read_losses
 from training.evaluation.verification import VerificationPairsError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pipeline.config.job import Job
     from pipeline.evaluation.images import BenchmarkImages
     from pipeline.evaluation.plan import Plan, PlannedBenchmark
+    from pipeline.evaluation.warnings import Caution
     from training.evaluation.comparison import ComparisonScores
 
     Qualities = dict[str, NDArray[np.floating[Any]]]
@@ -69,12 +71,14 @@ class Outcome:
         benchmarks: in the order of the plan.
         left_out: benchmark -> recogniser -> pairs of a list, or images of an identity set, without an embedding.
         notes: what a reader should know, in sentences.
+        warnings: what may make the numbers say something else than they seem to, likewise.
     """
 
     tables: dict[str, pa.Table]
     benchmarks: tuple[EvaluatedBenchmark, ...]
     left_out: dict[str, dict[str, int]]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 @flush_denormals()
@@ -101,7 +105,11 @@ def evaluate(plan: Plan, set_status: Callable[[str], None]) -> Outcome:
     notes = [note for reader in readers for note in reader.notes]
     notes += [f"{name} is not at hand and left out" for name in plan.missing]
     left_out = {kept.benchmark.name: run.left_out for kept, run in zip(evaluated, runs, strict=True)}
-    return Outcome(tables=tables, benchmarks=evaluated, left_out=left_out, notes=tuple(notes))
+    warnings = [*warn_of_training(plan, {each.benchmark.name: each.images for each in evaluated})]
+    warnings += [found for run in runs for found in run.warnings]
+    return Outcome(
+        tables=tables, benchmarks=evaluated, left_out=left_out, notes=tuple(notes), warnings=join_warnings(warnings)
+    )  # fmt: skip
 
 
 def _join(found: list[list[pa.Table]], schema: pa.Schema) -> pa.Table:
@@ -116,12 +124,14 @@ class _BenchmarkRun:
     Attributes:
         tables: name -> what came out so far.
         left_out: recogniser -> pairs or images without an embedding.
+        warnings: of scores that hardly differ, and of methods that are one.
     """
 
     def __init__(self, reader: QualityReader, shared: Qualities, set_status: Callable[[str], None]) -> None:
         request = reader.plan.request
         self.tables: defaultdict[str, list[pa.Table]] = defaultdict(list)
         self.left_out: dict[str, int] = {}
+        self.warnings: list[Caution] = []
         self._reader = reader
         self._benchmark = reader.benchmark
         self._images = reader.images
@@ -142,6 +152,7 @@ class _BenchmarkRun:
         for recogniser, qualities in own.items():
             for method, quality in qualities.items():
                 named[method if len(own) == 1 else f"{method} ({recogniser})"] = quality
+        self.warnings += warn_of_scores(self._benchmark.name, named)
         measures = self._read_measures() if self._reader.plan.request.correlate else {}
         self._add("correlations", correlate(named, measures))
         self._add("qualities", list_qualities(self._images.keys, named))
@@ -165,6 +176,7 @@ class _BenchmarkRun:
         except (BenchmarkError, IdentitySetError, VerificationPairsError) as error:
             raise EvaluationError(f"{name}: {error}") from error
         self.left_out[recogniser] = scores.left_out
+        self.warnings += warn_of_twins(name, find_twins(scores, qualities))
         metrics, curves, comparisons = evaluate_methods(scores, qualities, self._options)
         self._add("metrics", metrics, recogniser)
         self._add("curves", curves, recogniser)

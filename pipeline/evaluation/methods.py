@@ -61,7 +61,8 @@ def parse_methods(text: str) -> tuple[Method, ...]:
     `ms1mv2/8c1f02b4d6e7` for the run to which `ms1mv2/quality_model/current` points.
 
     Args:
-        text: methods separated by commas, each `KIND:PATH` or a baseline, with `NAME=` before it to name it. Behind a
+        text: methods separated by commas, each `KIND:PATH` or a baseline, with `NAME=` before it to name it: one of
+            ANCHORED is then called `KIND (NAME)`. Behind a
             baseline of ANCHORED may stand `:RECOGNISER`, and behind the path of a list `#COLUMN`, unless there is a
             file that is called so as a whole.
 
@@ -96,6 +97,8 @@ def _parse(word: str) -> Method:
         raise MethodError(f"{word[:120]!r}: write {wanted}")
     if name is not None:
         _check_name(name, kind, word)
+        # Its name says what it is: whoever reads the report has to see that it knows the people.
+        name = f"{kind} ({name})" if kind in ANCHORED and name != kind else name
     if path is None:
         return Method(name=name or kind.value, kind=kind)
     if kind in WITH_PATH:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,11 @@ if TYPE_CHECKING:
 
     from pipeline.evaluation.evaluate import Outcome
     from pipeline.evaluation.plan import Plan
+    from pipeline.evaluation.request import EvaluationRequest
 
 REPORT, TABLES = "report.md", "tables"
+WARNINGS = "warnings"
+"""What the tables' metadata has of an evaluation: its warnings, as JSON."""
 _SHOWN = 12
 """Digits of a hash that are shown."""
 
@@ -48,7 +52,7 @@ def write_outcome(plan: Plan, outcome: Outcome) -> None:
     notes = _describe(plan, outcome)
     frames = read_frames({name: table for name, table in outcome.tables.items() if name != "curves"})
     published = {each.name: each.published for each in plan.benchmarks if each.published}
-    known = Known(published=published, makers=find_makers(plan))
+    known = Known(published=published, makers=find_makers(plan), warnings=outcome.warnings)
     page = render_page(
         PageInput(
             tables=outcome.tables,
@@ -61,7 +65,7 @@ def write_outcome(plan: Plan, outcome: Outcome) -> None:
     report = render_markdown(outcome.tables, known) + _list_notes(notes)
     staging = plan.store.staging(plan.spec)
     shutil.rmtree(staging, ignore_errors=True)
-    metadata = {"stage": plan.spec.name, "fingerprint": plan.spec.fingerprint}
+    metadata = {"stage": plan.spec.name, "fingerprint": plan.spec.fingerprint, WARNINGS: json.dumps(outcome.warnings)}
     for name, table in outcome.tables.items():
         write_table(staging / f"{name}.parquet", table.replace_schema_metadata(metadata | {"table": name}))
     printed = {paper.name: paper.table for paper in list_side_by_side(frames, known)}
@@ -89,7 +93,8 @@ def _describe(plan: Plan, outcome: Outcome) -> dict[str, dict[str, str]]:
         "evaluation": plan.spec.fingerprint,
         "false match rates": ", ".join(f"{fmr:g}" for fmr in request.fmrs),
         "protocols": ", ".join(request.protocols),
-        "bootstrap draws": f"{request.replicates:,}",
+        "intervals": _describe_intervals(request),
+        "fewest errors": f"{request.fewest_errors:,} wrong pairs: by fewer, methods are neither ranked nor compared",
     }
     if plan.benchmarks[0].job.settings.flip:
         settings["embeddings"] = "each the sum of those of a face and of its mirror image"
@@ -109,6 +114,16 @@ def _describe(plan: Plan, outcome: Outcome) -> dict[str, dict[str, str]]:
         },
         "Versions": versions(),
     }
+
+
+def _describe_intervals(request: EvaluationRequest) -> str:
+    """What the intervals are."""
+    if not request.replicates:
+        return "none were asked for"
+    return (
+        f"95 %, BCa (bias-corrected and accelerated bootstrap, Efron 1987), {request.replicates:,} draws of the "
+        "genuine pairs of a list, or of people with all their pairs where known people or templates are compared"
+    )
 
 
 def _describe_method(plan: Plan, name: str) -> str:

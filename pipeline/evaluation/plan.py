@@ -159,15 +159,17 @@ def make_plan(request: EvaluationRequest) -> Plan:
     """Find out what an evaluation consists of, without computing anything.
 
     Raises:
-        EvaluationError: if a benchmark stands twice, or none is at hand.
+        EvaluationError: if a benchmark stands twice, none is at hand, or none is of templates that weights are for.
         ManifestError, MethodError, QualityNetworkError and what `resolve` raises: each names what is wrong.
     """
     methods = parse_methods(request.methods)
     sources = find_sources(methods, read_settings({}).device)
     benchmarks = []
     missing: dict[str, str] = {}
+    formats: set[Format] = set()
     for name in request.benchmarks:
         manifest = load_data_set(name, request.workspace)
+        formats.add(manifest.format)
         try:
             manifest.require_data()
         except ManifestError as error:
@@ -178,6 +180,11 @@ def make_plan(request: EvaluationRequest) -> Plan:
     require_once(
         "benchmarks in the field `published` of their manifests", [b.published for b in benchmarks if b.published]
     )
+    if request.template_weights and Format.TEMPLATES not in formats:
+        raise EvaluationError(
+            f"--template-weights {','.join(request.template_weights)}: none of the benchmarks is of format "
+            f"{Format.TEMPLATES}, and pairs of images are not pooled: leave it out, or name such a benchmark"
+        )
     if not benchmarks:
         raise EvaluationError("none of the benchmarks is at hand:\n" + "\n".join(missing.values()))
     return Plan(

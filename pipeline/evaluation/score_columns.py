@@ -21,6 +21,7 @@ _PATHS = (
 )  # fmt: skip
 _ALL_QUALITIES = (*_QUALITIES, "qualityscore", "unifiedqualityscore" + SCALAR)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 
 
 class ScoreListError(ValueError):
@@ -77,6 +78,11 @@ def is_header(names: Sequence[str], column: str = "") -> bool:
 def is_number(cell: str) -> bool:
     """Whether a text is a number, as it is or in the brackets in which NumPy prints an array of one."""
     return _NUMBER.fullmatch(unwrap(cell)) is not None
+
+
+def find_decimal_comma(cell: str) -> str:
+    """A number with a decimal comma as it has to be written; empty where a text is none."""
+    return unwrap(cell).replace(",", ".") if _DECIMAL_COMMA.fullmatch(unwrap(cell)) else ""
 
 
 def unwrap(cell: str) -> str:

@@ -27,6 +27,7 @@ from pipeline.evaluation.score_columns import (
     SHOWN,
     ScoreListError,
     choose_columns,
+    find_decimal_comma,
     is_number,
     shorten,
     unwrap,
@@ -44,6 +45,8 @@ _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _LARGEST_KEY = 10**18 - 1
 _LARGEST = float(np.finfo(np.float32).max)
 _NOT_ASSESSED = -1
+_NANS = ("nan", "+nan", "-nan", "na", "n/a", "none", "null")
+"""What programs write where there is no number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,12 +129,21 @@ def _convert(cell: Any, convert: Callable[[Any], Any], where: str) -> Any:
 
 def _to_number(cell: Any) -> float:
     """A quality."""
+    if _is_nan(cell):
+        raise ValueError("says that the method gave the image no score: leave the field empty, or the row out")
+    if isinstance(cell, str) and (written := find_decimal_comma(cell)):
+        raise ValueError(f"has a decimal comma: write {written} there, and a point in all numbers")
     if not _is_number(cell):
         raise ValueError("is no number: correct it, or leave it empty where an image has no quality")
     number = float(unwrap(cell) if isinstance(cell, str) else cell)
     if not abs(number) <= _LARGEST:
         raise ValueError("is no finite float32: correct it, or leave it empty where an image has no quality")
     return number
+
+
+def _is_nan(cell: Any) -> bool:
+    """Whether a cell is NaN, or a text of it."""
+    return unwrap(cell).casefold() in _NANS if isinstance(cell, str) else isinstance(cell, float) and cell != cell  # noqa: PLR0124
 
 
 def _to_key(cell: Any) -> int:

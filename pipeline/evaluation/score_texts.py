@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,9 @@ from pipeline.evaluation.score_columns import (
     PATH,
     QUALITY,
     SCALAR,
+    SHOWN,
     ScoreListError,
+    find_decimal_comma,
     find_owners,
     is_header,
     is_number,
@@ -72,12 +75,13 @@ def read_text(file: Path, column: str = "") -> TextTable:
         first = _first_line(file)
         if not first:
             raise ScoreListError(f"{file}: is empty, so there is no column quality or score (there are none): add it")
+        _refuse_decimal_comma(file, first)
         if found := _find_table(first, DELIMITERS.get(file.suffix, ","), column):
             delimiter, names = found
             return _read_delimited(file, delimiter, names)
         if column:
             raise ScoreListError(f"{file}: its first line names no columns, so there is no column {column}: leave it")
-        return _read_lines(file, _is_embedding(first))
+        return _read_lines(file, _count_numbers(first.split()) >= FEATURES)
     except UnicodeDecodeError as error:
         raise ScoreListError(f"{file}: cannot be read ({shorten(error)}): save it as UTF-8 text") from None
 
@@ -89,6 +93,17 @@ def _refuse_pickle(file: Path) -> None:
     if file.suffix in _PICKLES or (start[:1] == b"\x80" and start[1:] <= b"\x05"):
         remedy = _REPACK.format(name=file.name)
         raise ScoreListError(f"{file}: is a pickle, which may run anything and is not read: {remedy}")
+
+
+def _refuse_decimal_comma(file: Path, first: str) -> None:
+    """A first line of a path and a number with a decimal comma would be read as a table between commas."""
+    for delimiter in (None, ";", "\t"):
+        path, *number = (part.strip() for part in first.strip().rsplit(delimiter, 1))
+        if number and PurePosixPath(path).suffix and (written := find_decimal_comma(number[0])):
+            raise ScoreListError(
+                f"{file}: {number[0][:SHOWN]!r} in the first line has a decimal comma: write {written[:SHOWN]} there, "
+                "and a point in all numbers"
+            )
 
 
 def _first_line(file: Path) -> str:
@@ -142,8 +157,10 @@ def _read_delimited(file: Path, delimiter: str, names: list[str] | None) -> Text
     for line, row in zip(table.lines, table.rows, strict=True):
         if len(row) != len(names):
             said = "has" if table.quality else "names"
+            comma = delimiter == "," and any(part.isdecimal() for part in row[1:])
+            remedy = ", or, where a number has a decimal comma, write it with a point" if comma else ""
             raise ScoreListError(
-                f"{file}, line {line}: {len(row)} fields, but the first line {said} {len(names)}: correct it"
+                f"{file}, line {line}: {len(row)} fields, but the first line {said} {len(names)}: correct it{remedy}"
             )
     return table
 
@@ -172,10 +189,9 @@ def _split(file: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
         ) from None
 
 
-def _is_embedding(first: str) -> bool:
-    """Whether a line is a path and the numbers of an embedding."""
-    numbers = first.split()[1:]
-    return len(numbers) >= FEATURES and all(map(is_number, numbers))
+def _count_numbers(words: Sequence[str]) -> int:
+    """How many words at the end of a line are numbers, but for its first word."""
+    return sum(1 for _ in takewhile(is_number, reversed(words[1:])))
 
 
 def _read_lines(file: Path, embeddings: bool) -> TextTable:
@@ -184,7 +200,7 @@ def _read_lines(file: Path, embeddings: bool) -> TextTable:
         numbered = [(number, line.strip()) for number, line in enumerate(opened, 1) if line.strip()]
     lines = [number for number, _ in numbered]
     if embeddings:
-        width = len(numbered[0][1].split())
+        width = 1 + _count_numbers(numbered[0][1].split())
         rows = [_measure(file, number, line, width) for number, line in numbered]
         said = f"the length of the {width - 1} numbers of a line"
     elif all(_is_pair(line) for _, line in numbered):
@@ -216,7 +232,14 @@ def _split_last(line: str) -> list[str]:
 
 def _measure(file: Path, number: int, line: str, width: int) -> list[str]:
     """Path, and length of the embedding behind it."""
-    path, *numbers = line.split()
+    path, *numbers = words = line.split()
+    if len(words) > width and _count_numbers(words) >= width - 1:
+        name = " ".join(words[: 1 - width])
+        raise ScoreListError(
+            f"{file}, line {number}: the name {name[:SHOWN]!r} before the {width - 1} numbers holds a blank, which "
+            "ends a name in such a list: give the images names without blanks, or write lines of a path and one score, the "
+            "length of the numbers"
+        )
     if len(numbers) != width - 1 or not all(map(is_number, numbers)):
         raise ScoreListError(
             f"{file}, line {number}: is not a path and {width - 1} numbers, as the first line is: correct it"

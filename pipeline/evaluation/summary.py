@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 from rich.table import Table
 
 from pipeline.evaluation.makers import find_makers
+from pipeline.evaluation.output import WARNINGS
 from pipeline.evaluation.report.frames import OperatingPoint, read_frames
 from pipeline.evaluation.report.judges import describe_losses
-from pipeline.evaluation.report.tables import explain_unsure
+from pipeline.evaluation.report.tables import FEW, SHOWN, SURE
 from pipeline.storage.store import PAGE
 from pipeline.terminal import tell
 from training.evaluation.pairs.ranked_pairs import Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pipeline.evaluation.plan import Plan
 
 _USUAL = 1e-3
@@ -27,22 +32,40 @@ def print_outcome(plan: Plan) -> None:
     protocol = plan.request.protocols[0]
     read = pq.read_table(plan.folder / "metrics.parquet")
     rows = [r for r in read.to_pylist() if r["protocol"] == protocol]
-    known = {row["fmr"] for row in rows if row["status"] == "ok"}
+    known = {row["fmr"] for row in rows if row["status"] in SHOWN}
     fmr = _USUAL if _USUAL in known else max(known or plan.request.fmrs)
     table = Table(
-        "benchmark", "recogniser", "method", "pAUC", "AUC", "", title=f"FMR {fmr:g}, {protocol}: smaller is better"
-    )
-    for row in rows:
-        if row["fmr"] == fmr:
-            numbers = (f"{row[name]:.3f}" if row["status"] == "ok" else "-" for name in ("pauc", "auc"))
-            few = "few impostor pairs" if explain_unsure(row) else ""
-            status = few if row["status"] == "ok" else row["status"].replace("_", " ")
-            table.add_row(row["benchmark"], row["recogniser"], row["method"], *numbers, status)
+        "benchmark", "recogniser", "method", "pAUC", "AUC", "wrong", "note",
+        title=f"FMR {fmr:g}, {protocol}: smaller is better; wrong: genuine pairs without rejection",
+    )  # fmt: skip
+    for _, group in groupby(
+        (row for row in rows if row["fmr"] == fmr), lambda row: (row["benchmark"], row["recogniser"])
+    ):
+        table.add_section()
+        for place, row in enumerate(group):
+            numbers = (f"{row[name]:.3f}" if row["status"] in SHOWN else "-" for name in ("pauc", "auc"))
+            # Both are the same of all methods.
+            more = ("", "") if place else (f"{row['errors']}/{row['genuine']}", _describe_status(row))
+            table.add_row(row["benchmark"], row["recogniser"], row["method"], *numbers, *more)
     if table.row_count:
         tell(table)
     metrics = read_frames({"metrics": read})["metrics"]
     for sentence in describe_losses(metrics, find_makers(plan), OperatingPoint(protocol=Protocol.FIXED, fmr=fmr)):
         tell(sentence)
+    if any(row["fmr"] == fmr and row["status"] == FEW for row in rows):
+        tell(
+            f"by fewer than {plan.request.fewest_errors} wrong pairs no method is ranked or compared: take a larger "
+            "false match rate or a harder benchmark, or lower --fewest-errors"
+        )
+    for text in json.loads((read.schema.metadata or {}).get(WARNINGS.encode(), b"[]")):
+        tell(f"warning: {text}")
     for name, what in plan.missing.items():
         tell(f"left out: {name}; {what}")
     tell(f"all tables and pictures: {plan.folder / PAGE}")
+
+
+def _describe_status(row: Mapping[str, Any]) -> str:
+    """What to know of a row of `metrics`, in few words."""
+    notes = [] if row["status"] == "ok" else [row["status"].replace("_", " ")]
+    notes += ["few impostor pairs"] * (row["status"] in SHOWN and row["fmr"] * row["impostors"] < SURE)
+    return ", ".join(notes)

@@ -75,8 +75,8 @@ class Bca:
         if count == 0:
             return float("nan")
         tails = (
-            (np.count_nonzero(self.draws <= 0), self.bias, self.acceleration),
-            (np.count_nonzero(self.draws >= 0), -self.bias, -self.acceleration),
+            (int(np.count_nonzero(self.draws <= 0)), self.bias, self.acceleration),
+            (int(np.count_nonzero(self.draws >= 0)), -self.bias, -self.acceleration),
         )
         smaller = min(
             _NORMAL.cdf(_divide(_find_deviate(beyond + 1, count + 1) - bias, -acceleration) - bias)

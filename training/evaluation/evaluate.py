@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def evaluate_methods(
     points: list[dict[str, Any]] = []
     comparisons: list[dict[str, Any]] = []
     of_images = {name: _fill(quality) for name, quality in qualities.items()}
-    of_pairs = {name: np.minimum(q[scores.a], q[scores.b]) for name, q in of_images.items()}
+    of_pairs = {name: _take_worse(scores, quality) for name, quality in of_images.items()}
     of_pairs[FLOOR] = scores.similarity.astype(np.float64)
     if Protocol.FIXED in options.protocols:
         thresholds = [scores.thresholds[fmr] for fmr in options.fmrs]
@@ -94,6 +95,20 @@ def evaluate_methods(
                 metrics.append(_describe(scores, qualities[name], head, curve, options))
                 points.extend(_points(head, *curve))
     return METRICS.to_arrow(metrics), CURVES.to_arrow(points), COMPARISONS.to_arrow(comparisons)
+
+
+def find_twins(scores: ComparisonScores, qualities: Mapping[str, NDArray[np.floating[Any]]]) -> list[tuple[str, ...]]:
+    """The methods that reject the same genuine pairs at every share: groups of two or more.
+
+    Args:
+        scores: the benchmark's pairs.
+        qualities: as in `evaluate_methods`.
+    """
+    groups: dict[bytes, list[str]] = {}
+    for name, quality in qualities.items():
+        order = np.unique(_take_worse(scores, _fill(quality)), return_inverse=True)[1]
+        groups.setdefault(hashlib.sha256(order.astype(np.int64).tobytes()).digest(), []).append(name)
+    return [tuple(names) for names in groups.values() if len(names) > 1]
 
 
 def correlate(
@@ -139,6 +154,11 @@ def stamp(table: pa.Table, **names: str) -> pa.Table:
 def _fill(quality: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """An image without a quality is rejected first: a method must not gain by giving no quality."""
     return np.where(np.isnan(quality), -np.inf, quality).astype(np.float64)
+
+
+def _take_worse(scores: ComparisonScores, quality: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The quality of genuine pairs [G]: the smaller of their two images'."""
+    return np.minimum(quality[scores.a], quality[scores.b])
 
 
 def _describe(

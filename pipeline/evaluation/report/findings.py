@@ -1,115 +1,84 @@
-"""Paired tests in words: the leading method against every other one."""
+"""Paired tests as a table: every method against every other one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from pipeline.evaluation.report.method_order import Kind, kind_of, order
-from training.evaluation.pairs.ranked_pairs import Protocol
+from pipeline.evaluation.report.tables import Cell, Mark, build_table, show_signed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
+
+    from pipeline.evaluation.report.tables import Columns, ReportTable
 
 SIGNIFICANCE = 0.05
-"""A p-value under this is called a difference."""
+"""Of all tests of a table together: bold is where a difference is called one."""
 
 AREA_NAMES = {"pauc": "pAUC", "auc": "AUC"}
-_POINT = ("benchmark", "recogniser", "fmr")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One paired test.
+def build_matrices(comparisons: pl.DataFrame, metrics: pl.DataFrame) -> dict[str, ReportTable]:
+    """The tests of one benchmark, recogniser and false match rate: name of the area -> methods against methods.
 
-    Attributes:
-        benchmark: its name.
-        recogniser: whose errors are counted.
-        fmr: false match rate.
-        area: `pauc` or `auc`.
-        method: the leading method.
-        other: the one it is compared with.
-        difference: area of `method` less that of `other`.
-        low: lower end of its interval.
-        high: upper end.
-        p_value: two-sided.
+    A cell is the area of the row's method less that of the column's, and its p-value; `floor` is not tested. Tests
+    without a p-value, for want of bootstrap draws or of errors, are left out, and a table without any.
+
+    Args:
+        comparisons: rows of the table, each pair of methods once, in either order.
+        metrics: rows of that table; where the areas rest on too few pairs, nothing is tested.
     """
+    found: dict[str, ReportTable] = {}
+    if "ok" not in metrics["status"]:
+        return found
+    for area, name in AREA_NAMES.items():
+        rows = comparisons.filter(
+            pl.col("area") == area, pl.col("difference").is_finite(), pl.col("p_value").is_finite()
+        )
+        tests = {
+            (row["method"], row["other"]): (row["difference"], row["p_value"])
+            for row in rows.iter_rows(named=True)
+            if Kind.FLOOR not in (kind_of(row["method"]), kind_of(row["other"]))
+        }
+        if tests:
+            found[name] = _build_matrix(tests)
+    return found
 
-    benchmark: str
-    recogniser: str
-    fmr: float
-    area: str
-    method: str
-    other: str
-    difference: float
-    low: float
-    high: float
-    p_value: float
 
-    @property
-    def verdict(self) -> str:
-        """The outcome of the test in words."""
-        if self.p_value >= SIGNIFICANCE:
-            return f"{self.method} and {self.other} cannot be told apart"
-        return f"{self.method} is {'better' if self.difference < 0 else 'worse'} than {self.other}"
+def _build_matrix(tests: Mapping[tuple[str, str], tuple[float, float]]) -> ReportTable:
+    """One table of (method, other) -> difference and p-value."""
+    sure = dict(zip(tests, correct([p for _, p in tests.values()]), strict=True))
+    methods = order(name for pair in tests for name in pair)
+    columns: Columns = {}
+    for other in methods:
+        cells = columns["", other] = {}
+        for method in methods:
+            pair, sign = ((method, other), 1) if (method, other) in tests else ((other, method), -1)
+            cells[method] = Cell()
+            if pair in tests:
+                difference, p_value = tests[pair]
+                mark = Mark.BEST if sure[pair] < SIGNIFICANCE else Mark.PLAIN
+                cells[method] = Cell(text=show_signed(sign * difference, 3), interval=show_p(p_value), mark=mark)
+    return build_table("less →", columns)
 
-    @property
-    def evidence(self) -> str:
-        """The numbers behind the verdict; the interval has the direction of the words."""
-        if self.difference < 0:
-            way, low, high = "lower", -self.high, -self.low
-        else:
-            way, low, high = "higher", self.low, self.high
-        name = AREA_NAMES[self.area]
-        return f"{name} {way} by {abs(self.difference):.3f} {show_interval(low, high)}, {show_p(self.p_value)}"
+
+def correct(p_values: list[float]) -> list[float]:
+    """The p-values of tests that are made together (Holm, Scandinavian Journal of Statistics 1979).
+
+    >>> correct([0.04, 0.01])
+    [0.04, 0.02]
+    """
+    ascending = sorted(range(len(p_values)), key=p_values.__getitem__)
+    corrected = [0.0] * len(p_values)
+    most = 0.0
+    for place, number in enumerate(ascending):
+        most = max(most, min(1.0, (len(p_values) - place) * p_values[number]))
+        corrected[number] = most
+    return corrected
 
 
 def show_p(p_value: float) -> str:
     """A p-value with three decimals."""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
-
-
-def show_interval(low: float, high: float) -> str:
-    """An interval with three decimals."""
-    return f"[{low:.3f}, {high:.3f}]"
-
-
-def group_verdicts(findings: Iterable[Finding]) -> list[tuple[str, str]]:
-    """Verdict and evidence of each test; tests with the same verdict stand together."""
-    evidence: dict[str, list[str]] = {}
-    for finding in findings:
-        evidence.setdefault(finding.verdict, []).append(finding.evidence)
-    return [(verdict, "; ".join(texts)) for verdict, texts in evidence.items()]
-
-
-def list_findings(comparisons: pl.DataFrame, metrics: pl.DataFrame) -> list[Finding]:
-    """The tests of the leading method of every benchmark: the first method, or the first baseline without one.
-
-    Tests of areas that the report does not show are left out, and so are those without a p-value, for want of bootstrap
-    draws or of errors; `floor` is not tested.
-
-    Args:
-        comparisons: the table; each pair of methods once, in either order.
-        metrics: the table.
-    """
-    shown = metrics.filter(protocol=Protocol.FIXED.value, status="ok")
-    rows = comparisons.filter(pl.col("difference").is_finite(), pl.col("p_value").is_finite()).join(
-        shown, on=_POINT, how="semi", maintain_order="left"
-    )
-    findings: list[Finding] = []
-    for _, own in rows.group_by("benchmark", maintain_order=True):
-        pairs = [pair for pair in own["method", "other"].rows() if Kind.FLOOR not in map(kind_of, pair)]
-        methods = order(name for pair in pairs for name in pair)
-        turned = pl.concat([own.filter(method=methods[0]), _turn(own.filter(other=methods[0]))]) if methods else own
-        tests = [Finding(**row) for row in turned.iter_rows(named=True) if row["other"] in methods]
-        findings += sorted(tests, key=lambda finding: methods.index(finding.other))
-    return findings
-
-
-def _turn(rows: pl.DataFrame) -> pl.DataFrame:
-    """The same tests with both methods exchanged."""
-    return rows.with_columns(
-        method="other", other="method", difference=-pl.col("difference"), low=-pl.col("high"), high=-pl.col("low")
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from training.evaluation.methods.kinds import BASELINES, FLOOR, MethodKind
+from training.evaluation.methods.kinds import ANCHORED, BASELINES, FLOOR, MethodKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,12 +16,14 @@ class Kind(StrEnum):
 
     METHOD = "method"
     BASELINE = "baseline"
+    REFERENCE = "reference"
+    """One of anchors, which knows who is on the images: no quality that is there for a new face."""
     RANDOM = "random"
     FLOOR = "floor"
 
     @property
     def competes(self) -> bool:
-        """Whether it can be the best: `random` and `floor` are shown for comparison only."""
+        """Whether it can be the best: references, `random` and `floor` are shown for comparison only."""
         return self in {Kind.METHOD, Kind.BASELINE}
 
 
@@ -40,7 +42,12 @@ MEANINGS: dict[str, str] = {
 
 def explain(method: str) -> str:
     """What a method is that needs no training; nothing for others."""
-    return MEANINGS.get(method.partition(" (")[0], "")
+    name, _, behind = method.partition(" (")
+    meaning = MEANINGS.get(name, "")
+    if not meaning or not behind:
+        return meaning
+    called = " or what the command calls it" if kind_of(method) is Kind.REFERENCE else ""
+    return f"{meaning}; in brackets the recogniser{called}"
 
 
 def kind_of(method: str) -> Kind:
@@ -53,10 +60,12 @@ def kind_of(method: str) -> Kind:
         return Kind.FLOOR
     if name == MethodKind.RANDOM:
         return Kind.RANDOM
+    if name in ANCHORED:
+        return Kind.REFERENCE
     return Kind.BASELINE if name in list(BASELINES) else Kind.METHOD
 
 
 def order(methods: Iterable[str]) -> tuple[str, ...]:
-    """Methods without repetition: first those that are evaluated, then baselines, `random` and `floor`."""
+    """Methods without repetition: first those that are evaluated, then baselines, references, `random`, `floor`."""
     kinds = list(Kind)
     return tuple(sorted(dict.fromkeys(methods), key=lambda name: kinds.index(kind_of(name))))

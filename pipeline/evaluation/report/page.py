@@ -9,8 +9,9 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import polars as pl
 
-from pipeline.evaluation.report.findings import group_verdicts, list_findings
+from pipeline.evaluation.report.findings import build_matrices
 from pipeline.evaluation.report.frames import (
     OperatingPoint,
     distinct,
@@ -27,9 +28,12 @@ from pipeline.evaluation.report.score_figures import draw_overlay, draw_scatters
 from pipeline.evaluation.report.side_by_side import Known, list_side_by_side
 from pipeline.evaluation.report.tables import (
     ABSENT,
+    SHOWN,
     build_area_table,
     build_correlation_table,
     build_template_table,
+    count_errors,
+    describe_intervals,
     explain_missing,
     show_accuracy,
 )
@@ -38,12 +42,10 @@ from pipeline.pages.figures import Distribution, draw_histogram
 from training.evaluation.pairs.ranked_pairs import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
-    import polars as pl
     import pyarrow as pa
 
-    from pipeline.evaluation.report.findings import Finding
     from pipeline.evaluation.report.gallery import Ends
     from pipeline.evaluation.report.plots import Style
     from pipeline.evaluation.report.tables import ReportTable
@@ -117,21 +119,25 @@ class Panel:
     Attributes:
         recogniser: its name.
         point: protocol and false match rate.
+        errors: how many genuine pairs are wrong; nothing where the recogniser was not evaluated.
         table: areas of the methods, with intervals; without rows where the recogniser was not evaluated.
+        intervals: what they are.
         figure: the curves as SVG; nothing where all areas are left out.
-        leading: the method whose areas are shaded, that of the smallest pAUC.
-        tested: the method that the tests are of.
-        verdicts: paired tests, each with its numbers.
+        leading: the method whose areas are shaded, that of the smallest pAUC; none where methods are not ranked.
+        alike: methods whose curves are the same, in words.
+        matrices: area -> every method against every other one.
         betas: areas by beta as SVG; nothing where fewer than two models are called by theirs, as `Ablation` calls them.
     """
 
     recogniser: str
     point: OperatingPoint
+    errors: str
     table: ReportTable
+    intervals: str
     figure: str
     leading: str | None
-    tested: str
-    verdicts: list[tuple[str, str]]
+    alike: list[str]
+    matrices: Mapping[str, ReportTable]
     betas: str
 
     @property
@@ -211,6 +217,7 @@ def _build_content(evaluation: PageInput) -> dict[str, Any]:
     return {
         "title": evaluation.title,
         "notes": evaluation.notes,
+        "warnings": evaluation.known.warnings,
         "styles": styles,
         "meanings": {method: text for method in styles if (text := explain(method))},
         "sections": sections,
@@ -229,7 +236,6 @@ def _build_content(evaluation: PageInput) -> dict[str, Any]:
 def _build_sections(frames: Frames, gallery: Gallery, styles: Mapping[str, Style]) -> Iterator[Section]:
     """The sections of a page, one a benchmark."""
     points = list_points(frames["metrics"])
-    findings = list_findings(frames["comparisons"], frames["metrics"])
     for number, name in enumerate(list_benchmarks(frames.values())):
         own = select_benchmark(frames, name)
         several = own["metrics"]["recogniser"].n_unique() > 1
@@ -240,7 +246,7 @@ def _build_sections(frames: Frames, gallery: Gallery, styles: Mapping[str, Style
             name=name,
             anchor=f"benchmark-{number}",
             panels=[
-                _build_panel(own, recogniser, point, styles, [found for found in findings if found.benchmark == name])
+                _build_panel(own, recogniser, point, styles)
                 for recogniser in distinct(frames["metrics"], "recogniser")
                 for point in points
             ],
@@ -256,9 +262,7 @@ def _build_sections(frames: Frames, gallery: Gallery, styles: Mapping[str, Style
         )
 
 
-def _build_panel(
-    own: Frames, recogniser: str, point: OperatingPoint, styles: Mapping[str, Style], findings: Sequence[Finding]
-) -> Panel:
+def _build_panel(own: Frames, recogniser: str, point: OperatingPoint, styles: Mapping[str, Style]) -> Panel:
     """One panel.
 
     Args:
@@ -266,39 +270,45 @@ def _build_panel(
         recogniser: whose errors are shown.
         point: protocol and false match rate.
         styles: of the methods.
-        findings: the tests of the benchmark.
     """
     metrics = point.select(own["metrics"].filter(recogniser=recogniser))
     table = build_area_table(metrics, point)
     curves = {} if table.empty else _read_curves(point.select(own["curves"].filter(recogniser=recogniser)), styles)
     areas = {
         method: pauc
-        for method, pauc in metrics["method", "pauc"].rows()
+        for method, pauc in metrics.filter(status="ok")["method", "pauc"].rows()
         if method in curves and kind_of(method).competes and isfinite(pauc)
     }
     leading = min(areas, key=areas.__getitem__, default=None)
-    tests = [
-        found for found in findings
-        if (found.recogniser, found.fmr, Protocol.FIXED) == (recogniser, point.fmr, point.protocol)
-    ]  # fmt: skip
+    tests = own["comparisons"].filter(recogniser=recogniser, fmr=point.fmr)
     where = "-".join([*distinct(metrics, "benchmark"), recogniser]).encode().hex() + f"-{point.protocol}-{point.fmr:g}"
     return Panel(
         recogniser=recogniser,
         point=point,
+        errors=next(map(count_errors, metrics.iter_rows(named=True)), ""),
         table=table,
+        intervals=describe_intervals(metrics),
         figure=draw_curves(curves, styles, leading, where) if curves else "",
         leading=leading,
-        tested=tests[0].method if tests else "",
-        verdicts=group_verdicts(tests),
+        alike=[f"{', '.join(names[:-1])} and {names[-1]}" for names in _find_alike(curves)],
+        matrices=build_matrices(tests, metrics) if point.protocol == Protocol.FIXED else {},
         betas=_draw_betas(metrics, f"{where}-betas"),
     )
+
+
+def _find_alike(curves: Mapping[str, Curve]) -> list[list[str]]:
+    """The methods whose curves are the same."""
+    groups: dict[bytes, list[str]] = {}
+    for method, (_, fnmr) in curves.items():
+        groups.setdefault(fnmr.tobytes(), []).append(method)
+    return [names for names in groups.values() if len(names) > 1]
 
 
 def _draw_betas(metrics: pl.DataFrame, name: str) -> str:
     """The areas of the models that are called by their beta."""
     rows = {
         float(found[1]): row
-        for row in metrics.filter(status="ok").iter_rows(named=True)
+        for row in metrics.filter(pl.col("status").is_in(SHOWN)).iter_rows(named=True)
         if (found := _BETA.fullmatch(row["method"]))
     }
     columns = {"pAUC": "pauc", "AUC": "auc"}
@@ -363,8 +373,10 @@ def _build_overview(frames: Frames, left_out: LeftOut) -> dict[str, list[tuple[s
 
 
 def _show_error(row: Mapping[str, Any] | None) -> str:
-    """A false non-match rate, where enough impostor pairs set its threshold."""
-    return ABSENT if row is None or row["status"] == "too_few_impostors" else f"{row['fnmr']:.4f}"
+    """A false non-match rate with its wrong pairs, where enough impostor pairs set its threshold."""
+    if row is None or row["status"] == "too_few_impostors":
+        return ABSENT
+    return f"{row['fnmr']:.4f} ({row['errors']:,})"
 
 
 def _list_left_out(metrics: pl.DataFrame, left_out: LeftOut) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from pipeline.evaluation.report.frames import distinct, list_points
-from pipeline.evaluation.report.tables import AREAS, SIGNS, Column, Mark, ReportTable, build_across
+from pipeline.evaluation.report.tables import AREAS, SHOWN, SIGNS, Column, Mark, ReportTable, build_across
 from training.evaluation.pairs.ranked_pairs import Protocol
 
 if TYPE_CHECKING:
@@ -101,12 +101,14 @@ def take_means(rows: pl.DataFrame) -> pl.DataFrame:
         rows: of `metrics`, of one recogniser and operating point.
 
     Returns:
-        Rows as those, with the fewest impostor pairs of a benchmark, and `benchmarks`, how many the mean is over.
+        Rows as those, with the fewest impostor pairs of a benchmark, the pairs of that with the fewest wrong ones, and
+        `benchmarks`, how many the mean is over.
     """
-    known = rows.filter(status="ok")
+    known = rows.filter(pl.col("status").is_in(SHOWN))
     means = known.group_by("method", maintain_order=True).agg(
-        pl.first("recogniser", "protocol", "fmr", "status"),
-        pl.min("genuine", "impostors"),
+        pl.first("recogniser", "protocol", "fmr"),
+        pl.col("status", "genuine", "errors").sort_by("errors").first(),
+        pl.min("impostors"),
         pl.sum("unscored"),
         pl.mean("pauc", "auc", "pauc_raw", "auc_raw"),
         pl.col("benchmark").n_unique().alias("benchmarks"),

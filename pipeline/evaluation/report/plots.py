@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from training.evaluation.pairs.ranked_pairs import Curve
 
 DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (2, 2), (8, 2, 2, 2), (4, 4), (8, 2, 2, 2, 2, 2))
+
+METHOD_COLOURS = (
+    *COLOURS, "#7A5CCF", "#8C8C1A", "#C2334D", "#2AA6A6", "#B246B2", "#9A6324",
+)  # fmt: skip
+"""Of each method its own, readable on white and on black; the first six for readers of any colour vision."""
 
 _HALF = len(COLOURS) // 2
 
@@ -44,10 +50,13 @@ class Style:
 def assign_styles(methods: Iterable[str]) -> dict[str, Style]:
     """A style for every method, by its position; `random` and `floor` are grey.
 
-    The dashes change with every third colour, so that the nearest colours differ in both; eighteen styles differ.
+    Twelve methods have colours of their own, and thirty-six differ: the dashes change with every third colour, so that
+    the nearest ones differ in both. What one baseline is by several recognisers, `norm (fr_feature)`, has the colour of
+    the baseline.
     """
     styles = {}
-    number = 0
+    places: dict[str, int] = {}
+    alike: Counter[str] = Counter()
     for method in methods:
         kind = kind_of(method)
         if kind is Kind.RANDOM:
@@ -55,10 +64,12 @@ def assign_styles(methods: Iterable[str]) -> dict[str, Style]:
         elif kind is Kind.FLOOR:
             styles[method] = Style(colour=GREY, dashes=(), width=1.0)
         else:
-            dashes = DASHES[number // _HALF % len(DASHES)]
+            own = method if kind is Kind.METHOD else method.partition(" (")[0]
+            place = places.setdefault(own, len(places))
+            dashes = DASHES[(place // _HALF + alike[own]) % len(DASHES)]
             width = 2.2 if kind is Kind.METHOD else 1.6
-            styles[method] = Style(colour=COLOURS[number % len(COLOURS)], dashes=dashes, width=width)
-            number += 1
+            styles[method] = Style(colour=METHOD_COLOURS[place % len(METHOD_COLOURS)], dashes=dashes, width=width)
+            alike[own] += 1
     return styles
 
 
@@ -130,10 +141,10 @@ def draw_betas(areas: Mapping[str, Mapping[float, float]], name: str) -> str:
     axes = figure.subplots()
     axes.set_xscale("log", base=2)
     betas = sorted({beta for found in areas.values() for beta in found})
-    for (title, found), colour in zip(areas.items(), COLOURS, strict=False):
-        axes.plot(
-            betas, [found.get(beta, np.nan) for beta in betas], color=colour, marker="o", markersize=4, label=title
-        )
+    for (title, found), marker in zip(areas.items(), "os", strict=True):  # colours are the methods'
+        heights = [found.get(beta, np.nan) for beta in betas]
+        axes.plot(betas, heights, color=INK, linestyle=":" if marker == "s" else "-", marker=marker, markersize=4,
+                  label=title)  # fmt: skip
     axes.set_xticks(betas, [f"{beta:g}" for beta in betas])
     axes.minorticks_off()
     axes.set_xlabel("beta", fontsize=SMALL, color=INK)

@@ -23,10 +23,12 @@ class Known:
     Attributes:
         published: benchmarks that are published ones -> their published names.
         makers: method -> the recogniser of its labels.
+        warnings: what may make the numbers say something else than they seem to, in sentences.
     """
 
     published: Mapping[str, str] = field(default_factory=dict)
     makers: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def list_side_by_side(frames: Frames, known: Known) -> list[PaperTable]:

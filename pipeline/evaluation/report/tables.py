@@ -7,14 +7,14 @@ from enum import StrEnum
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from pipeline.evaluation.report.frames import distinct, show_rate
 from pipeline.evaluation.report.method_order import Kind, kind_of, order
 from training.evaluation.pairs.ranked_pairs import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    import polars as pl
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from pipeline.evaluation.report.frames import OperatingPoint
 
@@ -29,7 +29,7 @@ _SUPERSCRIPTS = str.maketrans("0123456789", SIGNS)
 
 AREAS = {"pauc": ("pAUC ↓", 3), "auc": ("AUC ↓", 3)}
 """Column of `metrics` -> heading and decimals, as in CLIB-FIQA Tables 1 to 3."""
-_SHOWN = {
+_COLUMNS = {
     Protocol.FIXED.value: AREAS,
     Protocol.CR_FIQA.value: AREAS | {"auc_raw": ("raw AUC ↓", 4)},  # CR-FIQA Table I gives areas not normalised
 }
@@ -40,6 +40,10 @@ MEAN = "Avg."
 
 SURE = 10
 """A threshold above which fewer impostor pairs lie is marked."""
+FEW = "too_few_errors"
+SHOWN = ("ok", FEW)
+"""The statuses of rows whose numbers are shown."""
+_REFERENCE = "knows who is on the images, which no quality of a new face does: a reference, not ranked"
 
 
 class Mark(StrEnum):
@@ -122,8 +126,8 @@ class ReportTable:
         return [(group, groups.count(group)) for group in dict.fromkeys(groups)]
 
     def groups(self) -> Iterator[list[Row]]:
-        """Rows that stand together: methods; baselines and `random`; `floor`."""
-        for kinds in ({Kind.METHOD}, {Kind.BASELINE, Kind.RANDOM}, {Kind.FLOOR}):
+        """Rows that stand together: methods; baselines, references and `random`; `floor`."""
+        for kinds in ({Kind.METHOD}, {Kind.BASELINE, Kind.REFERENCE, Kind.RANDOM}, {Kind.FLOOR}):
             rows = [row for row in self.rows if row.kind in kinds]
             if rows:
                 yield rows
@@ -160,12 +164,16 @@ def build_area_table(metrics: pl.DataFrame, point: OperatingPoint) -> ReportTabl
             method: show_area(found.get((recogniser, method)), recogniser, area, digits) for method in methods
         }
         for recogniser in distinct(rows, "recogniser")
-        for area, (head, digits) in _SHOWN[point.protocol].items()
+        for area, (head, digits) in _COLUMNS[point.protocol].items()
     }
     unsure = {row["recogniser"]: explain_unsure(row) for row in rows.iter_rows(named=True)}
     heads = {column: unsure[column[0]] for column in columns}
     parts = {name: {method: row for (other, method), row in found.items() if other == name} for name in unsure}
-    return build_table("method", columns, best=min, notes=_note_unscored(parts), heads=heads)
+    few = {name for name, own in parts.items() if any(row["status"] == FEW for row in own.values())}
+    unranked = [column for column in columns if column[0] in few]
+    return build_table(
+        "method", columns, best=min, notes=_note_unscored(parts), heads=heads, unranked=unranked
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +193,7 @@ def build_across(columns: Sequence[Column], areas: Areas) -> ReportTable:
     """Areas as the papers print them: methods down; groups, and areas under each, across; the mean at the end.
 
     The mean, where there are several groups, is over those in which any method has a number, and only of methods that
-    have one in each of them.
+    have one in each of them. It is not ranked where one of them is not.
 
     Args:
         columns: the groups.
@@ -193,7 +201,8 @@ def build_across(columns: Sequence[Column], areas: Areas) -> ReportTable:
     """
     found = {column.group: {row["method"]: row for row in column.rows.iter_rows(named=True)} for column in columns}
     methods = order(method for rows in found.values() for method in rows)
-    known = {name: rows for name, rows in found.items() if any(row["status"] == "ok" for row in rows.values())}
+    known = {name: rows for name, rows in found.items() if any(row["status"] in SHOWN for row in rows.values())}
+    few = [name for name, rows in known.items() if any(row["status"] == FEW for row in rows.values())]
     cells: Columns = {}
     heads = {}
     for group, rows in found.items():
@@ -204,9 +213,19 @@ def build_across(columns: Sequence[Column], areas: Areas) -> ReportTable:
         cells[MEAN, head] = {
             method: _show_mean([rows.get(method) for rows in known.values()], area, digits) for method in methods
         }
-        left_out = [group for group in found if group not in known]
-        heads[MEAN, head] = f"over {len(known)} of {len(found)}, without {', '.join(left_out)}" if left_out else ""
-    return build_table("method", cells, best=min, heads=heads, notes=_note_unscored(found))
+        heads[MEAN, head] = _explain_mean(found, known, few)
+    unranked = [column for column in cells if column[0] in few or (few and column[0] == MEAN)]
+    return build_table(
+        "method", cells, best=min, heads=heads, notes=_note_unscored(found), unranked=unranked
+    )  # fmt: skip
+
+
+def _explain_mean(found: Collection[str], known: Collection[str], few: Sequence[str]) -> str:
+    """What to know of the mean over the groups `known` of those `found`, of which some rest on `few` errors."""
+    left_out = [group for group in found if group not in known]
+    notes = [f"over {len(known)} of {len(found)}, without {', '.join(left_out)}"] if left_out else []
+    notes += [f"rests on {', '.join(few)} too, with too few wrong pairs to rank methods"] if few else []
+    return "; ".join(notes)
 
 
 def _note_unscored(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, str]:
@@ -224,7 +243,7 @@ def _note_unscored(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict
 
 def _show_mean(rows: Sequence[Mapping[str, Any] | None], area: str, digits: int) -> Cell:
     """A mean over groups; none where a group has no number."""
-    numbers = [row[area] for row in rows if row is not None and row["status"] == "ok" and isfinite(row[area])]
+    numbers = [row[area] for row in rows if row is not None and row["status"] in SHOWN and isfinite(row[area])]
     if not numbers or len(numbers) < len(rows):
         return Cell()
     return Cell(text=f"{sum(numbers) / len(numbers):.{digits}f}")
@@ -253,15 +272,29 @@ def build_template_table(templates: pl.DataFrame) -> ReportTable:
         for recogniser in distinct(templates, "recogniser")
         for far in templates["far"].unique().sort()
     }
-    heads = {
-        (row["recogniser"], f"FAR {show_rate(row['far'])}"): (
-            f"{row['recogniser']}: of {row['impostors']:,} impostor template pairs, {row['far'] * row['impostors']:.3g}"
-            f" may be accepted at FAR {show_rate(row['far'])}: few to set a threshold"
+    heads = {}
+    unranked = []
+    for row in templates.unique(["recogniser", "far"], keep="first", maintain_order=True).iter_rows(named=True):
+        place = row["recogniser"], f"FAR {show_rate(row['far'])}"
+        heads[place] = explain_unsure_template(row)
+        unranked += [place] * (row["status"] == FEW)
+    return build_table("method", columns, best=max, heads=heads, unranked=unranked)
+
+
+def explain_unsure_template(row: Mapping[str, Any]) -> str:
+    """What to know of a column of true accept rates, by the first of its rows in `templates`; nothing of a sure one."""
+    notes = []
+    if row["status"] in SHOWN and row["far"] * row["impostors"] < SURE:
+        notes.append(
+            f"of {row['impostors']:,} impostor template pairs, {row['far'] * row['impostors']:.3g} may be accepted at "
+            f"FAR {show_rate(row['far'])}: few to set a threshold"
         )
-        for row in templates.iter_rows(named=True)
-        if row["status"] == "ok" and row["far"] * row["impostors"] < SURE
-    }
-    return build_table("method", columns, best=max, heads=heads)
+    if row["status"] == FEW:
+        notes.append(
+            f"of {row['genuine']:,} genuine template pairs, {row['errors']:,} are not accepted at FAR "
+            f"{show_rate(row['far'])} by {row['method']}: too few to rank methods"
+        )
+    return f"{row['recogniser']}: {'; '.join(notes)}" if notes else ""
 
 
 def build_correlation_table(correlations: pl.DataFrame) -> ReportTable:
@@ -280,7 +313,7 @@ def explain_missing(row: Mapping[str, Any]) -> str:
     """Why a row of `metrics` shows no areas; nothing where it does."""
     rate = show_rate(row["fmr"])
     match row["status"]:
-        case "ok":
+        case "ok" | "too_few_errors":
             return ""
         case "too_few_impostors":
             return f"{_count_impostors(row)}: too few to set a threshold"
@@ -294,10 +327,27 @@ def explain_missing(row: Mapping[str, Any]) -> str:
 
 
 def explain_unsure(row: Mapping[str, Any]) -> str:
-    """What to know of the threshold of a row of `metrics` that shows areas; nothing where enough pairs set it."""
-    if row["status"] != "ok" or row["fmr"] * row["impostors"] >= SURE:
+    """What to know of a row of `metrics` that shows areas; nothing where enough pairs are behind it."""
+    if row["status"] not in SHOWN:
         return ""
-    return f"{_count_impostors(row)}: few to set a threshold"
+    few_impostors, few_errors = row["fmr"] * row["impostors"] < SURE, row["status"] == FEW
+    notes = [f"{_count_impostors(row)}: few to set a threshold"] * few_impostors
+    start = "" if few_impostors else f"{row['recogniser']}: "
+    notes += [f"{start}{count_errors(row)} at FMR {show_rate(row['fmr'])}: too few to rank methods"] * few_errors
+    return "; ".join(notes)
+
+
+def describe_intervals(metrics: pl.DataFrame) -> str:
+    """What the intervals of rows of `metrics` are."""
+    rows = metrics.filter(pl.col("draws") > 0).unique(["draws", "drawn"], keep="first", maintain_order=True)
+    of = " or ".join(f"{draws:,} draws of {drawn}" for draws, drawn in rows["draws", "drawn"].rows())
+    return f"95 % bootstrap intervals (BCa, {of})"
+
+
+def count_errors(row: Mapping[str, Any]) -> str:
+    """How many genuine pairs of a row of `metrics` are wrong without rejection."""
+    verb = "is" if row["errors"] == 1 else "are"
+    return f"{row['errors']:,} of {row['genuine']:,} genuine pairs {verb} wrong"
 
 
 def _count_impostors(row: Mapping[str, Any]) -> str:
@@ -326,15 +376,18 @@ Columns = dict[tuple[str, str], dict[str, Cell]]
 """Group and name of a column -> name of a row -> cell."""
 
 
-def build_table(
+def build_table(  # noqa: PLR0913 - each one is independent of the others
     corner: str,
     columns: Columns,
     *,
     best: Callable[..., float] | None = None,
     notes: Mapping[str, str] | None = None,
     heads: Mapping[tuple[str, str], str] | None = None,
+    unranked: Collection[tuple[str, str]] = (),
 ) -> ReportTable:
     """The table, with the best numbers marked, and a footnote for each reason or note; equal texts share one.
+
+    Where numbers are ranked, a footnote says of a reference that it is one.
 
     Args:
         corner: what its rows are.
@@ -342,29 +395,37 @@ def build_table(
         best: `min` or `max`, where numbers are ranked.
         notes: row -> what a reader should know of it.
         heads: column -> likewise.
+        unranked: columns in which none is marked.
     """
     footnotes: dict[str, str] = {}
 
     def refer(text: str) -> str:
         return footnotes.setdefault(text, _superscript(len(footnotes) + 1)) if text else ""
 
-    marks = {column: _rank(cells, larger=best is max) if best else {} for column, cells in columns.items()}
+    marks = {
+        column: _rank(cells, larger=best is max) if best and column not in unranked else {}
+        for column, cells in columns.items()
+    }
     names = [(group, name + refer(heads.get((group, name), "") if heads else "")) for group, name in columns]
     rows = []
     for name in next(iter(columns.values()), {}):
         cells = tuple(
             replace(
-                found[name], text=found[name].text + refer(found[name].why), mark=marks[column].get(name, Mark.PLAIN)
+                found[name],
+                text=found[name].text + refer(found[name].why),
+                mark=marks[column].get(name, found[name].mark),
             )
             for column, found in columns.items()
         )
-        footnote = refer(notes.get(name, "")) if notes else ""
-        rows.append(Row(name=name, kind=kind_of(name), cells=cells, footnote=footnote))
+        kind = kind_of(name)
+        known = _REFERENCE if best and kind is Kind.REFERENCE else ""
+        footnote = refer("; ".join(filter(None, (known, notes.get(name, "") if notes else ""))))
+        rows.append(Row(name=name, kind=kind, cells=cells, footnote=footnote))
     return ReportTable(corner=corner, columns=tuple(names), rows=tuple(rows), footnotes=tuple(footnotes))
 
 
 def _rank(cells: Mapping[str, Cell], *, larger: bool) -> dict[str, Mark]:
-    """Marks of one column; `random` and `floor` do not compete."""
+    """Marks of one column, of the methods that compete."""
     shown = {name: cell.text for name, cell in cells.items() if kind_of(name).competes and not cell.absent}
     return rank_column({name: float(text) for name, text in shown.items()}, _MOST_DIGITS, larger=larger)
 

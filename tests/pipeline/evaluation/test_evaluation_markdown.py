@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_manifests.tables.evaluation import EVALUATION_TABLES
-from pipeline.evaluation.report.findings import list_findings
+from pipeline.evaluation.report.findings import build_matrices, correct
 from pipeline.evaluation.report.frames import ReportError, read_frames, show_rate
 from pipeline.evaluation.report.markdown import escape, render_markdown
 from pipeline.evaluation.report.method_order import Kind, kind_of, order
 from pipeline.evaluation.report.paper_tables import list_paper_tables, write_csv, write_latex
+from pipeline.evaluation.report.side_by_side import Known
 from pipeline.evaluation.report.tables import Mark, rank_column
 
 NAN = math.nan
@@ -24,7 +25,8 @@ def area(recogniser, method, pauc, auc, **others):
     """A row of `metrics`; the interval is 0.05 to both sides."""
     row = {
         "benchmark": "lfw", "recogniser": recogniser, "method": method, "protocol": "fixed", "fmr": 1e-2,
-        "threshold": 0.3, "genuine": 3000, "impostors": 3000, "unscored": 0, "fnmr": 0.1, "pauc_raw": 0.03 * pauc,
+        "threshold": 0.3, "genuine": 3000, "impostors": 3000, "unscored": 0, "fnmr": 0.1, "errors": 300,
+        "draws": 1000, "drawn": "pairs", "pauc_raw": 0.03 * pauc,
         "auc_raw": 0.095 * auc, "pauc": pauc, "auc": auc, "pauc_low": pauc - 0.05, "pauc_high": pauc + 0.05,
         "auc_low": auc - 0.05, "auc_high": auc + 0.05, "status": "ok",
     }  # fmt: skip
@@ -42,20 +44,34 @@ METRICS = [
     area("r50", "clib", 0.6, 0.4),
     area("r50", "b|ad", 0.7004, 0.4, unscored=12),
     area("r50", "floor", 0.05, 0.05),
-    area("mbf", "norm", NAN, NAN, status="no_errors", fnmr=0.0),
-    area("mbf", "random", NAN, NAN, status="no_errors", fnmr=0.0),
-    area("mbf", "clib", NAN, NAN, status="no_errors", fnmr=0.0),
-    area("mbf", "b|ad", NAN, NAN, status="no_errors", fnmr=0.0),
+    area("mbf", "norm", NAN, NAN, status="no_errors", fnmr=0.0, errors=0),
+    area("mbf", "random", NAN, NAN, status="no_errors", fnmr=0.0, errors=0),
+    area("mbf", "clib", NAN, NAN, status="no_errors", fnmr=0.0, errors=0),
+    area("mbf", "b|ad", NAN, NAN, status="no_errors", fnmr=0.0, errors=0),
 ]
 RARE = [area("r50", name, 0.6, 0.4, fmr=1e-3, status="too_few_impostors") for name in ("clib", "norm")]
 RELEASED = [
-    area("r50", name, value, value, protocol="cr_fiqa", pauc_low=None, pauc_high=None, auc_low=None, auc_high=None)
+    area(
+        "r50",
+        name,
+        value,
+        value,
+        protocol="cr_fiqa",
+        pauc_low=None,
+        pauc_high=None,
+        auc_low=None,
+        auc_high=None,
+        draws=0,
+        drawn=None,
+    )
     for name, value in (("clib", 0.5), ("norm", 0.6), ("random", 0.9))
 ]
 GOLDEN = """\
 ## lfw
 
 ### FMR 1e-2
+
+Without rejection: r50, 300 of 3,000 genuine pairs are wrong; mbf, 0 of 3,000 genuine pairs are wrong.
 
 | method | r50 pAUC ↓ | r50 AUC ↓ | mbf pAUC ↓ | mbf AUC ↓ |
 | --- | ---: | ---: | ---: | ---: |
@@ -73,7 +89,7 @@ GOLDEN = """\
 
 ³ mbf: not judged
 
-95 % bootstrap intervals:
+95 % bootstrap intervals (BCa, 1,000 draws of pairs):
 
 | method | r50 pAUC ↓ | r50 AUC ↓ | mbf pAUC ↓ | mbf AUC ↓ |
 | --- | ---: | ---: | ---: | ---: |
@@ -87,11 +103,15 @@ GOLDEN = """\
 
 ### FMR 1e-3
 
+Without rejection: r50, 300 of 3,000 genuine pairs are wrong.
+
 Left out:
 
 - r50: of 3,000 impostor pairs, 3 may match at FMR 1e-3: too few to set a threshold
 
 ### FMR 1e-2, protocol `cr_fiqa`
+
+Without rejection: r50, 300 of 3,000 genuine pairs are wrong.
 
 | method (r50) | pAUC ↓ | AUC ↓ | raw AUC ↓ |
 | --- | ---: | ---: | ---: |
@@ -111,15 +131,19 @@ Left out:
 
 ² r50: of 15,000 impostor template pairs, 0.015 may be accepted at FAR 1e-6: too few to set a threshold
 
-### Tests of clib
+### Every method against every other
 
-Difference of the areas on the same bootstrap draws, under 0 where the method is better; p is two-sided, of each test by
-itself.
+Area of the row less that of the column on the same bootstrap draws, under 0 where the row is better; p is two-sided, of
+each test by itself. **Bold** where it is under 0.05 for all tests of the table together (Holm).
 
-| recogniser | FMR | area | against | difference | 95 % interval | p |
-| --- | ---: | --- | --- | ---: | ---: | ---: |
-| r50 | 1e-2 | pAUC | b\\|ad | -0.100 | [-0.120, -0.090] | < 0.001 |
-| r50 | 1e-2 | pAUC | norm | -0.100 | [-0.110, -0.080] | 0.002 |
+pAUC, r50, FMR 1e-2:
+
+| less → | clib | b\\|ad | norm |
+| --- | ---: | ---: | ---: |
+| clib | - | **-0.100** p \\< 0.001 | **-0.100** p = 0.002 |
+| b\\|ad | **+0.100** p \\< 0.001 | - | +0.001 p = 0.900 |
+|  |  |  |  |
+| norm | **+0.100** p = 0.002 | -0.001 p = 0.900 | - |
 
 ### Rank correlation with measures
 
@@ -161,7 +185,7 @@ itself.
 
 @pytest.fixture(scope="module")
 def hand_made():
-    tar = {"benchmark": "lfw", "recogniser": "r50", "genuine": 20_000, "impostors": 15_000}
+    tar = {"benchmark": "lfw", "recogniser": "r50", "genuine": 20_000, "impostors": 15_000, "errors": 976}
     few = {"status": "too_few_impostors"}
     return {
         "metrics": make_table("metrics", METRICS + RARE + RELEASED),
@@ -265,7 +289,9 @@ def test_a_baseline_stays_one_under_the_name_of_its_recogniser():
 def test_chance_and_the_bound_stand_last():
     assert order(["floor", "norm", "random", "z", "a", "z"]) == ("z", "a", "norm", "random", "floor")
     assert [kind_of(name).competes for name in ("z", "cpbd", "random", "floor")] == [True, True, False, False]
-    assert kind_of("certainty_ratio") is Kind.BASELINE
+    assert order(["random", "ccs", "norm (r50)"]) == ("norm (r50)", "ccs", "random")
+    assert kind_of("certainty_ratio") is Kind.REFERENCE
+    assert not kind_of("nnccs (mine)").competes
 
 
 @pytest.mark.parametrize(
@@ -275,36 +301,75 @@ def test_rates_are_written_as_in_the_papers(rate, text):
     assert show_rate(rate) == text
 
 
-def find(comparisons, metrics):
-    frames = read_frames(
-        {"comparisons": make_table("comparisons", comparisons), "metrics": make_table("metrics", metrics)}
-    )
-    return list_findings(frames["comparisons"], frames["metrics"])
+def read_matrices(*comparisons):
+    tables = {"comparisons": comparisons, "metrics": [area("r50", "clib", 0.6, 0.4)]}
+    frames = read_frames({name: make_table(name, rows) for name, rows in tables.items()})
+    return build_matrices(frames["comparisons"], frames["metrics"])
 
 
-def test_a_test_is_told_from_the_side_of_the_method_that_leads():
-    rows = [difference("norm", "clib", 0.031, 0.002), difference("clib", "other", 0.03, 0.04)]
-    rows += [difference("clib", "third", -0.001, 0.4)]
-    worse, alike, better = find(rows, [area("r50", "clib", 0.6, 0.4)])
-    assert f"{better.verdict}: {better.evidence}" == (
-        "clib is better than norm: pAUC lower by 0.031 [0.011, 0.041], p = 0.002"
-    )
-    assert f"{worse.verdict}: {worse.evidence}" == (
-        "clib is worse than other: pAUC higher by 0.030 [0.010, 0.040], p = 0.040"
-    )
-    assert f"{alike.verdict}: {alike.evidence}" == (
-        "clib and third cannot be told apart: pAUC lower by 0.001 [-0.009, 0.021], p = 0.400"
-    )
+def test_every_method_is_tested_against_every_other_from_its_own_side():
+    found = read_matrices(
+        difference("norm", "clib", 0.1, 0.02), difference("clib", "other", -0.03, 0.01),
+        difference("other", "norm", -0.07, 0.5), difference("clib", "floor", 0.5, 0.0),
+        difference("norm", "clib", 0.2, 0.0004, area="auc"),
+    )  # fmt: skip
+    assert list(found) == ["pAUC", "AUC"]
+    rows = {row.name: row.cells for row in found["pAUC"].rows}
+    assert list(rows) == ["clib", "other", "norm"]
+    assert [name for _, name in found["pAUC"].columns] == list(rows)
+    assert [cell.text for cell in rows["clib"]] == ["-", "-0.030", "-0.100"]
+    assert [cell.text for cell in rows["norm"]] == ["+0.100", "+0.070", "-"]
+    assert [cell.interval for cell in rows["other"]] == ["p = 0.010", "", "p = 0.500"]
+    # Three tests at once: 3 · 0.01 and 2 · 0.02 are under 0.05.
+    assert [cell.mark is Mark.BEST for cell in (*rows["clib"], *rows["norm"])] == [0, 1, 1, 1, 0, 0]
+    assert found["AUC"].rows[0].cells[1].interval == "p < 0.001"
 
 
-def test_a_difference_without_a_p_value_is_no_finding():
+def test_tests_that_are_made_together_are_corrected():
+    assert correct([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])  # of R's p.adjust(…, "holm")
+    assert correct([0.9, 0.8]) == [1.0, 1.0]
+    assert correct([]) == []
+
+
+def test_a_difference_without_a_p_value_is_no_test():
     untested = difference("clib", "norm", -0.031, 0.002) | dict.fromkeys(("low", "high", "p_value"), float("nan"))
-    assert find([untested], [area("r50", "clib", 0.6, 0.4)]) == []
+    assert read_matrices(untested) == {}
+    assert read_matrices(untested | dict.fromkeys(("low", "high", "p_value"))) == {}
 
 
-def test_without_a_method_the_first_baseline_leads():
-    found = find([difference("random", "norm", 0.4, 0.01)], [area("r50", "norm", 0.6, 0.4)])
-    assert [(test.method, test.other, test.difference) for test in found] == [("norm", "random", -0.4)]
+def test_of_too_few_errors_numbers_are_shown_and_not_ranked():
+    few = {"status": "too_few_errors", "errors": 1, "genuine": 747, "fnmr": 1 / 747, "pauc_low": None,
+           "pauc_high": None, "auc_low": None, "auc_high": None}  # fmt: skip
+    rows = [area("r50", name, pauc, 0.4, benchmark=b, **(few if b == "lfw" else {}))
+            for name, pauc in (("clib", 0.6), ("norm", 0.7)) for b in ("lfw", "cfp")]  # fmt: skip
+    found = render_markdown({"metrics": make_table("metrics", rows)})
+    section = found[found.index("## lfw") : found.index("## cfp")]
+    assert "Without rejection: r50, 1 of 747 genuine pairs is wrong." in section
+    assert "| clib | 0.600 | 0.400 |" in section
+    assert "¹ r50: 1 of 747 genuine pairs is wrong at FMR 1e-2: too few to rank methods" in section
+    assert "intervals" not in section
+    # Beside it are ranks, but none of the mean.
+    assert "| clib | 0.600 | 0.400 | **0.600** | **0.400** | 0.600 | 0.400 |" in found
+    assert "² rests on lfw too, with too few wrong pairs to rank methods" in found
+
+
+def test_what_knows_the_people_is_shown_and_not_ranked():
+    areas = {"clib": 0.6, "norm": 0.7, "ccs": 0.1, "certainty_ratio (mine)": 0.2}
+    rows = [area("r50", name, pauc, 0.4) for name, pauc in areas.items()]
+    found = render_markdown({"metrics": make_table("metrics", rows)})
+    for line in (
+        "| clib | **0.600** |",
+        "| norm | *0.700* |",
+        "| ccs¹ | 0.100 |",
+        "| certainty_ratio (mine)¹ | 0.200 |",
+    ):
+        assert line in found
+    assert "¹ knows who is on the images" in found
+
+
+def test_warnings_stand_before_the_numbers():
+    text = render_markdown({"metrics": make_table("metrics", METRICS)}, Known(warnings=("clib learned lfw",)))
+    assert "- **Warning**: clib learned lfw" in text[: text.index("## lfw")]
 
 
 @given(st.text(min_size=1, max_size=30))

@@ -205,7 +205,16 @@ def test_any_bytes_are_a_list_or_one_error(content: bytes, name: str, column: st
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a.jpg 0.5\nb.jpg nan\n", "line 2: column quality: 'nan' is no number"),
+        ("a.jpg 0.5\nb.jpg nan\n", "line 2: column quality: 'nan' says that the method gave the image no score: leave"),
+        ("a.jpg N/A\nb.jpg 1\n", "no column quality"),
+        ("a.jpg 1\nb.jpg N/A\n", "line 2: column quality: 'N/A' says that the method gave the image no score"),
+        ("a.jpg 0,53\nb.jpg 0,4\n", "'0,53' in the first line has a decimal comma: write 0.53 there"),
+        ("a 2.jpg;0,53\n", "'0,53' in the first line has a decimal comma"),
+        ("a.jpg\t-1,5\n", "'-1,5' in the first line has a decimal comma: write -1.5 there"),
+        ("a.jpg 0.5\nb.jpg 0,4\n", "line 2: column quality: '0,4' has a decimal comma: write 0.4 there"),
+        ("img;score\na.jpg;0,53\n", "line 2: column score: '0,53' has a decimal comma"),
+        ("a b.jpg " + "0.5 " * 40, "line 1: the name 'a b.jpg' before the 40 numbers holds a blank, which ends a name"),
+        ("a.jpg " + "0.5 " * 40 + "\nb 2.jpg " + "1 " * 40, "line 2: the name 'b 2.jpg' before the 40 numbers holds a"),
         ("a.jpg 0.5\n\nb.jpg 1e400\n", "line 3: column quality: '1e400' is no finite float32"),
         ("a.jpg 0.5\nb.jpg =1+1\n", r"line 2: column quality: '=1\+1' is no number"),
         ("a.jpg 0.5\nb.jpg [0.5\n", r"'\[0.5' is no number"),
