@@ -237,8 +237,8 @@ def _measure(file: Path, number: int, line: str, width: int) -> list[str]:
         name = " ".join(words[: 1 - width])
         raise ScoreListError(
             f"{file}, line {number}: the name {name[:SHOWN]!r} before the {width - 1} numbers holds a blank, which "
-            "ends a name in such a list: give the images names without blanks, or write lines of a path and one score, the "
-            "length of the numbers"
+            "ends a name in such a list: give the images names without blanks, or write lines of a path and one score, "
+            "the length of the numbers"
         )
     if len(numbers) != width - 1 or not all(map(is_number, numbers)):
         raise ScoreListError(

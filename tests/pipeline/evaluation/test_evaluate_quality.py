@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from scipy.stats import spearmanr
@@ -29,7 +30,14 @@ from labelers.faces import decode
 from pipeline.config.job import change_recogniser, resolve
 from pipeline.evaluation.methods import MethodError
 from pipeline.evaluation.plan import make_plan
-from pipeline.evaluation.request import EvaluationError, EvaluationRequest, read_protocols, read_rates, read_weights
+from pipeline.evaluation.request import (
+    EvaluationError,
+    EvaluationRequest,
+    TemplateWeight,
+    read_protocols,
+    read_rates,
+    read_weights,
+)
 from tests.pipeline.conftest import ROOT, Factory
 from training.evaluation.error_reject import Protocol, area, curve, threshold
 from training.evaluation.methods.baselines import random_quality
@@ -43,6 +51,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FMRS = "0.1"
+RATIO = "certainty_ratio (ratio)"
+"""How the method that the command calls `ratio` is called."""
 BROKEN = 11
 """Key of the image of the pairs that does not decode."""
 FARS = (1e-4, 1e-5, 1e-6)
@@ -155,6 +165,7 @@ class Benchmarks:
         return (
             "EvaluateQuality", "--benchmarks", ",".join(names), "--recognition", "fr_feature,swapped",
             "--methods", methods, "--protocols", "fixed,cr_fiqa", "--replicates", "50",
+            "--fewest-errors", "0",
         )  # fmt: skip
 
 
@@ -209,7 +220,7 @@ def test_all_tables_are_there(evaluated: tuple[Factory, subprocess.CompletedProc
     assert set(metrics["recogniser"]) == {"fr_feature", "swapped"}
     assert set(metrics.filter(benchmark="pairs")["method"]) == {"light", "list", "norm", "sobel", "random", "floor"}
     assert set(metrics.filter(benchmark="people")["method"]) == {
-        "light", "list", "norm", "sobel", "certainty_ratio", "random", "floor", "ccs", "ratio",
+        "light", "list", "norm", "sobel", "certainty_ratio", "random", "floor", "ccs", RATIO,
     }  # fmt: skip
     names = set(table(factory, "qualities").filter(benchmark="pairs")["method"])
     assert names == {"light", "list", "norm (fr_feature)", "norm (swapped)", "sobel", "random"}
@@ -297,18 +308,18 @@ def test_anchors_are_the_judge_s_own_or_those_of_the_recogniser_that_is_named(
     described = {b["name"]: b for b in json.loads(made_from.read_text())["parameters"]["benchmarks"]}
     assert "anchored" not in described["pairs"]  # nobody knows who is on its pictures
     anchors = {r["name"]: r["anchors"] for r in described["people"]["recognisers"]}
-    assert described["people"]["anchored"] == {"ratio": anchors["swapped"]}
+    assert described["people"]["anchored"] == {RATIO: anchors["swapped"]}
     found = {n: pl.read_parquet(factory.workspace / "people" / "anchors" / a) for n, a in anchors.items()}
     for method, judge, column in (
-        ("ratio", "swapped", "certainty_ratio"),
+        (RATIO, "swapped", "certainty_ratio"),
         ("certainty_ratio (fr_feature)", "fr_feature", "certainty_ratio"),
         ("ccs (swapped)", "swapped", "ccs"),
     ):
         np.testing.assert_array_equal(quality_of(factory, "people", method), found[judge][column].to_numpy())
     metrics = table(factory, "metrics").filter(benchmark="people", protocol="fixed")
     areas = {(r["recogniser"], r["method"]): r["auc"] for r in metrics.iter_rows(named=True)}
-    assert areas["swapped", "ratio"] == areas["swapped", "certainty_ratio"]
-    assert areas["fr_feature", "ratio"] != areas["fr_feature", "certainty_ratio"]
+    assert areas["swapped", RATIO] == areas["swapped", "certainty_ratio"]
+    assert areas["fr_feature", RATIO] != areas["fr_feature", "certainty_ratio"]
 
 
 def test_correlations_are_of_the_measures(evaluated: tuple[Factory, subprocess.CompletedProcess[str]]) -> None:
@@ -441,7 +452,7 @@ def test_what_is_missing_or_left_out_is_said(evaluated: tuple[Factory, subproces
     assert "away is left out: the data set away" in done.stderr
     assert "left out: away; the data set away" in done.stdout
     assert done.stdout.count("ask for it") == 1
-    assert "ratio, labels by swapped: pAUC" in done.stdout
+    assert f"{RATIO}, labels by swapped: pAUC" in done.stdout
     assert (
         "by key (not '999'); 74 of 80 images have a score (not '75', '76', '77', ..., which are rejected"
         in done.stdout.replace("\n", " ")
@@ -453,7 +464,7 @@ def test_what_is_missing_or_left_out_is_said(evaluated: tuple[Factory, subproces
         "away is not at hand and left out",
         "certainty_ratio is not defined on pairs and left out there",
         "certainty_ratio is not defined on sets and left out there",
-        "ratio is not defined on pairs and left out there",
+        f"{RATIO} is not defined on pairs and left out there",
         "list.csv on pairs: 74 of 75 rows name an image, by key (not ",
         "74 of 80 images have a score (not ",
         "which are rejected first). Quality is column score",
@@ -489,17 +500,67 @@ def test_another_rate_computes_the_evaluation_alone_and_back_nothing(
     before, files = receipts(), factory.files("evaluation", first.name)
     (made_from,) = (factory.workspace / "_receipts" / "evaluation" / first.name).glob("made_from.json")
     assert json.loads(made_from.read_text())["parameters"]["fmrs"] == [0.1]
-    evaluate(factory, benchmarks, "--fmrs", "0.2", "--no-correlate", "--workers", "2")
+    done = evaluate(factory, benchmarks, "--fmrs", "0.2", "--no-correlate", "--fewest-errors", "30", "--workers", "2")
     assert {path.parent.parent.name for path in receipts() - before} == {"evaluation"}
     assert link.readlink() != first
     assert set(table(factory, "metrics")["fmr"]) == {0.2}
     assert len(table(factory, "correlations")) == 0
+    check_few_errors(factory, done.stdout)
     before = receipts()
     evaluate(factory, benchmarks, "--fmrs", FMRS)
     assert receipts() == before
     assert link.readlink() == first
     assert factory.files("evaluation", first.name) == files
     assert not list((factory.workspace / "_staging").rglob("*.parquet"))
+
+
+def check_few_errors(factory: Factory, said: str) -> None:
+    """What rests on fewer than thirty wrong pairs is shown, and neither ranked nor compared; the rest is."""
+    metrics = table(factory, "metrics").filter(pl.col("errors") > 0)
+    few = pl.col("errors") < 30
+    assert metrics.filter(few)["status"].unique().to_list() == ["too_few_errors"]
+    assert "too_few_errors" not in metrics.filter(~few)["status"].to_list()
+    assert metrics["errors"].to_list() == pytest.approx((metrics["fnmr"] * metrics["genuine"]).to_list())
+    assert metrics.filter(few)["auc"].is_finite().any()
+    assert metrics.filter(few)["pauc_low"].null_count() == metrics.filter(few).height
+    fixed = metrics.filter(protocol="fixed")
+    assert fixed["draws"].unique().to_list() == [50]
+    assert dict(fixed["benchmark", "drawn"].rows()) == {"pairs": "pairs", "sets": "people", "people": "people"}
+    tests = table(factory, "comparisons").join(fixed.filter(few), on=("benchmark", "recogniser", "fmr"), how="semi")
+    assert tests.height
+    assert tests["p_value"].null_count() == tests.height
+    assert tests["difference"].is_finite().all()
+    assert "too few errors" in said
+    assert "by fewer than 30 wrong pairs no method is ranked or compared" in said.replace("\n", " ")
+    folder = factory.workspace / "evaluation" / "current"
+    report, page = (folder / "report.md").read_text(), (folder / "index.html").read_text()
+    row = fixed.filter(few & (pl.col("benchmark") == "pairs")).row(0, named=True)
+    note = f"{row['errors']} of {row['genuine']} genuine pairs are wrong at FMR 2e-1: too few to rank methods"
+    assert note in report
+    assert note in page
+    section = report[report.index("## pairs") : report.index("## sets")]
+    assert "**" not in section
+    assert "against every other" not in section
+
+
+def test_what_is_doubtful_is_said_everywhere(evaluated: tuple[Factory, subprocess.CompletedProcess[str]]) -> None:
+    factory, done = evaluated
+    folder = factory.workspace / "evaluation" / "current"
+    said = f"certainty_ratio and {RATIO} reject the same pairs, so their numbers are one: people with swapped"
+    assert f"warning: {said}" in done.stdout
+    assert f"- **Warning**: {said}" in (folder / "report.md").read_text()
+    assert f"<strong>Warning</strong>: {said}." in (folder / "index.html").read_text()
+    metadata = pq.read_metadata(folder / "metrics.parquet").metadata
+    assert said in json.loads(metadata[b"warnings"])
+    assert "┃ note" in done.stdout  # no column is without a name
+
+
+def test_weights_of_templates_need_templates(benchmarks: Benchmarks, tmp_path: Path) -> None:
+    asked = replace(ask(benchmarks, tmp_path, "pairs"), template_weights=(TemplateWeight.NORM,))
+    with pytest.raises(EvaluationError, match="--template-weights norm: none of the benchmarks is of format templates"):
+        make_plan(asked)
+    both = replace(asked, benchmarks=(*asked.benchmarks, str(benchmarks.sets)))
+    assert [each.template_weights for each in make_plan(both).benchmarks] == [None, ("norm",)]
 
 
 # --- a network's scores survive a kill ------------------------------------------------------------------------------
@@ -582,6 +643,7 @@ def test_what_cannot_be_is_one_error(benchmarks: Benchmarks, tmp_path: Path) -> 
         ({"protocols": ()}, EvaluationError, "give one or more of fixed, cr_fiqa"),
         ({"replicates": -1}, EvaluationError, "give a number of draws"),
         ({"fewest_impostors": -1}, EvaluationError, "give a number of pairs"),
+        ({"fewest_errors": -1}, EvaluationError, "--fewest-errors -1: give a number of pairs"),
         ({"benchmarks": asked.benchmarks * 2}, EvaluationError, "two of the benchmarks are pairs"),
         ({"recognisers": ("fr_feature", "fr_feature")}, EvaluationError, "two of the recognisers are fr_feature"),
         ({"recognisers": ("fr_featur",)}, ValueError, "no network is called 'fr_featur'"),
@@ -655,6 +717,7 @@ def test_what_decides_the_outcome_enters_the_fingerprint(benchmarks: Benchmarks,
         {"protocols": (Protocol.CR_FIQA,)},
         {"replicates": 11},
         {"fewest_impostors": 5},
+        {"fewest_errors": 5},
         {"correlate": True},
         {"limit": 40},
         {"methods": methods.replace(",norm", "")},
@@ -679,7 +742,7 @@ def test_what_decides_the_outcome_enters_the_fingerprint(benchmarks: Benchmarks,
     seen.add(make_plan(asked).spec.fingerprint)
     write_network(network, -1.0)
     seen.add(make_plan(asked).spec.fingerprint)
-    assert len(seen) == 15
+    assert len(seen) == 16
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     write_network(moved / "other.onnx")

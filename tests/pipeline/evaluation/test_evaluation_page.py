@@ -21,6 +21,7 @@ from pipeline.evaluation.report import page as page_module
 from pipeline.evaluation.report.frames import ReportError, read_frames
 from pipeline.evaluation.report.gallery import pick_faces, show_face
 from pipeline.evaluation.report.page import LIMIT, PageInput, render_page
+from pipeline.evaluation.report.side_by_side import Known
 from training.evaluation.comparison import compare_identities
 from training.evaluation.error_reject import Protocol
 from training.evaluation.evaluate import Options, correlate, evaluate_methods, list_qualities, stamp
@@ -174,7 +175,9 @@ def test_everything_that_was_evaluated_is_there(whole_page):
         assert said in text
     assert "mbf: 0 without" not in text
     assert "norm: images without a quality, which are rejected first: 1" in text
-    assert re.search(r"clib is better than random : pAUC lower by 0\.\d{3} \[", text)
+    assert re.search(r"Without rejection, [\d,]+ of 600 genuine pairs are wrong\.", text)
+    assert "Normalised areas with 95 % bootstrap intervals (BCa, 40 draws of people); smaller is better" in text
+    assert re.search(r"0\.\d{4} \(\d+\)", text)  # a false non-match rate and its wrong pairs
     assert "of 44,250 impostor pairs, 4.42 may match at FMR 1e-4: too few to set a threshold" in text
 
 
@@ -214,6 +217,48 @@ def test_pictures_are_small_and_say_what_they_show(whole_page, real_faces):
     assert "This page contains pictures of people." in Parsed(whole_page).text
     for figure in Parsed(whole_page).all("figure"):
         assert len(figure["aria-label"]) > 20
+
+
+def test_every_method_stands_against_every_other(one_benchmark):
+    page = render_page(one_benchmark)
+    found = re.findall(r'<table class="matrix">.*?</table>', page, re.DOTALL)
+    assert len(found) == 2 * 2  # pAUC and AUC at both rates with enough impostor pairs
+    for table in found:
+        parsed = Parsed(table)
+        heads = [th["scope"] for th in parsed.all("th")]
+        assert heads.count("row") == heads.count("col") - 1 == 4
+        assert parsed.words.count("-") == 4
+        assert len(re.findall(r"p = \d\.\d{3}|p &lt; 0.001", table)) == 4 * 3
+
+
+def test_curves_that_are_the_same_are_named(one_benchmark):
+    assert "are the same." not in render_page(one_benchmark)
+    points = one_benchmark.tables["curves"]
+    twins = [row | {"method": "twin"} for row in points.to_pylist() if row["method"] == "clib"]
+    curves = pa.concat_tables([points, pa.Table.from_pylist(twins, schema=points.schema)]).unify_dictionaries()
+    metrics = one_benchmark.tables["metrics"]
+    rows = [row | {"method": "twin"} for row in metrics.to_pylist() if row["method"] == "clib"]
+    both = pa.concat_tables([metrics, pa.Table.from_pylist(rows, schema=metrics.schema)]).unify_dictionaries()
+    page = render_page(replace(one_benchmark, tables={**one_benchmark.tables, "curves": curves, "metrics": both}))
+    assert page.count("The curves of clib and twin are the same.") == 2
+
+
+def test_of_too_few_errors_nothing_leads(one_benchmark):
+    metrics = one_benchmark.tables["metrics"]
+    rows = [row | {"status": "too_few_errors", "errors": 7} for row in metrics.to_pylist() if row["status"] == "ok"]
+    tables = {**one_benchmark.tables, "metrics": pa.Table.from_pylist(rows, schema=metrics.schema)}
+    page = render_page(replace(one_benchmark, tables=tables))
+    assert "has the smallest pAUC" not in page
+    assert "matrix" not in page.partition("</style>")[2]
+    assert "<b>0." not in page
+    assert "r50: 7 of 600 genuine pairs are wrong at FMR 1e-2: too few to rank methods" in page
+
+
+def test_warnings_stand_at_the_top(one_benchmark):
+    page = render_page(replace(one_benchmark, known=Known(warnings=(HOSTILE,))))
+    parsed = Parsed(page)
+    assert " ".join(HOSTILE.split()) in parsed.text.partition("Methods")[0]
+    assert len(parsed.all("script")) == 1
 
 
 def test_trainings_are_drawn_where_there_are_any(one_benchmark):

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from pipeline.evaluation.report.page import draw_distributions
-from pipeline.evaluation.report.plots import assign_styles, draw_curves, draw_losses
+from pipeline.evaluation.report.plots import assign_styles, draw_betas, draw_curves, draw_losses
 from pipeline.pages.figures import COLOURS
 
 RATES = np.linspace(0, 1, 201)
@@ -72,12 +72,26 @@ def test_a_rate_that_cannot_be_measured_leaves_a_gap():
     assert "nan" not in svg.lower()
 
 
-def test_eighteen_methods_look_different_and_a_method_looks_the_same_among_others():
-    names = [f"m{number}" for number in range(18)]
+def test_thirty_six_methods_look_different_and_a_method_looks_the_same_among_others():
+    names = [f"m{number}" for number in range(36)]
     styles = assign_styles([*names, "random", "floor"])
-    assert len({(style.colour, style.dashes) for style in styles.values()}) == 20
+    assert len({(style.colour, style.dashes) for style in styles.values()}) == 38
+    assert len({styles[name].colour for name in names[:12]}) == 12
     assert assign_styles([*names, "later"])["m3"] == styles["m3"]
     assert styles["random"].colour == styles["floor"].colour not in COLOURS
+
+
+def test_a_baseline_has_one_colour_by_all_recognisers():
+    styles = assign_styles(["one", "norm", "norm (r50)", "norm (mbf)", "sobel", "one (2)"])
+    assert styles["norm"].colour == styles["norm (r50)"].colour == styles["norm (mbf)"].colour == COLOURS[1]
+    assert len({styles[name].dashes for name in styles if name.startswith("norm")}) == 3
+    assert styles["sobel"].colour == COLOURS[2]
+    assert styles["one (2)"].colour == COLOURS[3]  # a method, not a baseline of another recogniser
+
+
+def test_areas_by_beta_have_no_colour_of_a_method():
+    svg = draw_betas({"pAUC": {8.0: 0.5, 32.0: 0.4}, "AUC": {8.0: 0.3, 32.0: 0.2}}, "betas")
+    assert all(colour.lower() not in svg.lower() for colour in COLOURS)
 
 
 def test_losses_are_drawn_by_epoch_in_the_colour_of_their_method():
