@@ -19,7 +19,13 @@ from pipeline.evaluation.plan import CORRELATED
 from pipeline.evaluation.pooling import read_template_pairs
 from pipeline.evaluation.qualities import QualityReader, open_readers
 from pipeline.evaluation.request import EvaluationError
-from pipeline.evaluation.warnings import join_warnings, warn_of_scores, warn_of_training, warn_of_twins
+from pipeline.evaluation.warnings import (
+    join_warnings,
+    warn_of_people,
+    warn_of_scores,
+    warn_of_training,
+    warn_of_twins,
+)
 from training.evaluation.comparison import BenchmarkError, compare_identities, compare_pairs
 from training.evaluation.evaluate import Options, correlate, evaluate_methods, find_twins, list_qualities, stamp
 from training.evaluation.pairs.all_pairs import IdentitySetError
@@ -176,6 +182,7 @@ class _BenchmarkRun:
         except (BenchmarkError, IdentitySetError, VerificationPairsError) as error:
             raise EvaluationError(f"{name}: {error}") from error
         self.left_out[recogniser] = scores.left_out
+        self.warnings += warn_of_people(name, scores, self._options)
         self.warnings += warn_of_twins(name, find_twins(scores, qualities))
         metrics, curves, comparisons = evaluate_methods(scores, qualities, self._options)
         self._add("metrics", metrics, recogniser)

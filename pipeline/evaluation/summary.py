@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.evaluation.makers import find_makers
 from pipeline.evaluation.output import WARNINGS
@@ -34,19 +34,19 @@ def print_outcome(plan: Plan) -> None:
     rows = [r for r in read.to_pylist() if r["protocol"] == protocol]
     known = {row["fmr"] for row in rows if row["status"] in SHOWN}
     fmr = _USUAL if _USUAL in known else max(known or plan.request.fmrs)
+    heads = (Column(name, overflow="fold") for name in ("benchmark", "recogniser", "method"))
     table = Table(
-        "benchmark", "recogniser", "method", "pAUC", "AUC", "wrong", "note",
+        *heads, "pAUC", "AUC", "wrong", "note",
         title=f"FMR {fmr:g}, {protocol}: smaller is better; wrong: genuine pairs without rejection",
     )  # fmt: skip
-    for _, group in groupby(
-        (row for row in rows if row["fmr"] == fmr), lambda row: (row["benchmark"], row["recogniser"])
-    ):
+    shown = (row for row in rows if row["fmr"] == fmr)
+    for names, group in groupby(shown, lambda row: (row["benchmark"], row["recogniser"])):
         table.add_section()
         for place, row in enumerate(group):
             numbers = (f"{row[name]:.3f}" if row["status"] in SHOWN else "-" for name in ("pauc", "auc"))
-            # Both are the same of all methods.
-            more = ("", "") if place else (f"{row['errors']}/{row['genuine']}", _describe_status(row))
-            table.add_row(row["benchmark"], row["recogniser"], row["method"], *numbers, *more)
+            # What is the same of all methods is said once.
+            first = (*names, f"{row['errors']}/{row['genuine']}", _describe_status(row)) if not place else ("",) * 4
+            table.add_row(*first[:2], row["method"], *numbers, *first[2:])
     if table.row_count:
         tell(table)
     metrics = read_frames({"metrics": read})["metrics"]

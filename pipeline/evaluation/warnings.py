@@ -15,6 +15,7 @@ from data_manifests.folds import Fold, MaybeFold
 from data_manifests.storage.json_files import DamagedFileError, read_json
 from pipeline.evaluation.images import read_images
 from pipeline.evaluation.methods import NETWORKS
+from pipeline.evaluation.report.frames import show_rate
 from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.store import Store
 from training.evaluation.methods.kinds import MethodKind
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pipeline.evaluation.images import BenchmarkImages
     from pipeline.evaluation.methods import Method
     from pipeline.evaluation.plan import Plan
+    from training.evaluation.comparison import ComparisonScores
+    from training.evaluation.evaluate import Options
 
 NARROW = 0.02
 """The middle 98 % of scores that lie closer than this share of their size are called narrow."""
@@ -61,7 +64,28 @@ def warn_of_twins(place: str, twins: Iterable[tuple[str, ...]]) -> Iterator[Caut
         twins: the methods that reject the same pairs there.
     """
     for names in twins:
-        yield f"{', '.join(names[:-1])} and {names[-1]} reject the same pairs, so their numbers are one", place
+        yield f"{', '.join(names[:-1])} and {names[-1]} reject the same pairs, so their numbers are the same", place
+
+
+def warn_of_people(place: str, scores: ComparisonScores, options: Options) -> Iterator[Caution]:
+    """Intervals over people of whom few have a wrong pair.
+
+    Args:
+        place: benchmark and recogniser.
+        scores: of the pairs there.
+        options: of the evaluation; as few people as errors are called few.
+    """
+    if scores.person is None or not options.replicates:
+        return
+    counts = []
+    for fmr in options.fmrs:
+        wrong = scores.similarity < scores.thresholds[fmr]
+        people = len(np.unique(scores.person[wrong]))
+        if people < options.fewest_errors <= wrong.sum():
+            counts.append(f"{people} at FMR {show_rate(fmr)}")
+    if counts:
+        what = "the wrong pairs are of few people, so areas are less sure than their intervals and p-values say"
+        yield what, f"{place} ({', '.join(counts)})"
 
 
 def warn_of_scores(benchmark: str, qualities: Mapping[str, NDArray[np.floating[Any]]]) -> Iterator[Caution]:

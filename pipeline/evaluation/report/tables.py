@@ -224,7 +224,7 @@ def _explain_mean(found: Collection[str], known: Collection[str], few: Sequence[
     """What to know of the mean over the groups `known` of those `found`, of which some rest on `few` errors."""
     left_out = [group for group in found if group not in known]
     notes = [f"over {len(known)} of {len(found)}, without {', '.join(left_out)}"] if left_out else []
-    notes += [f"rests on {', '.join(few)} too, with too few wrong pairs to rank methods"] if few else []
+    notes += [f"rests on {', '.join(few)}, with too few wrong pairs to rank methods"] if few else []
     return "; ".join(notes)
 
 

@@ -546,7 +546,7 @@ def check_few_errors(factory: Factory, said: str) -> None:
 def test_what_is_doubtful_is_said_everywhere(evaluated: tuple[Factory, subprocess.CompletedProcess[str]]) -> None:
     factory, done = evaluated
     folder = factory.workspace / "evaluation" / "current"
-    said = f"certainty_ratio and {RATIO} reject the same pairs, so their numbers are one: people with swapped"
+    said = f"certainty_ratio and {RATIO} reject the same pairs, so their numbers are the same: people with swapped"
     assert f"warning: {said}" in done.stdout
     assert f"- **Warning**: {said}" in (folder / "report.md").read_text()
     assert f"<strong>Warning</strong>: {said}." in (folder / "index.html").read_text()

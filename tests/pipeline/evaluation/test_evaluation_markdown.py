@@ -350,7 +350,7 @@ def test_of_too_few_errors_numbers_are_shown_and_not_ranked():
     assert "intervals" not in section
     # Beside it are ranks, but none of the mean.
     assert "| clib | 0.600 | 0.400 | **0.600** | **0.400** | 0.600 | 0.400 |" in found
-    assert "² rests on lfw too, with too few wrong pairs to rank methods" in found
+    assert "² rests on lfw, with too few wrong pairs to rank methods" in found
 
 
 def test_what_knows_the_people_is_shown_and_not_ranked():

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import islice
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,10 +15,10 @@ from pipeline.config.job import resolve
 from pipeline.evaluation.images import read_images
 from pipeline.evaluation.plan import make_plan
 from pipeline.evaluation.request import EvaluationRequest
-from pipeline.evaluation.warnings import join_warnings, warn_of_scores, warn_of_training
+from pipeline.evaluation.warnings import join_warnings, warn_of_people, warn_of_scores, warn_of_training
 from pipeline.tasks.pixels import Index
 from training.evaluation.error_reject import Protocol
-from training.evaluation.evaluate import find_twins
+from training.evaluation.evaluate import Options, find_twins
 
 RANDOM = np.random.default_rng(0)
 
@@ -59,6 +61,22 @@ def test_methods_that_reject_the_same_pairs_are_found():
     assert find_twins(Pairs, qualities) == [("one", "two", "rank")]
     gap = {"one": np.where(one > 0.4, one, np.nan), "two": np.where(one > 0.4, 2 * one, np.nan)}
     assert find_twins(Pairs, gap) == [("one", "two")]  # without a quality is with the lowest
+
+
+@pytest.mark.parametrize(("people", "fewest", "said"), [(8, 30, "(8 at FMR 1e-2)"), (8, 0, ""), (30, 30, "")])
+def test_wrong_pairs_of_few_people_are_said(people, fewest, said):
+    class Pairs:
+        similarity = np.tile([0.1, 0.9], 60)  # sixty wrong pairs at one threshold, and none at the other
+        person = np.repeat(np.arange(people), -(-120 // people))[:120]
+        thresholds: ClassVar = {1e-2: 0.5, 1e-3: 0.05}
+
+    options = Options(fmrs=(1e-2, 1e-3), fewest_errors=fewest)
+    found = join_warnings(warn_of_people("lfw with r50", Pairs, options))
+    assert bool(found) == bool(said)
+    assert all(text.endswith(f"p-values say: lfw with r50 {said}") for text in found)
+    assert not list(warn_of_people("lfw", Pairs, replace(options, replicates=0)))  # there are no intervals
+    Pairs.person = None
+    assert not list(warn_of_people("lfw", Pairs, options))
 
 
 def plan_with(workspace, runs, *benchmarks):
