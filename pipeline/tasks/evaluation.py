@@ -88,7 +88,7 @@ class EvaluateQuality(luigi.Task):
         description="separated by commas: model:RUN_OR_FILE, onnx:FILE, on_top:RUN, table:FILE, norm, cpbd, sobel,"
         " certainty_ratio, ccs, nnccs, random; behind the three of anchors :RECOGNISER, for those of another than the"
         " judge; behind a table's file #COLUMN, or #- or #-COLUMN where lower is better; NAME= before a method gives it"
-        " another name",
+        " another name; those of anchors are then called KIND (NAME)",
     )
     protocols = luigi.Parameter(default="fixed", description="fixed, cr_fiqa, or both separated by a comma")
     fmrs = luigi.Parameter(default="0.01,0.001,0.0001", description="false match rates, separated by commas")

@@ -42,7 +42,8 @@ Protocol `cr_fiqa` rejects genuine and impostor pairs together and sets the thre
 published script does, so that even `random` may fall under 1. Raw AUC is the area of CR-FIQA's Table I."""
 _TESTS = """\
 Area of the row less that of the column on the same bootstrap draws, under 0 where the row is better; p is two-sided, of
-each test by itself. **Bold** where it is under 0.05 for all tests of the table together (Holm)."""
+each test by itself. **Bold** are those of which one in twenty at most is expected to be chance (Benjamini-Hochberg over
+the table)."""
 _NOT_SHOWN = {"curves", "qualities", "losses"}
 _MARKS = {Mark.PLAIN: "{}", Mark.BEST: "**{}**", Mark.SECOND: "*{}*"}
 
