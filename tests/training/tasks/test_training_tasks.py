@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import cv2
@@ -186,6 +187,8 @@ def test_from_images_to_evaluated_qualities_by_one_command(sample_copy: Factory,
     assert metrics["recogniser"].unique().to_list() == ["cr_fiqa"]
     assert (metrics.filter(pl.col("method") == "cr_fiqa")["status"] == "ok").any()
     assert str(folder.resolve()) in done.stdout
+    for method in ("clib_fiqa", "cr_fiqa", "on_top"):  # the benchmark is what they learned from
+        assert re.search(f"warning: {method} was trained on .*: sample .256 of 256 images.", done.stdout)
     again = sample_copy.luigi(*words)
     assert "nothing to do" in again.stdout
     assert str(folder.resolve()) in again.stdout
