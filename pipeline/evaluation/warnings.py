@@ -15,7 +15,6 @@ from data_manifests.folds import Fold, MaybeFold
 from data_manifests.storage.json_files import DamagedFileError, read_json
 from pipeline.evaluation.images import read_images
 from pipeline.evaluation.methods import NETWORKS
-from pipeline.evaluation.report.frames import show_rate
 from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.store import Store
 from training.evaluation.methods.kinds import MethodKind
@@ -82,7 +81,7 @@ def warn_of_people(place: str, scores: ComparisonScores, options: Options) -> It
         wrong = scores.similarity < scores.thresholds[fmr]
         people = len(np.unique(scores.person[wrong]))
         if people < options.fewest_errors <= wrong.sum():
-            counts.append(f"{people} at FMR {show_rate(fmr)}")
+            counts.append(f"{people} at FMR {fmr:g}")
     if counts:
         what = "the wrong pairs are of few people, so areas are less sure than their intervals and p-values say"
         yield what, f"{place} ({', '.join(counts)})"
