@@ -45,6 +45,8 @@ _NAME = re.compile(r"[^\W\d_]{2,}([ _.-]+[^\W\d_]+)+")
 
 Caution = tuple[str, str]
 """What may be wrong, and where, each as it is shown."""
+Indexes = dict[tuple["Path", str], "BenchmarkImages | None"]
+"""Folder of a data set and fingerprint of its index -> its images; None where they are not there."""
 
 
 def join_warnings(found: Iterable[Caution]) -> tuple[str, ...]:
@@ -140,8 +142,9 @@ def warn_of_training(plan: Plan, images: Mapping[str, BenchmarkImages]) -> Itera
         plan: the evaluation.
         images: of each benchmark, by its name.
     """
+    indexes: Indexes = {}  # ten models of one data set read its index once
     for method in plan.methods:
-        learned = _find_learned(plan, method)
+        learned = _find_learned(plan, method, indexes)
         if learned is None:
             continue
         what = f"{method.name} was trained on images or people of a benchmark, so its numbers there are no test of it"
@@ -184,7 +187,7 @@ def _list_people(paths: Sequence[str]) -> set[str]:
     return {name for name in (PurePosixPath(path).parent.name for path in paths) if _NAME.fullmatch(name)}
 
 
-def _find_learned(plan: Plan, method: Method) -> _Learned | None:
+def _find_learned(plan: Plan, method: Method, indexes: Indexes) -> _Learned | None:
     """What a method learned from, where it is a training whose data set is known."""
     if method.kind not in (*NETWORKS, MethodKind.ON_TOP) or method.path is None:
         return None
@@ -201,7 +204,11 @@ def _find_learned(plan: Plan, method: Method) -> _Learned | None:
         for stage, fingerprint in made.items():
             found = store.recall(stage, str(fingerprint)) if fingerprint else None
             if found is not None:
-                return _Learned(data=found["data"], fold=fold, images=_read_index(store, found))
+                index = _find_index(store, found)
+                if index is not None and (root, index.fingerprint) not in indexes:
+                    indexes[root, index.fingerprint] = read_images(store, index) if store.is_complete(index) else None
+                images = None if index is None else indexes[root, index.fingerprint]
+                return _Learned(data=found["data"], fold=fold, images=images)
     return None
 
 
@@ -210,14 +217,12 @@ def _list_folders(workspace: Path) -> list[Path]:
     return sorted(path for path in workspace.iterdir() if path.is_dir()) if workspace.is_dir() else []
 
 
-def _read_index(store: Store, made_from: Mapping[str, Any]) -> BenchmarkImages | None:
-    """The images that something made by the factory rests on; None where their index is not there."""
+def _find_index(store: Store, made_from: Mapping[str, Any]) -> StageSpec | None:
+    """The index that something made by the factory rests on; None where it is not known."""
     if made_from["stage"] == "index":
-        named = {name: made_from[name] for name in ("version", "data", "parameters")}
-        spec = StageSpec(name="index", **named)
-        return read_images(store, spec) if store.is_complete(spec) else None
+        return StageSpec(name="index", **{name: made_from[name] for name in ("version", "data", "parameters")})
     for stage, fingerprint in made_from["upstream"].items():
         found = store.recall(stage, fingerprint)
-        if found is not None and (images := _read_index(store, found)):
-            return images
+        if found is not None and (index := _find_index(store, found)):
+            return index
     return None

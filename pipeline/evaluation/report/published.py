@@ -26,6 +26,7 @@ from pipeline.evaluation.report.tables import (
     Cell,
     build_table,
     explain_unsure,
+    explain_unsure_template,
     show_area,
     show_signed,
     show_tar,
@@ -127,7 +128,10 @@ def _compare(
             if any(own.values()):
                 cells |= _show_group(table, recogniser, group, place, own)
                 few = next(row for row in own.values() if row)
-                heads[group, "ours"] = "" if table.area == _TAR else explain_unsure(few)
+                of_templates = table.area == _TAR
+                heads[group, "ours"] = (
+                    explain_unsure_template({**few, "far": few["fmr"]}) if of_templates else explain_unsure(few)
+                )
                 heads[group, "published"] = source
         if cells:
             yield PaperTable(

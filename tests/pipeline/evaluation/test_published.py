@@ -140,6 +140,11 @@ def test_templates_are_compared_with_table_ii():
     (found,) = compare_published(frames, {"ijbc": "IJB-C"})
     assert found.title == "arcface beside CR-FIQA, Table II: true accept rate in percent"
     assert write_csv(found.table).splitlines()[1] == "mean,90.00,89.85,+0.15,90.00,94.47,-4.47,90.00,96.28,-6.28"
+    values[0] |= {"genuine": 200, "errors": 20, "status": "too_few_errors"}
+    (few,) = compare_published(read_frames({"templates": make_table("templates", values)}), {"ijbc": "IJB-C"})
+    assert write_csv(few.table) == write_csv(found.table)
+    said = "of 200 genuine template pairs, 20 are not accepted at FAR 1e-4 by mean: too few to rank methods"
+    assert any(said in note for note in few.table.footnotes)
 
 
 def test_raw_areas_are_compared_at_each_rate_by_itself():
