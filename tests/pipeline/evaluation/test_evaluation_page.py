@@ -22,6 +22,7 @@ from pipeline.evaluation.report.frames import ReportError, read_frames
 from pipeline.evaluation.report.gallery import pick_faces, show_face
 from pipeline.evaluation.report.page import LIMIT, PageInput, render_page
 from pipeline.evaluation.report.side_by_side import Known
+from tests.pipeline.evaluation.test_evaluation_markdown import area, make_table
 from training.evaluation.comparison import compare_identities
 from training.evaluation.error_reject import Protocol
 from training.evaluation.evaluate import Options, correlate, evaluate_methods, list_qualities, stamp
@@ -407,6 +408,13 @@ def test_faces_at_the_ends_are_ordered_and_stand_at_one_end():
     assert pick_faces(own, count=1)[1] == [(5, pytest.approx(0.9))]
 
 
+WIDTHS = """
+const found = [...document.querySelectorAll(".scroll")].filter((part) => part.clientWidth);
+const most = (list) => Math.max(...list);
+document.body.setAttribute("data-tables", `${found.length} ${most(found.map((part) => part.scrollWidth
+  > part.clientWidth ? 9999 : part.firstElementChild.offsetWidth))} ${most(found.map((part) => part.clientWidth))}`);
+"""
+
 DRIVER = """
 const list = () => [...document.querySelectorAll("article")].filter((part) => !part.hidden)
   .map((part) => `${part.dataset.recogniser} ${part.dataset.rate} ${part.getBoundingClientRect().height > 100}`);
@@ -420,19 +428,35 @@ report("data-after");
 """
 
 
-def test_another_rate_shows_another_figure_in_a_browser(whole_page, tmp_path):
+def drive(page, script, width, folder):
+    """The attributes of the body of a page after a script."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    digest = base64.b64encode(hashlib.sha256(DRIVER.encode()).digest()).decode()
-    driven = whole_page.replace("script-src '", f"script-src 'sha256-{digest}' '", 1)
-    (tmp_path / "page.html").write_text(driven.replace("</body>", f"<script>{DRIVER}</script></body>"), "utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=360,800", f"--user-data-dir={tmp_path}"]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    driven = page.replace("script-src '", f"script-src 'sha256-{digest}' '", 1)
+    (folder / "page.html").write_text(driven.replace("</body>", f"<script>{script}</script></body>"), "utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},800", f"--user-data-dir={folder}"]
     dumped = subprocess.run(
-        [browser, *options, "--dump-dom", (tmp_path / "page.html").as_uri()],
+        [browser, *options, "--dump-dom", (folder / "page.html").as_uri()],
         capture_output=True, text=True, timeout=180, check=True,
     ).stdout  # fmt: skip
-    body = dict(Parsed(dumped.replace("<!DOCTYPE html>", "")).all("body")[0])
+    return dict(Parsed(dumped.replace("<!DOCTYPE html>", "")).all("body")[0])
+
+
+def test_eight_benchmarks_stand_side_by_side_on_a_screen_of_1500_pixels(tmp_path):
+    names = ("lfw", "cfp_fp", "cplfw", "xqlfw", "calfw", "agedb_30", "adience", "tinyface")
+    rows = [area("adaface_webface4m", method, 0.6, 0.4, benchmark=f"stand_in_{name}", fmr=fmr)
+            for name in names for method in ("clib_fiqa", "norm (adaface_webface4m)", "certainty_ratio")
+            for fmr in (1e-2, 1e-3)]  # fmt: skip
+    body = drive(render_page(PageInput(tables={"metrics": make_table("metrics", rows)})), WIDTHS, 1500, tmp_path)
+    tables, widest, room = map(int, body["data-tables"].split())
+    assert tables >= 2 + 8  # of each rate eight benchmarks and their mean, of each benchmark two rates
+    assert 1000 < widest <= room < 1500
+
+
+def test_another_rate_shows_another_figure_in_a_browser(whole_page, tmp_path):
+    body = drive(whole_page, DRIVER, 360, tmp_path)
     assert body["data-before"] == "r50 1e-3 true"
     assert body["data-after"] == "r50 1e-2 true"
     content, window = map(int, body["data-widths"].split())
