@@ -31,6 +31,8 @@ def stale_stages(section: type[luigi.Config], name: str) -> list[str] | None:
     after = before.model_copy(update={name: "another"} if name in Settings.model_fields else {})
     if section is settings.models and name in models:
         others = models | {name: _other(models[name])}
+    elif name == "recipe":
+        after = Settings(labels=LabelSettings.model_validate({"recipe": "robust"}))
     elif section is settings.labels:
         after = before.model_copy(update={"labels": before.labels.model_copy(update={name: "another"})})
     elif name == "centres":

@@ -29,7 +29,7 @@ from labelers.faces import FaceBatch
 from labelers.given_images import GivenImages, read_given
 from labelers.opening import open_labeler
 from labelers.photos import decode_photo
-from labelers.rules import CLASSIFIED, LabelSettings, classify
+from labelers.rules import CLASSIFIED, BlurSource, LabelSettings, classify
 from labelers.runtime.device import Device
 from labelers.runtime.precision import Precision, check_precision
 
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from labelers.labeler import Labeler, Measures
 
 _Kind = TypeVar("_Kind", bound=StrEnum)
+
+_OF_LABELS = tuple(column.name for column in LABELS.columns)
 
 _SLICE = 256
 """Images measured at a time, as LabelAll does: an image then stands at the same place of the same batch."""
@@ -91,7 +93,7 @@ def label(  # noqa: PLR0913 - the settings of a labelling
         edges: CPBD's edge detector, matlab or python.
         blocks: CPBD's blocks, reference or cover.
         flip: whether the recogniser also sees the mirror image.
-        rules: settings of the section [labels] of luigi.cfg, such as `recipe="released"` or `blur_hazy=0.3`.
+        rules: settings of the section [labels] of luigi.cfg, such as `recipe="robust"` or `blur_hazy=0.3`.
 
     Returns:
         N rows: the columns of the table `labels` that need no other image (cpbd, sobel, yaw_deg, ..., norm, the five
@@ -105,7 +107,9 @@ def label(  # noqa: PLR0913 - the settings of a labelling
     settings = _read_rules(rules)
     given = read_given(images)
     roles = {"pose": (pose, POSE_KINDS), "factors": (factors, (Kind.FACTORS,))}
-    labelers: list[Labeler] = [BlurLabeler(edges=_one_of(Edges, edges), blocks=_one_of(Blocks, blocks))]
+    with_ratio = settings.blur_source is BlurSource.EDGE_RATIO
+    blur = BlurLabeler(edges=_one_of(Edges, edges), blocks=_one_of(Blocks, blocks), edge_ratio=with_ratio)
+    labelers: list[Labeler] = [blur]
     labelers += [_open_network(name, kinds, device, precision) for name, kinds in roles.values()]
     if recognition is not None:
         labelers.append(_open_network(recognition, (Kind.RECOGNITION,), device, precision, flip=flip))
@@ -201,7 +205,7 @@ def _measure(
     columns = {}
     for measures in measured:
         for name, values in measures.columns.items():
-            if name in LABELS.names:
+            if name in _OF_LABELS:
                 columns[name] = np.where(unread, np.float32(np.nan), values)
     return columns, [[one, *others] for one, *others in zip(read, *(m.status for m in measured), strict=True)]
 
@@ -213,7 +217,7 @@ def _to_frame(
     # Each labeler's status as its table has it: what could not be read is said before what was not found.
     causes = [[read if read is not Status.OK else own for own in others] for read, *others in status]
     looked_at = np.array([row[1] in (Status.OK, Status.NO_FACE) for row in causes])  # blur, pose, factors, recogniser
-    classes = classify({name: columns[name] for name in CLASSIFIED}, looked_at, settings)
+    classes = classify({name: columns[name] for name in CLASSIFIED if name in columns}, looked_at, settings)
     series = {name: pl.Series(name, values).fill_nan(None) for name, values in columns.items()}
     for factor, codes in classes.items():
         words = [CLASSES[factor][code] if code >= 0 else None for code in codes.tolist()]
@@ -221,4 +225,4 @@ def _to_frame(
     said = ["+".join(dict.fromkeys(c.value for c in row if c is not Status.OK)) or Status.OK.value for row in causes]
     series["status"] = pl.Series("status", said)
     paths = [] if given.paths is None else [pl.Series("path", given.paths)]
-    return pl.DataFrame([*paths, *(series[name] for name in LABELS.names if name in series)])
+    return pl.DataFrame([*paths, *(series[name] for name in _OF_LABELS if name in series)])

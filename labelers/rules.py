@@ -20,11 +20,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+class LabelRecipe(StrEnum):
+    """Whose rules the labels follow."""
+
+    PAPER = "paper"
+    """The printed equations."""
+    RELEASED = "released"
+    """What the authors' public code computes."""
+    ROBUST = "robust"
+    """As `paper`, with a class of blur that follows known blur (docs/labels.md)."""
+
+
 class BlurSource(StrEnum):
     """The score that the blur classes are made of."""
 
     CPBD = "cpbd"
     SOBEL = "sobel"
+    EDGE_RATIO = "edge_ratio"
 
 
 class Normalise(StrEnum):
@@ -50,15 +62,15 @@ class Section(BaseModel):
 class LabelSettings(Section):
     """Thresholds: they decide the labels stage alone, so changing one costs seconds."""
 
-    recipe: Recipe = Recipe.PAPER
-    """whose rules: paper (the printed equations) or released (the authors' code); gives the values of settings
-    left empty"""
+    recipe: LabelRecipe = LabelRecipe.PAPER
+    """whose rules: paper (the printed equations), released (the authors' code), or robust (as paper, with a class of
+    blur that follows known blur); gives the values of settings left empty"""
     blur_source: BlurSource
-    """score of the blur classes: cpbd (paper) or sobel (released)"""
-    blur_hazy: Number = Field(0.35, ge=0)
-    """below: hazy (CLIB-FIQA section 4.1)"""
-    blur_clear: Number = Field(0.7, ge=0)
-    """above: clear"""
+    """score of the blur classes: cpbd (paper), sobel (released) or edge_ratio (robust)"""
+    blur_hazy: Number = Field(ge=0)
+    """below: hazy; 0.35 (paper, released; CLIB-FIQA section 4.1) or 1.15 (robust)"""
+    blur_clear: Number = Field(ge=0)
+    """above: clear; 0.7 (paper, released) or 1.28 (robust)"""
     yaw_frontal: Number = Field(10.0, ge=0, le=180)
     """absolute yaw in degrees; below: frontal"""
     yaw_profile: Number = Field(25.0, ge=0, le=180)
@@ -66,9 +78,9 @@ class LabelSettings(Section):
     worse_probability: Number = Field(0.5, ge=0, le=1)
     """from this probability on: obstructed, exaggerated expression, extreme lighting"""
     missing_pose: MissingPose
-    """pose class of an image in which no face was found: null (paper) or profile (released)"""
+    """pose class of an image in which no face was found: null (paper, robust) or profile (released)"""
     anchor: Anchor
-    """ratio that becomes the quality: certainty_ratio (CR-FIQA Eq. 4, paper) or plain_ratio (released)"""
+    """ratio that becomes the quality: certainty_ratio (CR-FIQA Eq. 4; paper, robust) or plain_ratio (released)"""
     normalise: Normalise = Normalise.MINMAX
     """how the anchor is brought to [0, 1]: minmax, or quantile (0.1 % and 99.9 %, clipped)"""
 
@@ -76,7 +88,7 @@ class LabelSettings(Section):
     @classmethod
     def _follow_recipe(cls, values: dict[str, Any]) -> dict[str, Any]:
         """What is left empty is as the recipe says."""
-        return _BY_RECIPE[Recipe(values.get("recipe", Recipe.PAPER))] | {n: v for n, v in values.items() if v != ""}
+        return BY_RECIPE[LabelRecipe(values.get("recipe", "paper"))] | {n: v for n, v in values.items() if v != ""}
 
     @model_validator(mode="after")
     def _ordered(self) -> LabelSettings:
@@ -87,16 +99,36 @@ class LabelSettings(Section):
                 raise ValueError(f"{low} = {below} must lie below {high} = {above}")
         return self
 
+    @model_validator(mode="after")
+    def _fit_source(self) -> LabelSettings:
+        """Thresholds of CPBD, as an older luigi.cfg has them, would call every edge ratio clear."""
+        if self.blur_source is BlurSource.EDGE_RATIO and self.blur_clear <= 1:
+            raise ValueError(
+                f"blur_clear = {self.blur_clear} is a threshold of cpbd, and edge_ratio is hardly ever under 1: leave "
+                "blur_hazy and blur_clear empty, or give thresholds of edge_ratio"
+            )
+        return self
 
-_BY_RECIPE: dict[Recipe, dict[str, Any]] = {
-    Recipe.PAPER: {"blur_source": "cpbd", "missing_pose": "null", "anchor": "certainty_ratio"},
-    Recipe.RELEASED: {"blur_source": "sobel", "missing_pose": "profile", "anchor": "plain_ratio"},
+    @property
+    def boundaries(self) -> Recipe:
+        """Whose rule says to which class a threshold itself belongs."""
+        return Recipe.RELEASED if self.recipe == LabelRecipe.RELEASED else Recipe.PAPER
+
+
+_PAPER = {
+    "blur_source": "cpbd", "blur_hazy": 0.35, "blur_clear": 0.7, "missing_pose": "null", "anchor": "certainty_ratio"
+}  # fmt: skip
+BY_RECIPE: dict[LabelRecipe, dict[str, Any]] = {
+    LabelRecipe.PAPER: _PAPER,
+    LabelRecipe.RELEASED: _PAPER | {"blur_source": "sobel", "missing_pose": "profile", "anchor": "plain_ratio"},
+    LabelRecipe.ROBUST: _PAPER | {"blur_source": "edge_ratio", "blur_hazy": 1.15, "blur_clear": 1.28},
 }
-"""What each recipe means for the settings that are left empty (docs/fidelity.md)."""
+"""What each recipe means for the settings that are left empty (docs/fidelity.md); the thresholds of `robust` are from
+`python -m benchmarks.blur_recipes`."""
 
 
-CLASSIFIED = ("cpbd", "sobel", "yaw_deg", "p_obstructed", "p_exaggerated", "p_extreme_lighting")
-"""The measures that classes are made of."""
+CLASSIFIED = ("cpbd", "sobel", "edge_ratio", "yaw_deg", "p_obstructed", "p_exaggerated", "p_extreme_lighting")
+"""The measures that classes are made of; `edge_ratio` is there only where it was asked for."""
 
 
 def classify(
@@ -105,7 +137,7 @@ def classify(
     """The class of every factor as an index into CLASSES; -1 where there is none.
 
     Args:
-        scores: the columns named in CLASSIFIED, each [N], NaN for null.
+        scores: those of the columns named in CLASSIFIED that there are, each [N], NaN for null.
         looked_at: bool [N], whether a face was looked for: `missing_pose` speaks of faces that were not found, not of
             images that could not be read.
         settings: thresholds and rules.
@@ -113,14 +145,14 @@ def classify(
     worse = settings.worse_probability
     classes = {
         Factor.BLUR: blur_level(
-            scores[settings.blur_source.value], settings.blur_hazy, settings.blur_clear, recipe=settings.recipe
+            scores[settings.blur_source.value], settings.blur_hazy, settings.blur_clear, recipe=settings.boundaries
         ),
         Factor.OCCLUSION: binary_level(scores["p_obstructed"], worse),
         Factor.POSE: pose_level(
             scores["yaw_deg"],
             settings.yaw_frontal,
             settings.yaw_profile,
-            recipe=settings.recipe,
+            recipe=settings.boundaries,
             missing=None if settings.missing_pose is MissingPose.NULL else "profile",
         ),
         Factor.EXPRESSION: binary_level(scores["p_exaggerated"], worse),

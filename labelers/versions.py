@@ -41,8 +41,15 @@ VERSIONS: dict[str, Version] = {
     "index": Version(number=1, modules=(), code="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
     "blur": Version(
         number=1,
-        modules=("faces.py", "blur/scores.py", "blur/cpbd_kernels.py", "blur/canny.py", "runtime/compilation.py"),
-        code="2f5dcf1715c8cff992b125aefb5259c0505b0df64f2f2df39310ed4430bd8837",
+        modules=(
+            "faces.py",
+            "blur/scores.py",
+            "blur/cpbd_kernels.py",
+            "blur/canny.py",
+            "blur/edge_ratio.py",
+            "runtime/compilation.py",
+        ),
+        code="5d06888317e497d6aa6f462d75abdf102cd3bc80334414c21757d927df8f8365",
     ),
     "pose": Version(
         number=1,
@@ -107,7 +114,7 @@ VERSIONS: dict[str, Version] = {
     "labels": Version(
         number=1,
         modules=("levels.py", "rules.py", "anchors/similarities.py"),
-        code="a6ba6418724a3186d6eedab0fc68fdacbca9be50711975aebf39269cf56bec8e",
+        code="658e3e0d42816843d9bf50e6d49b8ec67d58d7aa915e899155eb934c3004d441",
     ),
 }
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 SCHEMA_VERSION = 1
 """Enters every fingerprint: a change of any table makes what was written before stale."""
@@ -31,6 +34,7 @@ class Status(StrEnum):
     HELD_OUT = "held_out"
     COPY = "copy"
     NO_CENTRE = "no_centre"
+    NO_EDGES = "no_edges"
 
 
 STATUS_TEXT = {
@@ -47,6 +51,7 @@ STATUS_TEXT = {
     Status.HELD_OUT: "the person was held out of a training, so the image was not learned from",
     Status.COPY: "the image repeats another one of its person, so it is neither compared nor part of a class centre",
     Status.NO_CENTRE: "the recogniser's head holds no centre of the person, who was left out of its training",
+    Status.NO_EDGES: "the image shows too few edges, or noise alone, to tell by `edge_ratio` how sharp it is",
 }
 
 
@@ -84,6 +89,7 @@ class Column:
         source: the paper's equation or section, where there is one.
         categories: for an ordered class, its names from worst to best.
         limits: the smallest and the largest value that may stand in it.
+        optional: whether the table has it only where a setting asks for it.
     """
 
     name: str
@@ -92,6 +98,7 @@ class Column:
     source: str = ""
     categories: tuple[str, ...] = ()
     limits: tuple[float, float] | None = None
+    optional: bool = False
 
     @property
     def kind(self) -> str:
@@ -122,7 +129,11 @@ def polars_enum_text(categories: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """One table: what a stage writes for every image, or once for the data set."""
+    """One table: what a stage writes for every image, or once for the data set.
+
+    Attributes:
+        names: of the columns that it has always.
+    """
 
     name: str
     text: str
@@ -131,20 +142,25 @@ class Table:
     names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple(c.name for c in self.columns))
+        object.__setattr__(self, "names", tuple(c.name for c in self.written(())))
 
     def to_arrow(self, rows: list[dict[str, Any]]) -> pa.Table:
         """Rows by column name as an Arrow table; what a row lacks is null."""
         return pa.Table.from_pylist(rows, schema=self.schema())
 
-    def schema(self, dimension: int | None = None) -> pa.Schema:
+    def written(self, present: Container[str]) -> tuple[Column, ...]:
+        """The columns without the optional ones, but for those whose names are present."""
+        return tuple(column for column in self.columns if not column.optional or column.name in present)
+
+    def schema(self, dimension: int | None = None, present: Container[str] = ()) -> pa.Schema:
         """The Arrow schema without file metadata.
 
         Args:
             dimension: the number of values in an embedding, for tables that hold one.
+            present: names of optional columns that it has.
         """
         fields = []
-        for column in self.columns:
+        for column in self.written(present):
             if column.type == EMBEDDING:
                 if dimension is None:
                     raise ValueError(f"the table {self.name!r} needs the dimension of its embeddings")
@@ -185,6 +201,12 @@ _SOBEL = Column(
     name="sobel", type=_F32, limits=(0.0, 50.0),
     text="mean 3x3 Sobel magnitude of the 8-bit L* channel, times 0.01",
     source="what the released CLIB-FIQA code calls CPBD",
+)  # fmt: skip
+_EDGE_RATIO = Column(
+    name="edge_ratio", type=_F32, limits=(0.0, 1.8), optional=True,
+    text="how much steeper edges are at a scale of 1 pixel than of 2, in the direction in which least: 1 blurred, "
+    "1.4 sharp; only with `[labels] recipe = robust` or `[blur] edge_ratio`",
+    source="after Zhuo & Sim 2011",
 )  # fmt: skip
 _YAW = Column(name="yaw_deg", type=_F32, limits=(-180.0, 180.0),
               text="yaw in degrees; positive: the nose points to the right of the picture")  # fmt: skip
@@ -235,7 +257,7 @@ IDENTITIES = Table(
     ),
     per_image=False,
 )
-BLUR = Table(name="blur", text="Sharpness of every image.", columns=(KEY, _CPBD, _SOBEL, STATUS))
+BLUR = Table(name="blur", text="Sharpness of every image.", columns=(KEY, _CPBD, _SOBEL, _EDGE_RATIO, STATUS))
 POSE = Table(name="pose", text="Head pose of every image.", columns=(KEY, _YAW, _PITCH, _ROLL, STATUS))
 FACTORS = Table(
     name="factors",
@@ -300,9 +322,13 @@ LABELS = Table(
     name="labels",
     text="Every measure of every image with the classes that the thresholds make of them, and the quality.",
     columns=(
-        KEY, IDENTITY, _CPBD, _SOBEL, _YAW, _PITCH, _ROLL, _P_OBSTRUCTED, _P_EXAGGERATED, _P_EXTREME,
+        KEY, IDENTITY, _CPBD, _SOBEL, _EDGE_RATIO, _YAW, _PITCH, _ROLL, _P_OBSTRUCTED, _P_EXAGGERATED, _P_EXTREME,
         _NORM, _CCS, _NNCCS, _RATIO,
-        _factor(Factor.BLUR, "from `cpbd` (or `sobel`): under 0.35, 0.35 to 0.7, over 0.7"),
+        _factor(
+            Factor.BLUR,
+            "from `cpbd` (or `sobel`): under 0.35, 0.35 to 0.7, over 0.7; recipe `robust`: from `edge_ratio`, under "
+            "1.15, 1.15 to 1.28, over 1.28",
+        ),
         _factor(Factor.OCCLUSION, "obstructed where `p_obstructed` is at least 0.5"),
         _factor(Factor.POSE, "from the absolute yaw: over 25, 10 to 25, under 10 degrees"),
         _factor(Factor.EXPRESSION, "exaggerated where `p_exaggerated` is at least 0.5"),

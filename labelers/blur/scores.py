@@ -11,6 +11,7 @@ import numpy as np
 from data_manifests.tables.stages import Status
 from labelers.blur.canny import BLOCK, GAUSSIAN, find_edge_blocks
 from labelers.blur.cpbd_kernels import Tiling, score
+from labelers.blur.edge_ratio import edge_ratio
 from labelers.faces import grey
 from labelers.labeler import Measures
 from labelers.runtime.compilation import compile_kernel
@@ -170,16 +171,25 @@ class BlurLabeler:
     Args:
         edges: the edge detector of CPBD.
         blocks: the blocks that CPBD scores.
+        edge_ratio: measure `edge_ratio` too; a face without enough edges has none, and the status `no_edges`.
     """
 
-    def __init__(self, edges: Edges = Edges.MATLAB, blocks: Blocks = Blocks.REFERENCE) -> None:
+    def __init__(
+        self, edges: Edges = Edges.MATLAB, blocks: Blocks = Blocks.REFERENCE, *, edge_ratio: bool = False
+    ) -> None:
         self.edges = Edges(edges)
         self.blocks = Blocks(blocks)
+        self.edge_ratio = edge_ratio
 
     def __call__(self, faces: FaceBatch) -> Measures:
-        """Measure N faces: columns `cpbd` and `sobel`, float32 [N]."""
+        """Measure N faces: columns `cpbd` and `sobel`, and `edge_ratio` where that is asked for, float32 [N]."""
+        greys = [grey(image) for image in faces.images]
         columns = {
-            "cpbd": np.array([cpbd(grey(image), self.edges, self.blocks) for image in faces.images], np.float32),
+            "cpbd": np.array([cpbd(image, self.edges, self.blocks) for image in greys], np.float32),
             "sobel": np.array([sobel(image) for image in faces.images], np.float32),
         }
-        return Measures(columns=columns, status=[Status.OK] * len(faces))
+        if not self.edge_ratio:
+            return Measures(columns=columns, status=[Status.OK] * len(faces))
+        columns["edge_ratio"] = np.array([edge_ratio(image) for image in greys], np.float32)
+        status = [Status.NO_EDGES if none else Status.OK for none in np.isnan(columns["edge_ratio"])]
+        return Measures(columns=columns, status=status)

@@ -104,9 +104,9 @@ def find_row(job: Job, key: int) -> Row:
 def measures_table(job: Job, row: Row) -> Table:
     """Every column of the labels with its value and what made it."""
     labels = _record(job, "labels", row)
-    origins = {name: stage for stage in (*CARRIED, "index") for name in TABLES[stage].names}
+    origins = {name: stage for stage in (*CARRIED, "index") for name in (c.name for c in TABLES[stage].columns)}
     table = Table("column", "value", "made by", "source")
-    for column in LABELS.columns:
+    for column in LABELS.written(labels):
         value = labels[column.name]
         shown = "null" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
         rule = _rule(job, column.name)

@@ -64,15 +64,16 @@ def build_stages(inputs: Inputs) -> dict[str, StageSpec]:
 
 def _pixel_stage(stage: PixelStage, inputs: Inputs, index: StageSpec) -> StageSpec:
     """A stage that reads pixels, by a labeler with its settings or through a network."""
+    chosen = {name: value for name in stage.settings if (value := getattr(inputs.settings, name))}
     if not stage.role:
-        return _derived(stage.name, inputs, index, **{name: getattr(inputs.settings, name) for name in stage.settings})
+        return _derived(stage.name, inputs, index, **chosen)
     entry = inputs.models[stage.role]
     # The batch stays the same on every machine because results depend on it in the last digits.
     parameters: dict[str, str | int] = {"model": entry.name, "entry": entry.version, "batch": entry.batch}
     precision = inputs.settings.precision_of(stage.name)
     if precision is not Precision.FLOAT32 and not isinstance(entry.output, MatrixOutput):
         parameters["precision"] = precision  # MediaPipe's FaceLandmarker knows none
-    parameters |= {name: value for name in stage.settings if (value := getattr(inputs.settings, name))}
+    parameters |= chosen
     return StageSpec(
         name=stage.name,
         version=VERSIONS[stage.name].number,

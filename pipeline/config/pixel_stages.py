@@ -12,8 +12,8 @@ class PixelStage:
     Attributes:
         name: of the stage, such as `blur`; `Blur` then makes it, and `BlurAll` publishes it.
         labeler: `module:class` of a labeler without weights; the process that computes imports it.
-        settings: the fields of Settings that change the output; the labeler is made with them. A network's are left
-            out of the fingerprint where they are false, as they were before there was such a setting.
+        settings: the fields of Settings that change the output; the labeler is made with them. They are left out
+            of the fingerprint where they are false, as they were before there was such a setting.
         role: for a labeler that is a network, instead of `labeler`: which of the run's networks it is.
     """
 
@@ -24,7 +24,7 @@ class PixelStage:
 
 
 PIXEL_STAGES = (
-    PixelStage(name="blur", labeler="labelers.blur.scores:BlurLabeler", settings=("edges", "blocks")),
+    PixelStage(name="blur", labeler="labelers.blur.scores:BlurLabeler", settings=("edges", "blocks", "edge_ratio")),
     PixelStage(name="pose", role="pose"),
     PixelStage(name="factors", role="factors"),
     PixelStage(name="embeddings", role="recognition", settings=("flip",)),

@@ -29,7 +29,7 @@ from data_manifests.storage.values import Number, Positive, explain_first, kind_
 from data_manifests.weights.entry import POSE_KINDS, Kind
 from data_manifests.weights.registry import HEAD, find_network
 from labelers.anchors.head import HeadLayout  # noqa: TC001 - pydantic reads the annotation
-from labelers.rules import LabelSettings, Section
+from labelers.rules import BlurSource, LabelSettings, Section
 from labelers.runtime.device import Device
 from labelers.runtime.precision import Precision, check_precision
 from pipeline.config.parameters import TypedParameter, given_text
@@ -77,6 +77,9 @@ class BlurSettings(Section):
     blocks: Literal["reference", "cover"] = "reference"
     """64x64 blocks that are scored: reference (full blocks only: at 112x112 the upper left one) or cover (the whole
     face)"""
+    edge_ratio: bool = False
+    """whether edge_ratio is measured as well, so that a change to the recipe robust makes the labels alone anew; it is
+    in any case where [labels] blur_source = edge_ratio: true or false"""
 
 
 class AnchorSettings(Section):
@@ -147,6 +150,13 @@ class Settings(ModelSettings, BlurSettings, AnchorSettings, ExecutionSettings):
         if not self.dask:
             return None
         return Cluster(address=self.dask, folder=folder, on_gpu=on_gpu, wait_seconds=self.dask_wait)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _measure_source(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The score of which classes are made is measured."""
+        needed = values["labels"].blur_source is BlurSource.EDGE_RATIO
+        return values | ({"edge_ratio": True} if needed else {})
 
     @field_validator("precision")
     @classmethod

@@ -10,11 +10,11 @@ from data_manifests.durations import describe_time_taken
 from labelers.rules import BlurSource
 from pipeline.config.parameters import option_of
 from pipeline.config.settings import labels
-from pipeline.label_report.command import THRESHOLDS
+from pipeline.label_report.command import THRESHOLDS, label_command
 from pipeline.label_report.picks import Kind
 from pipeline.label_report.provenance import StageLine, list_notes, list_stages
-from pipeline.label_report.scores import FACTOR_TEXTS, SCORES, SHOWN
-from pipeline.label_report.summary import RARE, advise_blur, image_warnings, warnings_of
+from pipeline.label_report.scores import FACTOR_TEXTS, SCORES
+from pipeline.label_report.summary import RARE, image_warnings, warnings_of
 from pipeline.pages.figures import BOTTOM, LEFT, TOP, WIDTH
 
 if TYPE_CHECKING:
@@ -40,17 +40,15 @@ def build_content(job: Job, table: LabelTable, survey: Survey, command: Command)
     values = settings.model_dump()
     stages = tuple(list_stages(job))
     warnings = warnings_of(table.frame, settings, command) + image_warnings(job, table.frame, table.rows)
-    advice = None
-    if settings.blur_source is BlurSource.CPBD and any(line.startswith("blur") for line in warnings):
-        advice = advise_blur(table.frame, settings, command)
     undamaged = survey.combinations.filter(pl.col("names").list.len() == 0)
     return {
         "title": f"Labels of {job.name}",
         "survey": survey,
         "tiles": tuple(_list_tiles(survey, stages)),
-        "warnings": [_split_command(text, command.text) for text in warnings],
-        "advice": advice if advice is not None and 0 <= advice.low < advice.high <= 1 else None,
+        "warnings": [_split_command(text, label_command(job)) for text in warnings],
         "texts": FACTOR_TEXTS,
+        "one_block": settings.blur_source == BlurSource.CPBD and job.settings.blocks == "reference",
+        "robust": command.robust,
         "rare": RARE,
         "kinds": [kind for kind in Kind if kind is not Kind.ALL],
         "costly": survey.costs.drop_nulls("alone").sort("alone", maintain_order=True),
@@ -61,7 +59,7 @@ def build_content(job: Job, table: LabelTable, survey: Survey, command: Command)
         "finished": max((line.finished for line in stages), default=""),
         "geometry": {"left": LEFT, "width": WIDTH, "bottom": BOTTOM, "top": 1 - TOP},
         "quality": SCORES["quality"],
-        "scores": SHOWN,
+        "scores": table.shown,
         "data": _list_data(survey, command, values) | {"explain": command.about("explain KEY", values)},
         "again": command.with_thresholds(values),
         "export": command.about("export", values),

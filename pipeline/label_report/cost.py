@@ -19,7 +19,17 @@ SAMPLED = 100_000
 COMBINATIONS = 10
 """Damages together that are listed."""
 
-CORRELATED = ("cpbd", "sobel", ABSOLUTE_YAW, "p_obstructed", "p_exaggerated", "p_extreme_lighting", "norm", "quality")
+CORRELATED = (
+    "cpbd",
+    "sobel",
+    "edge_ratio",
+    ABSOLUTE_YAW,
+    "p_obstructed",
+    "p_exaggerated",
+    "p_extreme_lighting",
+    "norm",
+    "quality",
+)
 
 _QUANTILES = {"p10": 0.1, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9}
 _SPREAD = (
@@ -76,10 +86,12 @@ def measure_costs(labels: LabelTable) -> tuple[pl.DataFrame, pl.DataFrame]:
 def correlate(labels: LabelTable) -> tuple[tuple[Score, ...], list[list[float | None]]]:
     """Spearman's rank correlation of every two scores, of SAMPLED rows at most; None where there is none."""
     step = max(1, -(-labels.rows // SAMPLED))
-    columns = {name: labels.values(name)[::step] for name in CORRELATED}
+    there = {score.column for score in labels.shown} | {ABSOLUTE_YAW}
+    names = [name for name in CORRELATED if name in there]
+    columns = {name: labels.values(name)[::step] for name in names}
     frame = pl.DataFrame({name: pl.Series(values, nan_to_null=True) for name, values in columns.items()})
-    table = [[_spearman(frame, one, other) for other in CORRELATED] for one in CORRELATED]
-    return tuple(SCORES[name] for name in CORRELATED), table
+    table = [[_spearman(frame, one, other) for other in names] for one in names]
+    return tuple(SCORES[name] for name in names), table
 
 
 def _spearman(frame: pl.DataFrame, one: str, other: str) -> float | None:

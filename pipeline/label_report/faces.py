@@ -114,7 +114,7 @@ def _list_facts(
     classes = [row[factor.value] or f"{factor.value} not known" for factor in CLASSES]
     yield "classes", ", ".join(classes)
     for score in SHOWN:
-        if score.column != "quality":
+        if score.column != "quality" and score.column in row:
             value = row[score.column]
             yield score.title, "none" if value is None else score.show(value)
     if row["status"] != Status.OK:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from data_manifests.recordio.record_file import UNKNOWN_IDENTITY
-from pipeline.label_report.scores import ABSOLUTE_YAW, SCORES
+from pipeline.label_report.scores import ABSOLUTE_YAW, SCORES, SHOWN, Score
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +42,12 @@ class LabelTable:
     def rows(self) -> int:
         """N."""
         return int(self.frame.select(pl.len()).collect().item())
+
+    @cached_property
+    def shown(self) -> tuple[Score, ...]:
+        """The scores that a page shows, of those that were measured."""
+        there = self.frame.collect_schema().names()
+        return tuple(score for score in SHOWN if score.column in there)
 
     def read(self, column: str) -> pl.Series:
         """One column as it is stored."""

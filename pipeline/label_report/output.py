@@ -48,7 +48,12 @@ def report_spec(job: Job) -> StageSpec:
         name=STAGE,
         version=1,
         data=job.stages["labels"].data,
-        parameters={"code": code_hash(), "command": command.text, "bare": dict(command.bare)},
+        parameters={
+            "code": code_hash(),
+            "command": command.text,
+            "bare": dict(command.bare),
+            "robust": command.robust,
+        },
         upstream=(job.stages["labels"],),
     )
 
@@ -109,7 +114,8 @@ def make_page(job: Job, spec: StageSpec) -> Path:
         from pipeline.label_report.page import render_labels  # noqa: PLC0415
 
         started = time.monotonic()
-        command = Command(text=spec.parameters["command"], bare=spec.parameters["bare"])
+        parameters = spec.parameters
+        command = Command(text=parameters["command"], bare=parameters["bare"], robust=parameters["robust"])
         with name_damage(*(job.store.folder(stage) for stage in job.stages["labels"].closure())):
             text = render_labels(job, command).encode()
         job.store.remember(spec)

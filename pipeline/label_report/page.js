@@ -153,14 +153,6 @@
     event.preventDefault();
     move(threshold, places[threshold] + way * (event.shiftKey ? 1 : 5));
   });
-  for (const button of every("[data-try]")) {
-    button.addEventListener("click", () => {
-      const wanted = JSON.parse(button.dataset.try);
-      for (const threshold in wanted) places[threshold] = placeOf(threshold, wanted[threshold]);
-      for (const threshold in wanted) refresh(threshold);
-      write();
-    });
-  }
   document.getElementById("reset").addEventListener("click", reset);
   document.getElementById("copy").addEventListener("click", () => copyText(command, document.getElementById("copied")));
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from data_manifests.recipes import Recipe
 from data_manifests.tables.stages import CLASSES, LABELS, Factor
-from labelers.rules import BlurSource, LabelSettings, MissingPose
+from labelers.rules import LabelSettings, MissingPose
 from pipeline.label_report.ranked import Rule, Sorted
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Score:
         digits: decimals shown.
         unit: behind a number.
         ends: the axis, where it is the same for every data set.
+        start: where the axis begins, unless there are smaller values.
         logarithmic: whether its bars are of very different heights.
     """
 
@@ -36,6 +37,7 @@ class Score:
     digits: int = 3
     unit: str = ""
     ends: tuple[float, float] | None = None
+    start: float = 0.0
     logarithmic: bool = False
 
     @property
@@ -57,6 +59,7 @@ _WHOLE = (0.0, 1.0)
 _ALL = (
     Score(column="cpbd", title="cpbd", ends=_WHOLE),
     Score(column="sobel", title="sobel"),
+    Score(column="edge_ratio", title="edge ratio", start=1.0),
     Score(column="yaw_deg", title="yaw", digits=1, unit="°"),
     Score(column=ABSOLUTE_YAW, title="yaw, to either side", digits=1, unit="°"),
     Score(column="pitch_deg", title="pitch", digits=1, unit="°"),
@@ -156,8 +159,7 @@ class Split:
 
 def build_splits(settings: LabelSettings) -> tuple[Split, ...]:
     """The splits of all factors, as labelers/levels.py compares (docs/fidelity.md)."""
-    released = settings.recipe is Recipe.RELEASED
-    source = "cpbd" if settings.blur_source is BlurSource.CPBD else "sobel"
+    released = settings.boundaries is Recipe.RELEASED
     probabilities = {
         Factor.OCCLUSION: "p_obstructed",
         Factor.EXPRESSION: "p_exaggerated",
@@ -166,7 +168,7 @@ def build_splits(settings: LabelSettings) -> tuple[Split, ...]:
     splits = {
         Factor.BLUR: Split(
             factor=Factor.BLUR,
-            score=SCORES[source],
+            score=SCORES[settings.blur_source.value],
             worst=Side(threshold="blur_hazy", rule=Rule.BELOW),
             best=Side(threshold="blur_clear", rule=Rule.FROM if released else Rule.ABOVE),
         ),
@@ -185,12 +187,13 @@ def build_splits(settings: LabelSettings) -> tuple[Split, ...]:
 
 
 def find_axis(score: Score, ranked: Sorted, thresholds: Sequence[float]) -> tuple[float, float]:
-    """The ends of a split score: all of its values and thresholds, from 0, to a round number."""
+    """The ends of a split score: all of its values and thresholds, from its start or from 0, to a round number."""
     if score.ends is not None:
         return score.ends
-    top = max([ranked.quantile(1.0) if ranked.known else 0.0, *thresholds])
+    low, high = (ranked.quantile(end) for end in (0.0, 1.0)) if ranked.known else (score.start, 0.0)
+    top, start = max(high, *thresholds), score.start if min(low, *thresholds) >= score.start else 0.0
     unit = 5.0 if score.unit == "°" else 0.1
-    return 0.0, round(unit * (math.floor(top / unit + 1e-6) + 1), 6)
+    return start, round(unit * (math.floor(top / unit + 1e-6) + 1), 6)
 
 
 def list_marks(axis: tuple[float, float], values: Sequence[float]) -> list[float]:

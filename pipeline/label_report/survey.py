@@ -16,7 +16,6 @@ from pipeline.label_report.ranked import Ranked, Sorted
 from pipeline.label_report.scores import (
     ABSOLUTE_YAW,
     SCORES,
-    SHOWN,
     Score,
     Side,
     Split,
@@ -186,7 +185,7 @@ def survey_labels(labels: LabelTable, settings: LabelSettings) -> Survey:
     distributions, factors = [], {}
     for column, found in _sort_ahead(labels, quality, splits):
         split = splits.get(column)
-        if SCORES[column] in SHOWN:
+        if SCORES[column] in labels.shown:
             distributions.append(_describe(SCORES[column], found, _list_edges(column, splits, values)))
         if split is not None and isinstance(found, Ranked):
             factors[split.factor] = _survey_factor(split, found, labels, values)
@@ -215,7 +214,7 @@ def survey_labels(labels: LabelTable, settings: LabelSettings) -> Survey:
 
 def _sort_ahead(labels: LabelTable, quality: Ranked, splits: Mapping[str, Split]) -> Iterator[tuple[str, Sorted]]:
     """All scores in order; a thread reads and sorts the next one while one is looked at, so that two are held."""
-    columns = list(dict.fromkeys([*(score.column for score in SHOWN), *splits]))
+    columns = list(dict.fromkeys([*(score.column for score in labels.shown), *splits]))
 
     def order(column: str) -> Sorted:
         """A score in order; one that is split with its images, of which some are shown."""

@@ -37,7 +37,7 @@ def make_table(
     """
     arrays = []
     dimension = None
-    for column in table.columns:
+    for column in table.written(columns):
         if column.name == "key":
             arrays.append(pa.array(keys, pa.int32()))
         elif column.name == "status":
@@ -47,7 +47,7 @@ def make_table(
             arrays.append(embedding_array(columns[column.name]))
         else:
             arrays.append(pa.array(columns[column.name], column.type, from_pandas=True))
-    return pa.table(arrays, schema=table.schema(dimension))
+    return pa.table(arrays, schema=table.schema(dimension, columns))
 
 
 def check_table(table: Table, made: pa.Table, keys: pa.ChunkedArray) -> None:
@@ -56,13 +56,14 @@ def check_table(table: Table, made: pa.Table, keys: pa.ChunkedArray) -> None:
     Raises:
         TableError: if a column, a key, a status or a value is not as promised.
     """
-    if tuple(made.column_names) != table.names:
-        raise TableError(f"{table.name}: columns {made.column_names} instead of {list(table.names)}")
+    promised = table.written(made.column_names)
+    if made.column_names != [column.name for column in promised]:
+        raise TableError(f"{table.name}: columns {made.column_names} instead of {[column.name for column in promised]}")
     if not made["key"].equals(keys):
         raise TableError(f"{table.name}: its keys are not those of the index")
     if made["status"].null_count:
         raise TableError(f"{table.name}: {made['status'].null_count} rows have no status")
-    for column in table.columns:
+    for column in promised:
         _check_limits(table, column, made)
     _check_nulls(table, made)
 
@@ -79,7 +80,7 @@ def _check_limits(table: Table, column: Column, made: pa.Table) -> None:
 
 def _check_nulls(table: Table, made: pa.Table) -> None:
     """A row whose status is ok has every measure."""
-    measures = [c.name for c in table.columns if c.limits is not None]
+    measures = [c.name for c in table.written(made.column_names) if c.limits is not None]
     good = made.filter(pc.equal(made["status"].cast(pa.string()), Status.OK.value))
     for name in measures:
         if good[name].null_count:

@@ -41,12 +41,14 @@ def make_labels(
         table = measured[stage]
         columns |= {name: table[name] for name in table.column_names if name not in _NOT_CARRIED}
     looked_at = pc.is_in(measured["pose"]["status"].cast(pa.string()), pa.array([Status.OK, Status.NO_FACE]))
-    classes = classify({name: _floats(columns[name]) for name in CLASSIFIED}, looked_at.to_numpy(), settings)
+    classes = classify(
+        {name: _floats(columns[name]) for name in CLASSIFIED if name in columns}, looked_at.to_numpy(), settings
+    )
     for factor, codes in classes.items():
         columns[factor.value] = _class_array(codes, CLASSES[factor])
     columns["quality"] = pa.array(_quality(columns, limits, settings), pa.float32(), from_pandas=True)
     columns["status"] = join_causes([measured[stage]["status"] for stage in CARRIED])
-    return pa.table([columns[name] for name in LABELS.names], schema=LABELS.schema())
+    return pa.table([columns[c.name] for c in LABELS.written(columns)], schema=LABELS.schema(present=columns))
 
 
 def anchor_limits(row: Mapping[str, float], settings: LabelSettings) -> tuple[float, float]:

@@ -57,9 +57,10 @@ def _wrong_schema(stage: str, found: pa.Schema) -> str:
     table = STAGE_TABLES.get(stage)
     if table is None:
         return ""
-    if tuple(found.names) != table.names:
+    promised = table.written(found.names)
+    if found.names != [column.name for column in promised]:
         return f"its columns are {', '.join(found.names)}"
-    for column in table.columns:
+    for column in promised:
         kind = found.field(column.name).type
         fits = pa.types.is_fixed_size_binary(kind) if column.type == EMBEDDING else kind == column.type
         if not fits:

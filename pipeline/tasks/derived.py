@@ -116,5 +116,6 @@ class Labels(Stage):
 
     def _measures(self, stage: str, shard: int) -> pa.Table:
         """What the labels carry of one stage."""
-        columns = [name for name in TABLES[stage].names if name != "embedding"]
-        return self.store.read(self.job.stages[stage], shard, columns)
+        spec = self.job.stages[stage]
+        columns = [c.name for c in TABLES[stage].written(spec.parameters) if c.name != "embedding"]
+        return self.store.read(spec, shard, columns)

@@ -30,7 +30,9 @@ def test_the_tree_is_in_step() -> None:
     ("section", "name", "stages"),
     [
         (settings.labels, "blur_hazy", ["labels"]),
+        (settings.labels, "recipe", ["blur", "labels"]),
         (settings.blur, "edges", ["blur", "labels"]),
+        (settings.blur, "edge_ratio", ["blur", "labels"]),
         (settings.models, "recognition", ["embeddings", *_ALL_BUT_PIXELS]),
         (settings.models, "precision", ["factors", "embeddings", *_ALL_BUT_PIXELS]),  # face_landmarker knows none
         (settings.anchors, "centres", _ALL_BUT_PIXELS),

@@ -14,7 +14,7 @@ from data_manifests.weights.files import WeightsUnreachableError, fetch
 from data_manifests.weights.registry import load_registry
 from labelers.anchors import class_similarities
 from labelers.anchors.similarities import certainty_ratio
-from labelers.blur.scores import cpbd
+from labelers.blur import cpbd, edge_ratio
 from labelers.faces import FaceBatch, decode
 from labelers.opening import open_labeler
 from labelers.rules import LabelSettings
@@ -65,11 +65,14 @@ def blurred(face: Picture, sigma: float) -> Picture:
     return cv2.GaussianBlur(face, (0, 0), sigma)
 
 
-def test_more_blur_never_raises_the_class_of_blur(faces: Faces) -> None:
-    rules = LabelSettings()
+@pytest.mark.parametrize(("recipe", "score"), [("paper", cpbd), ("robust", edge_ratio)])
+def test_more_blur_never_raises_the_class_of_blur(
+    faces: Faces, recipe: str, score: Callable[[NDArray[np.uint8]], float]
+) -> None:
+    rules = LabelSettings.model_validate({"recipe": recipe})
 
     def classes(images: list[Picture]) -> NDArray[np.int64]:
-        scores = [cpbd(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) for image in images]
+        scores = [score(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) for image in images]
         return np.digitize(scores, [rules.blur_hazy, rules.blur_clear])
 
     before = classes(list(faces.images))

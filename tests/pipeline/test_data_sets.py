@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,10 +15,8 @@ import torch
 from safetensors.numpy import save_file
 
 from data_manifests.sample import draw_images
+from data_manifests.tables.stages import LABELS
 from tests.pipeline.conftest import Factory
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +265,36 @@ def test_the_head_of_a_checkpoint_is_named_and_checked_before_anything_runs(
         np.testing.assert_array_equal(found, expected.numpy())
     wrong = ("--anchors-head-tensor", "softmax.square", "--anchors-head-layout", "dimension_first")
     assert "0 of 8 are nearest to their own row" in sample_copy.luigi(*words, *wrong, check=False).stderr
+
+
+def test_the_robust_recipe_measures_blur_and_classifies_and_nothing_else(sample_copy: Factory) -> None:
+    folder = sample_copy.workspace / "sample"
+    before = sample_copy.files("sample")
+    sample_copy.luigi("LabelAll", "--labels-recipe", "robust")
+    made = {Path(name).parts[0] for name in sample_copy.files("sample").keys() - before.keys()}
+    assert made == {"blur", "labels"}
+    assert {name: content for name, content in sample_copy.files("sample").items() if name in before} == before
+    labels = pl.read_parquet(folder / "labels" / "current")
+    ratio = labels["edge_ratio"].to_numpy()
+    words = np.where(ratio > np.float32(1.28), "clear", np.where(ratio < np.float32(1.15), "hazy", "blurry"))
+    assert labels["blur"].to_list() == words.tolist()
+    medians = labels.group_by("blur").agg(pl.col("quality").median()).sort("blur")["quality"].to_list()
+    assert medians[0] < min(medians[1:])
+    again = sample_copy.luigi("LabelAll", "--labels-recipe", "paper")
+    assert pl.read_parquet(folder / "labels" / "current").columns == list(LABELS.names)
+    (offer,) = [line for line in again.stdout.splitlines() if line.endswith("--labels-recipe robust")]
+    assert "nothing would run" in sample_copy.command("plan", *shlex.split(offer.partition(" pipeline ")[2])).stdout
+
+
+def test_with_the_edge_ratio_measured_before_a_change_of_recipe_is_one_of_the_labels_alone(
+    sample_copy: Factory,
+) -> None:
+    sample_copy.luigi("LabelAll", "--blur-edge-ratio", "true")
+    said = sample_copy.command("plan", "LabelAll", "--labels-recipe", "robust").stdout
+    assert "1 of 9 stages would run" in said
+    sample_copy.luigi("LabelAll", "--labels-recipe", "robust")
+    made = [p for p in (sample_copy.workspace / "sample" / "blur").iterdir() if not p.is_symlink()]
+    assert len(made) == 2  # with the ratio and without
 
 
 def test_the_released_recipe(sample_copy: Factory) -> None:

@@ -64,6 +64,17 @@ def test_labels_of_an_array_are_those_of_label_all(labelled_sample: Factory, ima
     assert set(changed["blur"].filter(changed["cpbd"] < 0.6)) == {"hazy"} != set(found["blur"][:9])
 
 
+def test_the_robust_recipe_is_that_of_label_all(sample_copy: Factory, images: NDArray[np.uint8]) -> None:
+    sample_copy.luigi("LabelAll", "--labels-recipe", "robust")
+    wanted = pl.read_parquet(sample_copy.workspace / "sample" / "labels" / "current")
+    found = labelers.label(images, pose="fr_pose", recipe="robust")
+    assert found.columns == [name for name in wanted.columns if name not in NOT_ALONE]
+    same(found, wanted.select(found.columns))
+    black = labelers.label(np.zeros((112, 112, 3), np.uint8), pose="fr_pose", recognition=None, recipe="robust")
+    assert black["blur"].to_list() == black["edge_ratio"].to_list() == [None]
+    assert "no_edges" in black["status"][0]
+
+
 def test_files_that_are_broken_are_rows_with_a_cause(encoded: list[bytes], tmp_path: Path) -> None:
     for name, content in {"a/1.jpg": encoded[0], "a/2.jpg": b"no", "b.jpg": encoded[1]}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)

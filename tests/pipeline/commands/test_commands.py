@@ -43,7 +43,10 @@ LUIGI = str(Path(sys.executable).with_name("luigi"))
         (("LabelAl",), "error: No task LabelAl. Did you mean:\nLabelAll"),
         (("Ablation",), "requires the 'benchmarks' parameter to be set"),
         (("TrainQuality", "--recipe", "papr"), "error: --recipe papr: one of paper, released is expected"),
-        (("LabelAll", "--labels-recipe", "papr"), "error: --labels-recipe papr: one of paper, released is expected"),
+        (
+            ("LabelAll", "--labels-recipe", "papr"),
+            "error: --labels-recipe papr: one of paper, released, robust is expected",
+        ),
         (("LabelAll", "--labels-blur-hazy", "0.9"), "labels: blur_hazy = 0.9 must lie below blur_clear = 0.7"),
         (("LabelAll", "--limit", "abc"), "error: --limit abc: a whole number is expected\n"),
         (("LabelAll", "--labels-blur-hazy", "x"), "error: --labels-blur-hazy x: a number is expected\n"),
@@ -211,14 +214,27 @@ def test_the_command_line_stands_above_the_manifest(labelled_sample: Factory) ->
 
 
 def test_advice_can_be_pasted(sample_copy: Factory) -> None:
-    """With hardly any face clear, the advice names thresholds, beside the settings that were given."""
-    words = ("--labels-recipe", "released", "--labels-blur-source", "cpbd", "--labels-yaw-frontal", "8")
-    said = sample_copy.luigi("LabelAll", *words, "--labels-blur-clear", "0.95", "--report-page", "false").stdout
-    (line,) = [line for line in said.splitlines() if "to classify again" in line]
+    """With hardly any face clear, the recipe robust is offered, with the other settings that were given; what luigi.cfg
+    says against its thresholds is named."""
+    words = ("--labels-yaw-frontal", "8", "--labels-blur-clear", "0.95", "--report-page", "false")
+    said = sample_copy.luigi("LabelAll", *words).stdout
+    (line,) = [line for line in said.splitlines() if "--labels-recipe robust" in line]
     command = line.partition("luigi --module pipeline ")[2]
-    assert command.startswith("LabelAll --dataset sample --labels-recipe released --labels-blur-source cpbd")
+    assert command == "LabelAll --dataset sample --labels-yaw-frontal 8 --labels-recipe robust"
     again = sample_copy.command("plan", *shlex.split(command)).stdout
-    assert "1 of 9 stages would run" in again
+    assert "2 of 9 stages would run" in again
+    config = sample_copy.workspace / "luigi.cfg"
+    config.write_text("[labels]\nblur_hazy = 0.35\nblur_clear = 0.95\n")
+    older = {"LUIGI_CONFIG_PATH": str(config)}
+    assert (
+        "blur_clear = 0.95 is a threshold of cpbd"
+        in sample_copy.luigi("LabelAll", "--labels-recipe", "robust", check=False, **older).stderr
+    )
+    said = sample_copy.luigi("LabelAll", "--report-page", "false", **older).stdout
+    (line,) = [line for line in said.splitlines() if "--labels-recipe robust" in line]
+    command = line.partition("luigi --module pipeline ")[2]
+    assert command.endswith("--labels-recipe robust --labels-blur-hazy 1.15 --labels-blur-clear 1.28")
+    assert "2 of 9 stages would run" in sample_copy.command("plan", *shlex.split(command), **older).stdout
 
 
 def every_command() -> Iterator[tuple[str, Any]]:

@@ -18,7 +18,7 @@ from data_manifests.tables.stages import CLASSES, Factor
 from labelers.levels import binary_level, blur_level, pose_level
 from pipeline.label_report.output import page_file, report_spec
 from pipeline.storage.receipts import read_receipts
-from tests.pipeline.shown import Shown, current, facts_of, job_of, render
+from tests.pipeline.shown import Shown, current, facts_of, job_of, read_current, render
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,6 +175,27 @@ def test_the_page_of_one_image_and_of_other_settings(sample_copy: Factory) -> No
     edge = float(np.float32(labels["sobel"][0]))
     assert worst["counts"] == [int(edge < np.float32(mark)) for mark in marks]
     assert best["rule"] == ">="
+
+
+def test_the_page_says_what_the_reference_scores_and_offers_what_follows_known_blur(sample_page: Shown) -> None:
+    section = sample_page.section("blur")
+    assert "The reference scores one block of 64 x 64 pixels, the upper left one, not the whole face" in section.text
+    (offer,) = [code.text for code in section.all("code")]
+    assert offer == "luigi --module pipeline LabelAll --dataset sample --labels-recipe robust"
+    notes = sample_page.tree.one("div", role="note")
+    assert offer in [code.text for code in notes.all("code")]
+
+
+def test_the_page_of_the_robust_recipe_cuts_the_edge_ratio_and_offers_no_other(sample_copy: Factory) -> None:
+    sample_copy.luigi("LabelAll", "--labels-recipe", "robust")
+    page = read_current(sample_copy)
+    section = page.section("blur")
+    assert "made of edge ratio : under 1.15 is hazy" in section.text
+    assert not section.all("code")
+    assert "64 x 64" not in section.text
+    assert page.data["thresholds"]["blur_hazy"]["bare"] == 1.15
+    assert page.data["command"].endswith("--labels-recipe robust")
+    assert "edge ratio" in page.section("scores").text
 
 
 @pytest.mark.parametrize("factor", Factor)

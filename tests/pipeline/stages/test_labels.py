@@ -8,7 +8,7 @@ import pytest
 
 from data_manifests.recipes import Recipe
 from data_manifests.storage.embeddings import embeddings_of
-from data_manifests.tables.stages import ANCHORS, BLUR, EMBEDDINGS, FACTORS, POSE, Status
+from data_manifests.tables.stages import ANCHORS, BLUR, EMBEDDINGS, FACTORS, LABELS, POSE, Status
 from labelers.rules import LabelSettings
 from pipeline.stages.columns import TableError, check_table, make_table
 from pipeline.stages.labels import anchor_limits, join_causes, make_labels
@@ -153,6 +153,35 @@ def test_other_keys_are_refused() -> None:
     table = make_table(BLUR, KEYS, columns, ["ok"] * 4)
     with pytest.raises(TableError, match="not those of the index"):
         check_table(BLUR, table, pa.chunked_array([pa.array([1, 2, 3, 5], pa.int32())]))
+
+
+def test_the_robust_recipe_cuts_the_edge_ratio_and_carries_it() -> None:
+    """A face between the thresholds, and those at them, are blurry; one without edges has no class and says why."""
+    parts = measured()
+    ratios = np.array([1.1499, 1.15, 1.2801, NAN], np.float32)
+    columns = {"cpbd": np.full(4, 0.9, np.float32), "sobel": np.full(4, 0.9, np.float32), "edge_ratio": ratios}
+    parts["blur"] = make_table(BLUR, KEYS, columns, ["ok", "ok", "ok", "no_edges"])
+    check_table(BLUR, parts["blur"], parts["blur"]["key"])
+    index = pa.table({"key": pa.array(KEYS), "identity": pa.array([7, 7, 8, 9], pa.int32())})
+    made = make_labels(index, parts, (0.2, 0.6), LabelSettings.model_validate({"recipe": "robust"}))
+    check_table(LABELS, made, made["key"])
+    assert made["blur"].to_pylist() == ["hazy", "blurry", "clear", None]
+    assert made.column_names[2:6] == ["cpbd", "sobel", "edge_ratio", "yaw_deg"]
+    assert made["status"].to_pylist()[3].startswith("no_edges")
+    assert "edge_ratio" not in labels()
+
+
+def test_a_column_that_no_table_has_is_refused_and_an_optional_one_at_its_place_alone() -> None:
+    columns = {"cpbd": np.zeros(4, np.float32), "sobel": np.zeros(4, np.float32), "edge_ratio": np.ones(4, np.float32)}
+    table = make_table(BLUR, KEYS, columns, ["ok"] * 4)
+    for wrong in (table.rename_columns(["key", "cpbd", "sobel", "sharp", "status"]), table.select([0, 3, 1, 2, 4])):
+        with pytest.raises(TableError, match="instead of"):
+            check_table(BLUR, wrong, table["key"])
+
+
+def test_thresholds_of_cpbd_are_none_of_the_edge_ratio() -> None:
+    with pytest.raises(ValueError, match=r"blur_clear = 0.7 is a threshold of cpbd.*leave"):
+        LabelSettings.model_validate({"recipe": "robust", "blur_hazy": 0.35, "blur_clear": 0.7})
 
 
 def test_what_is_left_empty_is_as_the_recipe_says_and_nought_is_not_empty() -> None:
