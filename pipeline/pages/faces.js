@@ -35,13 +35,15 @@
     pinned = true;
     const known = new Map(facts.get(face).split("\n").map((line) => line.split("\t")));
     const said = Object.assign(document.createElement("span"), { role: "status" });
-    const offers = document.createElement("p");
+    const offers = document.createElement("div");
     for (const [name, text] of [["file", known.get("file")], ["explain command", explain?.replace("KEY", known.get("image"))]]) {
       if (!text) continue;
       const code = Object.assign(document.createElement("code"), { textContent: text });
       const button = Object.assign(document.createElement("button"), { type: "button", textContent: `Copy ${name}` });
       button.addEventListener("click", () => copyText(code, said));
-      offers.append(button, code);
+      const offer = document.createElement("p");
+      offer.append(code, button);
+      offers.append(offer);
     }
     if (offers.children.length) card.append(offers, said);
     place(face);
