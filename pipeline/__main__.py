@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 
@@ -21,6 +22,10 @@ app = typer.Typer(
 )
 for module in (label, score, doctor, weights, tasks, plan, status, describe, explain, export, clean):
     module.register(app)
+for _command in app.registered_commands:
+    # Typer would keep the ends of the docstring's lines, which no terminal is as wide as.
+    _paragraphs = inspect.getdoc(_command.callback).split("\n\n")  # type: ignore[union-attr]  # each has one
+    _command.help = "\n\n".join(" ".join(text.split()) for text in _paragraphs)
 
 
 def main() -> None:

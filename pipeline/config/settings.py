@@ -79,7 +79,7 @@ class BlurSettings(Section):
     face)"""
     edge_ratio: bool = False
     """whether edge_ratio is measured as well, so that a change to the recipe robust makes the labels alone anew; it is
-    in any case where [labels] blur_source = edge_ratio: true or false"""
+    in any case where blur_source is edge_ratio: true or false"""
 
 
 class AnchorSettings(Section):

@@ -60,7 +60,7 @@ def test_every_command_shows_paths_whole(bracketed: Factory, tmp_path: Path) -> 
     sample = f"{place}/sample"
     assert f"free for {place}" in run(bracketed, "doctor")
     said = run(bracketed, "status")
-    assert f" {sample} " in said
+    assert f" {sample} " in f" {said}"
     assert f'polars.scan_parquet("{sample}/labels/current")' in said
     assert f"{sample}/_source" in run(bracketed, "explain", "1")
     output = bracketed.workspace.parent / "labels [2024].csv"
