@@ -4,7 +4,8 @@
     python -m benchmarks.fuzz [--seconds 600] [--readers rec,bin] [--found FOLDER]
 
 Each reader runs in a process of its own with 4 GB at most. Whatever is no error of the reader's own, takes over 20
-seconds of the processor, or ends the process is a fault; the bytes are kept in FOLDER. Prints the table of docs/guarantees.md.
+seconds of the processor, or ends the process is a fault; the bytes are kept in FOLDER. Prints the table of
+docs/guarantees.md.
 """
 
 from __future__ import annotations
