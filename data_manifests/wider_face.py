@@ -31,6 +31,11 @@ _FIELDS = "x y w h blur expression illumination invalid occlusion pose"
 _FLAGS = {0: False, 1: True}
 _LARGEST_MARGIN = 2.0
 
+TEMPLATE_SIZE, TEMPLATE_RISE = 0.99, 0.08
+"""The square that the ArcFace template shows, beside a face's box, in shares of the box's longer side: its side, and
+how far its centre lies above the box's. Medians over 2,639 faces that YuNet, which learned WIDER FACE's boxes, found in
+a set of its layout; from the 10th to the 90th percentile, 0.90 to 1.06 and 0.04 to 0.12."""
+
 
 class WiderFaceError(ValueError):
     """An annotation file or a box that is not as WIDER FACE describes it."""
@@ -287,13 +292,36 @@ def crop_face(image_rgb: NDArray[np.uint8], face: Face, margin: float) -> NDArra
     """
     if not 0.0 <= margin <= _LARGEST_MARGIN:
         raise ValueError(f"the margin must be 0 to {_LARGEST_MARGIN}, not {margin}")
+    return _cut_square(image_rgb, face, size=1.0 + 2.0 * margin, rise=0.0)
+
+
+def frame_face(image_rgb: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
+    """Cut the square around a face that the ArcFace template would show if the head were upright.
+
+    As `crop_face`, but for the square: `TEMPLATE_SIZE` and `TEMPLATE_RISE` say where it lies.
+
+    Args:
+        image_rgb: uint8 [H, W, 3].
+        face: its box must have an area and touch the photo.
+
+    Returns:
+        uint8 [112, 112, 3], same colour order as `image_rgb`.
+
+    Raises:
+        WiderFaceError, ValueError: as for `crop_face`.
+    """
+    return _cut_square(image_rgb, face, size=TEMPLATE_SIZE, rise=TEMPLATE_RISE)
+
+
+def _cut_square(image_rgb: NDArray[np.uint8], face: Face, *, size: float, rise: float) -> NDArray[np.uint8]:
+    """The square of a face; its side, and how far its centre lies above the box's, are shares of the longer side."""
     if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
         raise ValueError(f"the photo must be uint8 [H, W, 3], not {image_rgb.dtype} {list(image_rgb.shape)}")
     _check_box(face, height=image_rgb.shape[0], width=image_rgb.shape[1])
     longer = max(face.width, face.height)
-    side = max(1, round(longer * (1.0 + 2.0 * margin)))
+    side = max(1, round(longer * size))
     left = round(face.x + (face.width - side) / 2)
-    top = round(face.y + (face.height - side) / 2)
+    top = round(face.y + (face.height - side) / 2 - rise * longer)
     square = _cut(image_rgb, left, top, side)
     resized = cv2.resize(square, (SIDE, SIDE), interpolation=cv2.INTER_AREA if side > SIDE else cv2.INTER_LINEAR)
     return np.asarray(resized, dtype=np.uint8)

@@ -179,6 +179,23 @@ class FaceDetector:
         order = np.argsort(-rate(found, choice, photo.shape[1], photo.shape[0]), kind="stable")
         return [self._refine(photo, found, view, index) for index in order.tolist()]
 
+    def locate_in(self, photo: NDArray[np.uint8], box: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """The landmarks of the face that is known to fill a box, found in the box and its surroundings alone.
+
+        Args:
+            photo: uint8 [H, W, 3], RGB, upright.
+            box: float64 [4], left, top, right, bottom in pixels of the photo; some of it lies in the photo.
+
+        Returns:
+            float64 [5, 2], see `Faces`; None where no face that is found overlaps the box.
+        """
+        found = self._detect(view_around(photo, box, SECOND_LOOK))
+        if not len(found):
+            return None
+        overlaps = measure_overlap(found.boxes, box)
+        best = int(np.argmax(overlaps))
+        return found.landmarks[best] if overlaps[best] >= _OVERLAP else None
+
     def find(self, photo: NDArray[np.uint8]) -> Faces:
         """Find all faces of a photo, uint8 [H, W, 3] RGB; where there are none, once more with a border."""
         return self._look(photo)[0]
@@ -187,8 +204,8 @@ class FaceDetector:
         """One of the faces, looked at again where it was seen too small or too large."""
         landmarks, box = found.landmarks[index], found.boxes[index]
         seen = max((box[2] - box[0]) * view.scale[0], (box[3] - box[1]) * view.scale[1])
-        if not SMALL_FACE <= seen <= LARGE_FACE:
-            landmarks = self._look_again(photo, box, landmarks)
+        again = None if SMALL_FACE <= seen <= LARGE_FACE else self.locate_in(photo, box)
+        landmarks = landmarks if again is None else again
         return ChosenFace(landmarks=landmarks, score=float(found.scores[index]), faces=len(found))
 
     def _look(self, photo: NDArray[np.uint8]) -> tuple[Faces, View]:
@@ -199,17 +216,6 @@ class FaceDetector:
             view = view_with_border(photo, CLOSE_UP_SIDE, CLOSE_UP_BORDER)
             found = self._detect(view)
         return found, view
-
-    def _look_again(
-        self, photo: NDArray[np.uint8], box: NDArray[np.float64], landmarks: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """The landmarks of a face from its surroundings alone; as they were if it is not found there."""
-        found = self._detect(view_around(photo, box, SECOND_LOOK))
-        if not len(found):
-            return landmarks
-        overlaps = measure_overlap(found.boxes, box)
-        best = int(np.argmax(overlaps))
-        return found.landmarks[best] if overlaps[best] >= _OVERLAP else landmarks
 
     def _detect(self, view: View) -> Faces:
         """Run the network on a view; rows are x, y, width, height, five points, score."""

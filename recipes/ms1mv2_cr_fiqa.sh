@@ -17,7 +17,7 @@ export FIQA_WORKSPACE=${FIQA_WORKSPACE:-$PWD/workspace}
 export FIQA_MODELS=$FIQA_WORKSPACE/wider_face/factor_net/current${FIQA_MODELS:+:$FIQA_MODELS}
 
 # 1. Weights: head pose, CLIP's RN50, and a recogniser that took no part, which judges beside the trained one.
-python -m pipeline weights fetch face_landmarker clip_rn50 glintr100
+python -m pipeline weights fetch face_landmarker clip_rn50 glintr100 yunet
 
 # 2. The network of occlusion, expression and lighting, from WIDER FACE.
 luigi --module pipeline TrainFactorNet --dataset wider_face --name factors_wider --device cuda

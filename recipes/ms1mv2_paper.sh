@@ -15,7 +15,7 @@ export FIQA_WORKSPACE=${FIQA_WORKSPACE:-$PWD/workspace}
 export FIQA_MODELS=$FIQA_WORKSPACE/wider_face/factor_net/current${FIQA_MODELS:+:$FIQA_MODELS}
 
 # 1. Weights: the recogniser of the anchors, head pose, CLIP's RN50, and another recogniser that judges.
-python -m pipeline weights fetch w600k_r50 face_landmarker clip_rn50 glintr100
+python -m pipeline weights fetch w600k_r50 face_landmarker clip_rn50 glintr100 yunet
 
 # 2. The network of occlusion, expression and lighting, from WIDER FACE (section 4.1).
 luigi --module pipeline TrainFactorNet --dataset wider_face --name factors_wider --device cuda

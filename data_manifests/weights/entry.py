@@ -17,6 +17,7 @@ Sign = Literal[-1, 1]
 PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Deviation = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -192,11 +193,20 @@ class ProbabilitiesOutput(_Frozen):
     Attributes:
         columns: what the values are, in order.
         activation: what turns the network's output into probabilities; none when it gives them itself.
+        thresholds: one a column: the probability at which its training found that the two classes part best. The file
+            gives 0.5 there: it was shifted. None where no threshold was looked for.
     """
 
     kind: Literal["probabilities"]
     columns: Annotated[tuple[Text, ...], Field(min_length=1)]
     activation: Literal["none", "sigmoid", "softmax"] = "none"
+    thresholds: tuple[Share, ...] | None = None
+
+    @model_validator(mode="after")
+    def _threshold_of_each(self) -> Self:
+        if self.thresholds is not None and len(self.thresholds) != len(self.columns):
+            raise ValueError(f"{len(self.thresholds)} `thresholds` for {len(self.columns)} `columns`: name one each")
+        return self
 
 
 class BoxesOutput(_Frozen):

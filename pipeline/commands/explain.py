@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from data_manifests.tables.stages import LABELS, TABLES, Status
+from data_manifests.weights.entry import ProbabilitiesOutput
 from labelers.runtime.precision import Precision
 from pipeline.commands.common import Dataset, Limit, console, job_of, require_labels
 from pipeline.commands.settings import with_settings
@@ -153,11 +154,21 @@ def _rule(job: Job, column: str) -> str:
         "pose": f"|yaw|: frontal below {rules.yaw_frontal}, profile above {rules.yaw_profile} degrees",
         "quality": f"{rules.anchor.value}, {rules.normalise.value} over the data set",
         "status": "causes of all stages",
-        "occlusion": f"worse from p = {rules.worse_probability}",
-        "expression": f"worse from p = {rules.worse_probability}",
-        "lighting": f"worse from p = {rules.worse_probability}",
+        "occlusion": _worse(job, "p_obstructed"),
+        "expression": _worse(job, "p_exaggerated"),
+        "lighting": _worse(job, "p_extreme_lighting"),
     }
     return texts.get(column, "")
+
+
+def _worse(job: Job, probability: str) -> str:
+    """From where on a face has the worse class, and where the network's own threshold was."""
+    text = f"worse from p = {job.settings.labels.worse_probability}"
+    output = job.models["factors"].output
+    if not isinstance(output, ProbabilitiesOutput) or output.thresholds is None:
+        return text
+    was = output.thresholds[output.columns.index(probability)]
+    return f"{text}; the network's threshold, {was:.3f}, was moved to 0.5"
 
 
 def _record(job: Job, stage: str, row: Row) -> dict[str, Any]:

@@ -17,6 +17,9 @@ from data_manifests.identity import read_identity
 from data_manifests.manifest import Format, load_manifest
 from data_manifests.storage.atomic import sync_folder
 from data_manifests.storage.values import kind_of
+from data_manifests.weights.entry import Kind
+from data_manifests.weights.files import sha256_of_entry
+from data_manifests.weights.registry import DETECTOR, load_registry
 from labelers.runtime.device import Device
 from pipeline.config.job import JobError
 from pipeline.config.parameters import TypedParameter
@@ -26,6 +29,7 @@ from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.receipts import write_receipt
 from pipeline.storage.store import Store
 from pipeline.tasks.publish import RECOGNISER_TEXT, DatasetParameter, LabelAll, WorkspaceParameter
+from pipeline.tasks.weights import Weights
 from pipeline.terminal import tell
 from training.command_line.settings import to_words
 from training.quality.config import FREE
@@ -208,6 +212,9 @@ class TrainFactorNet(TrainingTask):
     name = luigi.Parameter(default="factors_own", description="the network's name in models.toml")
     epochs = TypedParameter(int, default=0, description="passes over the training faces; 0: the trainer's default")
     seed = TypedParameter(int, default=0, description="of weights, order and augmentation")
+    align = TypedParameter(
+        bool, default=True, description="align faces by their landmarks, as labelled ones are; false: cut boxes out"
+    )
     device = TypedParameter(Device, default=Device.CPU, significant=False, description="where: cpu or cuda")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -217,17 +224,23 @@ class TrainFactorNet(TrainingTask):
             self.manifest = load_manifest(self.dataset, workspace=Path(self.workspace))
             if self.manifest.format is not Format.WIDER_FACE:
                 raise JobError(f"{self.manifest.name} has the format {self.manifest.format}: wider_face is needed")
+            self.detector = load_registry().get(DETECTOR, Kind.DETECTOR) if self.align else None
             self.spec = StageSpec(
                 name=FACTOR_NET,
-                version=1,
+                version=2,
                 data=read_identity(self.manifest).digest,
-                parameters={"name": self.name, "epochs": self.epochs, "seed": self.seed},
+                parameters={"name": self.name, "epochs": self.epochs, "seed": self.seed, "align": self.align},
+                weights={DETECTOR: sha256_of_entry(self.detector)} if self.detector else {},
             )
 
     @property
     def store(self) -> Store:
         """Where the data set's outputs lie."""
         return Store(root=Path(self.workspace) / self.manifest.name)
+
+    def requires(self) -> Sequence[luigi.Task]:
+        """The weights of the face detector that aligns."""
+        return [Weights.of(self.detector, self.spec.weights[DETECTOR])] if self.detector else []
 
     def run(self) -> None:
         """Train in a child process, then point `current` at the result."""
@@ -236,6 +249,7 @@ class TrainFactorNet(TrainingTask):
             words = ["--root", str(self.manifest.root), "--output", str(self.folder)]
             words += ["--name", self.name, "--seed", str(self.seed), "--device", self.device]
             words += ["--epochs", str(self.epochs)] if self.epochs else []
+            words += [] if self.align else ["--no-align"]
             train(self.store, self.spec, "training.factor_net", words, Launch())
             sync_folder(self.folder.parent)
         self.publish()

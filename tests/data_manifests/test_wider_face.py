@@ -23,6 +23,7 @@ from data_manifests.wider_face import (
     Split,
     WiderFaceError,
     crop_face,
+    frame_face,
     read_annotation,
     read_split,
 )
@@ -267,6 +268,17 @@ def test_a_square_by_hand() -> None:
     assert np.array_equal(crop, expected)
     assert crop[0, 0].tolist() == [38, 68, 106]
     assert crop[-1, -1].tolist() == [121, 151, 16]
+
+
+def test_the_frame_of_the_template_by_hand() -> None:
+    # box 40 x 100 with upper left corner (70, 60): the square's side is 0.99 * 100, its centre 0.08 * 100 above the
+    # box's, which is (90, 110), so that it starts at (90 - 49.5, 110 - 8 - 49.5) = (40.5, 52.5)
+    photo = coded_photo(200, 200)
+    crop = frame_face(photo, box(70, 60, 40, 100))
+    expected = cv2.resize(photo[52:151, 40:139], (112, 112), interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(crop, expected)
+    with pytest.raises(WiderFaceError, match="check that they belong together"):
+        frame_face(photo, box(300, 60, 40, 100))
 
 
 def test_a_square_of_112_pixels_is_copied() -> None:

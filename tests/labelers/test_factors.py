@@ -158,7 +158,7 @@ def test_shipped_entry_fits_the_file(metrics: dict) -> None:
 
 
 def test_shipped_network_is_as_good_as_its_card_says(shipped: FactorsLabeler, metrics: dict, real_data: Path) -> None:
-    config = FactorNetConfig(margin=metrics["config"]["margin"])
+    config = FactorNetConfig(align=False, margin=metrics["config"]["margin"])
     crops = read_crops(real_data / "data" / "wider_mini", Split.VAL, config)
     measures = shipped(faces_of(crops.images))
     for name, truth in zip(COLUMNS, crops.truth.T, strict=True):

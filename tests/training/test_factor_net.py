@@ -7,7 +7,8 @@ import itertools
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import tomllib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,13 +21,15 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from torchmetrics.functional.classification import binary_auroc
 
+from data_manifests import sample
+from data_manifests.alignment import align, similarity_transform
 from data_manifests.weights.entry import Kind
-from data_manifests.weights.files import find
+from data_manifests.weights.files import WeightsMissingError, find
 from data_manifests.weights.registry import load_registry
-from data_manifests.wider_face import Split, WiderFaceError
+from data_manifests.wider_face import Split, WiderFaceError, frame_face, read_split
 from training.factor_net.__main__ import main
 from training.factor_net.augmentation import Augmentation
-from training.factor_net.calibration import fit_temperature
+from training.factor_net.calibration import find_threshold, fit_temperature
 from training.factor_net.config import AugmentationConfig, FactorNetConfig, Head, Imbalance
 from training.factor_net.crops import read_crops
 from training.factor_net.export import ExportError, check_equal, to_onnx
@@ -35,10 +38,7 @@ from training.factor_net.metrics import BINS, area_under_roc, calibration_error,
 from training.factor_net.network import CalibratedNet, FactorNet, folded, normalise
 from training.factor_net.trainer import rate_at, train
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-TINY = FactorNetConfig(widths=(8, 16), epochs=12, batch=16, dropout=0.0, learning_rate=1e-2, threads=1)
+TINY = FactorNetConfig(align=False, widths=(8, 16), epochs=12, batch=16, dropout=0.0, learning_rate=1e-2, threads=1)
 SIDE = 60
 
 
@@ -106,7 +106,7 @@ def test_invalid_faces_and_empty_photos_give_no_crops(drawn: Path) -> None:
 
 
 def test_crops_stand_beside_their_own_attributes(drawn: Path) -> None:
-    crops = read_crops(drawn, Split.VAL, FactorNetConfig(margin=0.0, threads=2))
+    crops = read_crops(drawn, Split.VAL, FactorNetConfig(align=False, margin=0.0, threads=2))
     green = (crops.images[:, 25:55, 30:80].astype(int) @ [-1, 2, -1]).mean((1, 2)) > 20
     dark = crops.images[:, 70:80, 20:35].mean((1, 2, 3)) < 60
     assert (green == crops.truth[:, 0]).all()
@@ -124,8 +124,8 @@ def test_partial_and_heavy_occlusion_are_obstructed(tmp_path: Path) -> None:
 
 def test_small_faces_are_left_out_and_counted(drawn: Path) -> None:
     with pytest.raises(WiderFaceError, match="0 usable faces"):
-        read_crops(drawn, Split.TRAIN, FactorNetConfig(smallest_px=SIDE + 1))
-    assert read_crops(drawn, Split.TRAIN, FactorNetConfig(smallest_px=SIDE)).small == 0
+        read_crops(drawn, Split.TRAIN, FactorNetConfig(align=False, smallest_px=SIDE + 1))
+    assert read_crops(drawn, Split.TRAIN, FactorNetConfig(align=False, smallest_px=SIDE)).small == 0
 
 
 def test_an_attribute_with_one_class_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -142,6 +142,48 @@ def test_a_damaged_photo_is_an_error_that_names_it(tmp_path: Path) -> None:
     (root / "WIDER_train" / "images" / "0--Drawn" / "2.png").write_bytes(b"no picture")
     with pytest.raises(WiderFaceError, match=r"0--Drawn/2\.png"):
         read_crops(root, Split.TRAIN, TINY)
+
+
+@pytest.fixture(scope="module")
+def with_detector(request: pytest.FixtureRequest) -> Path:
+    """The folder of YuNet's weights: where users have them, or with the test data."""
+    try:
+        return find(load_registry().get("yunet"))[0].parent
+    except WeightsMissingError:
+        return request.getfixturevalue("real_data") / "models"
+
+
+def test_faces_of_a_photo_are_aligned_where_their_landmarks_are_found(
+    with_detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six people with annotated landmarks, and a box on a wall."""
+    monkeypatch.setenv("FIQA_MODELS", str(with_detector))
+    annotated = tomllib.loads((Path(sample.__file__).parent / "annotations" / "sample_faces.toml").read_text())
+    described = annotated["photos"][0]
+    photo = sample.read_photo(described["package"], described["path"], described["sha256"])
+    lines = ["0--Real/0.png", "7", "600 20 60 80 0 1 1 0 1 0"]
+    for number, landmarks in enumerate(np.array(described["faces"])):
+        matrix = similarity_transform(landmarks)
+        centre = np.linalg.solve(matrix[:, :2], (56.0, 65.0) - matrix[:, 2])
+        width, height = np.array([80.0, 113.0]) / np.sqrt(np.linalg.det(matrix[:, :2]))  # as YuNet's and WIDER's boxes
+        x, y = np.round(centre - (width / 2, height / 2)).astype(int)
+        lines.append(f"{x} {y} {round(width)} {round(height)} 0 {number % 2} {number % 2} 0 {number % 2} 0")
+    for split in Split:
+        folder = tmp_path / f"WIDER_{split}" / "images" / "0--Real"
+        folder.mkdir(parents=True)
+        cv2.imwrite(str(folder / "0.png"), photo[:, :, ::-1])
+        (tmp_path / "wider_face_split").mkdir(exist_ok=True)
+        (tmp_path / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt").write_text("\n".join(lines) + "\n")
+    crops = read_crops(tmp_path, Split.VAL, FactorNetConfig())
+    assert crops.aligned.tolist() == [False, *[True] * 6]
+    frames = [frame_face(photo, face) for face in read_split(tmp_path, Split.VAL)[0].faces]
+    assert np.array_equal(crops.images[0], frames[0])
+    wanted = np.array([align(photo, landmarks) for landmarks in described["faces"]], int)
+    # The boxes lie just so that an upright head's frame is right; four of the six heads are turned.
+    assert np.abs(crops.images[1:] - wanted).mean() < 0.8 * np.abs(frames[1:] - wanted).mean()
+    squares = read_crops(tmp_path, Split.VAL, FactorNetConfig(align=False))
+    assert not squares.aligned.any()
+    assert not np.array_equal(squares.images, crops.images)
 
 
 # --- loss -------------------------------------------------------------------------------------------------------------
@@ -239,6 +281,26 @@ def test_temperature_brings_overconfident_logits_back() -> None:
     assert calibration_error(expit(logits), truth, ones) < 0.02 < before
 
 
+def test_thresholds_by_hand() -> None:
+    truth = np.array([False, False, True, False, True, True])
+    # Below 0.5 and below 2 the balanced accuracy is 5/6; the first gap is wider.
+    assert find_threshold(np.array([-2.0, -1.0, 0.5, 1.0, 2.0, 3.0]), truth) == -0.25
+    assert find_threshold(np.array([-2.0, -1.0, 0.5, 1.0, 4.0, 5.0]), truth) == 2.5
+    assert find_threshold(np.array([-2.0, -1.0, 0.5, 0.5, 3.0, 4.0]), truth) == 1.75  # equal logits stay together
+    assert find_threshold(-np.array([-2.0, -1.0, 0.5, 1.0, 2.0, 3.0]), truth) == 0.0  # none is better than chance
+    assert find_threshold(np.ones(6), truth) == 0.0
+
+
+@given(st.lists(st.tuples(st.integers(-6, 6), st.booleans()), min_size=2, max_size=40))
+def test_no_other_threshold_parts_better(faces: list[tuple[int, bool]]) -> None:
+    logits, truth = np.array([level for level, _ in faces], float), np.array([positive for _, positive in faces])
+    if truth.all() or not truth.any():
+        return
+    found = find_threshold(logits, truth)
+    others = [measure_head(expit(logits - other), truth).balanced_accuracy for other in np.arange(-7, 7) + 0.5]
+    assert measure_head(expit(logits - found), truth).balanced_accuracy >= max(0.5, *others) - 1e-12 or found == 0.0
+
+
 # --- network, changes, schedule ---------------------------------------------------------------------------------------
 
 
@@ -248,7 +310,7 @@ def warm_network() -> CalibratedNet:
     network = FactorNet((8, 16))
     for _ in range(5):
         network(2.0 * torch.randn(8, 3, 112, 112) + 0.3)
-    return CalibratedNet(network, (0.5, 1.0, 2.0)).eval()
+    return CalibratedNet(network, (0.3, 0.0, -0.2), (0.5, 1.0, 2.0)).eval()
 
 
 def test_folding_keeps_the_output_and_the_network() -> None:
@@ -261,10 +323,11 @@ def test_folding_keeps_the_output_and_the_network() -> None:
         torch.testing.assert_close(plain(images), model(images), atol=1e-5, rtol=0)
 
 
-def test_temperature_divides_the_logits() -> None:
+def test_the_threshold_is_taken_off_the_logits_and_the_temperature_divides_them() -> None:
     model, images = warm_network(), torch.randn(2, 3, 112, 112)
     with torch.no_grad():
-        expected = torch.sigmoid(model.network(images) * torch.tensor([2.0, 1.0, 0.5]))
+        shifted = model.network(images) - torch.tensor([0.3, 0.0, -0.2])
+        expected = torch.sigmoid(shifted * torch.tensor([2.0, 1.0, 0.5]))
         torch.testing.assert_close(model(images), expected)
 
 
@@ -326,14 +389,16 @@ def test_training_learns_what_is_plain_to_see(trained) -> None:
     assert net.validation[Head.OBSTRUCTED].balanced_accuracy >= 0.95
     assert net.validation[Head.EXTREME_LIGHTING].balanced_accuracy >= 0.95
     assert net.validation[Head.OBSTRUCTED].faces == 40
+    # 0.5 is where the validation faces part best.
+    assert all(net.validation[head].balanced_accuracy >= net.before[head] for head in Head)
 
 
 def test_training_follows_the_truth_it_is_given_and_not_the_validation(trained) -> None:
     crops, _ = trained
     reversed_truth = dataclasses.replace(crops[Split.TRAIN], truth=~crops[Split.TRAIN].truth)
     net = train(reversed_truth, crops[Split.VAL], TINY)
-    assert net.validation[Head.OBSTRUCTED].balanced_accuracy <= 0.05
-    assert net.validation[Head.EXTREME_LIGHTING].balanced_accuracy <= 0.05
+    assert net.before[Head.OBSTRUCTED] <= 0.05
+    assert net.before[Head.EXTREME_LIGHTING] <= 0.05
 
 
 def test_same_seed_same_file(trained, exported: bytes) -> None:
@@ -373,13 +438,14 @@ def test_command_line_makes_a_folder_that_models_can_be_taken_from(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "nets" / "drawn"
-    arguments = ["--root", str(drawn), "--output", str(folder), "--name", "drawn_net", "--epochs", "1"]
+    arguments = ["--root", str(drawn), "--output", str(folder), "--name", "drawn_net", "--epochs", "1", "--no-align"]
     assert main(arguments) == 0
     assert sorted(p.name for p in folder.iterdir()) == ["card.md", "drawn_net.onnx", "metrics.json", "models.toml"]
     assert [p.name for p in folder.parent.iterdir()] == ["drawn"]
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["data"]["train"]["left_out_invalid"] == 40
     assert str(drawn) not in (folder / "metrics.json").read_text()
+    assert metrics["data"]["train"]["aligned_by_landmarks"] == 0
     card = (folder / "card.md").read_text()
     assert metrics["sha256"] in card
     assert f"{metrics['validation']['p_obstructed']['balanced_accuracy']:.3f}" in card
@@ -391,6 +457,9 @@ def test_command_line_makes_a_folder_that_models_can_be_taken_from(
     assert entry.input is not None
     assert list(entry.input.mean) == metrics["input"]["mean"]
     assert list(entry.output.columns) == list(Head)
+    was = [metrics["thresholds"][head]["probability"] for head in Head]
+    assert entry.output.thresholds == pytest.approx(was, abs=1e-4)
+    assert all(f"| {head} | {probability:.3f} |" in card for head, probability in zip(Head, was, strict=True))
 
 
 def test_command_line_starts_as_a_process_of_its_own(tmp_path: Path) -> None:

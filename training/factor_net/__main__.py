@@ -19,6 +19,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 from data_manifests.storage.atomic import DiskFullError
 from data_manifests.storage.values import reader_of
+from data_manifests.weights.files import WeightsError
 from data_manifests.wider_face import Split, WiderFaceError
 from labelers.runtime.denormals import flush_denormals
 from labelers.runtime.device import Device
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("onnx_ir").setLevel(logging.WARNING)
     try:
         run(given)
-    except (WiderFaceError, FileExistsError, DiskFullError, FloatingPointError, ValueError) as error:
+    except (WiderFaceError, WeightsError, FileExistsError, DiskFullError, FloatingPointError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
@@ -53,8 +54,9 @@ def run(given: argparse.Namespace) -> None:
     """One training as the command line asks for it."""
     check_free(given.output)
     config = FactorNetConfig(
-        margin=given.margin, epochs=given.epochs, batch=given.batch, learning_rate=given.learning_rate,
-        imbalance=given.imbalance, seed=given.seed, device=given.device, threads=given.threads,
+        align=given.align, margin=given.margin, epochs=given.epochs, batch=given.batch,
+        learning_rate=given.learning_rate, imbalance=given.imbalance, seed=given.seed, device=given.device,
+        threads=given.threads,
     )  # fmt: skip
     check_device(config.device)
     crops = {split: read_crops(given.root, split, config) for split in Split}
@@ -76,8 +78,10 @@ def parser() -> argparse.ArgumentParser:
     add("--output", type=Path, required=True, help="folder to make; named in FIQA_MODELS, it makes the network known")
     add("--name", type=_plain_name, default="factors", help="the network's name and its file's (default: factors)")
     add("--licence", default=_LICENCE, help="of the weights, for the network's entry (default: %(default)s)")
+    add("--align", action=argparse.BooleanOptionalAction, default=default.align,
+        help="align faces to the ArcFace template by their landmarks (default: %(default)s)")  # fmt: skip
     add("--margin", type=number, default=default.margin,
-        help="around a face's box, share of its longer side (default: %(default)s)")  # fmt: skip
+        help="around a face's box without --align, share of its longer side (default: %(default)s)")  # fmt: skip
     add("--epochs", type=whole, default=default.epochs, help="passes over the training faces (default: %(default)s)")
     add("--batch", type=whole, default=default.batch, help="faces in a step (default: %(default)s)")
     add("--learning-rate", type=number, default=default.learning_rate, help="the highest (default: %(default)s)")

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from scipy.special import expit
+
 from data_manifests.storage.atomic import explain_full_disk, sync_folder, write_atomically
 from data_manifests.weights.registry import read_entries
 from labelers.faces import SIDE
@@ -118,6 +120,10 @@ def describe(training: Training) -> dict[str, Any]:
         "licence": training.licence,
         "data": {split.value: _describe_part(crops) for split, crops in training.crops.items()},
         "config": asdict(training.config),
+        "thresholds": {
+            head: {"probability": float(expit(logit)), "balanced_accuracy_at_half": training.net.before[head]}
+            for head, logit in zip(Head, training.net.thresholds, strict=True)
+        },
         "temperatures": dict(zip(Head, training.net.temperatures, strict=True)),
         "validation": {head: asdict(metrics) for head, metrics in training.net.validation.items()},
         "training_seconds": round(training.net.seconds, 1),
@@ -135,12 +141,14 @@ def _describe_part(crops: Crops) -> dict[str, Any]:
         "positives": dict(zip(Head, crops.truth.sum(0).tolist(), strict=True)),
         "left_out_invalid": crops.invalid,
         "left_out_small": crops.small,
+        "aligned_by_landmarks": int(crops.aligned.sum()),
     }
 
 
 def registry_entry(training: Training) -> str:
     """The network's entry, in the form of data_manifests/weights/models.toml."""
     columns = ", ".join(json.dumps(str(head)) for head in Head)
+    thresholds = ", ".join(f"{expit(logit):.4f}" for logit in training.net.thresholds)
     network = TrainedNetwork(
         name=training.name,
         kind="factors",
@@ -148,7 +156,7 @@ def registry_entry(training: Training) -> str:
         notes=f"Trained by python -m training.factor_net; {METRICS} beside this file says how well.",
         batch=BATCH,
         level=LEVEL,
-        output=f'{{ kind = "probabilities", columns = [{columns}] }}',
+        output=f'{{ kind = "probabilities", columns = [{columns}], thresholds = [{thresholds}] }}',
         onnx=training.onnx,
     )
     return network.to_toml()

@@ -33,7 +33,7 @@ class Imbalance(StrEnum):
 class AugmentationConfig:
     """Random changes of a training face that keep its attributes. A value of 0 switches one off.
 
-    They have to cover the way from a face box to the ArcFace template: the eyes lie elsewhere and the head is upright.
+    They have to cover the way from a face box to the ArcFace template, for faces whose landmarks are not found.
 
     Attributes:
         scale: the face becomes larger or smaller by up to this share.
@@ -61,8 +61,9 @@ class FactorNetConfig:
     """Everything that decides the weights, besides the data.
 
     Attributes:
-        margin: added on every side of a face's box, share of its longer side. At 0.05 eyes and chin lie about where
-            the ArcFace template puts them.
+        align: whether faces are aligned to the ArcFace template, as those are that are labelled. Without it each is
+            a square around its box.
+        margin: added on every side of a face's box, share of its longer side, where faces are not aligned.
         smallest_px: boxes whose longer side is shorter are left out: they do not show what is asked.
         widths: channels after the stem, and of every residual block.
         dropout: of the pooled features.
@@ -79,6 +80,7 @@ class FactorNetConfig:
         threads: processor threads; sums, and with them the last bits of the weights, depend on it.
     """
 
+    align: bool = True
     margin: float = 0.05
     smallest_px: int = 20
     widths: tuple[int, ...] = (32, 64, 128)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_manifests.alignment import AlignmentError, align
+from data_manifests.weights.entry import Kind
+from data_manifests.weights.files import fetch
+from data_manifests.weights.registry import DETECTOR, load_registry
 from data_manifests.wider_face import (
     Expression,
     Face,
@@ -17,8 +22,10 @@ from data_manifests.wider_face import (
     Split,
     WiderFaceError,
     crop_face,
+    frame_face,
     read_split,
 )
+from labelers.detection import FaceDetector
 from labelers.faces import SIDE, DecodeError, decode
 from training.factor_net.config import Head
 from training.trainer.cores import share_of_cores
@@ -41,12 +48,14 @@ class Crops:
     Attributes:
         images: uint8 [N, 112, 112, 3], RGB.
         truth: bool [N, 3] in the order of `Head`; True is the worse class.
+        aligned: bool [N], whether the face was aligned by its landmarks; otherwise its box was cut out.
         invalid: faces left out because the annotators, or a box without area, say that they cannot be used.
         small: faces left out because their box is too small.
     """
 
     images: NDArray[np.uint8]
     truth: NDArray[np.bool_]
+    aligned: NDArray[np.bool_]
     invalid: int
     small: int
 
@@ -72,6 +81,7 @@ def read_crops(root: Path, split: Split, config: FactorNetConfig) -> Crops:
     Raises:
         WiderFaceError: if annotation or photos are missing or damaged, or if an attribute has one class only, which
             can be neither learned nor judged; names the file or the attribute.
+        WeightsError, RegistryError, DetectorError: if faces are to be aligned and there is no face detector.
     """
     photos = read_split(root, split)
     faces = [face for photo in photos for face in photo.faces]
@@ -80,32 +90,75 @@ def read_crops(root: Path, split: Split, config: FactorNetConfig) -> Crops:
     truth = np.array([attributes(face) for face in wanted], np.bool_).reshape(-1, len(Head))
     _check_classes(truth, root, split)
     images = np.empty((len(wanted), SIDE, SIDE, 3), np.uint8)
+    aligned = np.zeros(len(wanted), np.bool_)
+    detectors = _Detectors() if config.align else None
     with ThreadPoolExecutor(share_of_cores()) as pool:
         row = 0
-        for cut in pool.map(lambda photo: _cut_faces(photo, config), photos):
-            images[row : row + len(cut)] = np.asarray(cut).reshape(-1, SIDE, SIDE, 3)
-            row += len(cut)
-    crops = Crops(images=images, truth=truth, invalid=len(faces) - len(usable), small=len(usable) - len(wanted))
+        for cut in pool.map(lambda photo: _cut_faces(photo, config, detectors), photos):
+            for images[row], aligned[row] in cut:
+                row += 1
+    crops = Crops(
+        images=images, truth=truth, aligned=aligned, invalid=len(faces) - len(usable), small=len(usable) - len(wanted)
+    )
     log.info("%s: %d faces, %d invalid and %d too small left out", split, len(crops), crops.invalid, crops.small)
+    if config.align:
+        found = int(aligned.sum())
+        log.info("%s: %d faces aligned by their landmarks, %d by their box", split, found, len(crops) - found)
     return crops
+
+
+class _Detectors(threading.local):
+    """A face detector for every thread, since each serves one caller at a time."""
+
+    def __init__(self) -> None:
+        self.own = FaceDetector(fetch(load_registry().get(DETECTOR, Kind.DETECTOR))[0])
 
 
 def _is_large(face: Face, config: FactorNetConfig) -> bool:
     return max(face.width, face.height) >= config.smallest_px
 
 
-def _cut_faces(photo: AnnotatedImage, config: FactorNetConfig) -> list[NDArray[np.uint8]]:
-    """The crops of one photo; one without a wanted face is not opened."""
+def _cut_faces(
+    photo: AnnotatedImage, config: FactorNetConfig, detectors: _Detectors | None
+) -> list[tuple[NDArray[np.uint8], bool]]:
+    """The crops of one photo, and whether each is aligned; one without a wanted face is not opened."""
     wanted = [face for face in photo.faces if face.usable and _is_large(face, config)]
     if not wanted:
         return []
     try:
         image = decode(photo.path.read_bytes())
-        return [crop_face(image, face, config.margin) for face in wanted]
+        if detectors is None:
+            return [(crop_face(image, face, config.margin), False) for face in wanted]
+        return [align_face(image, face, detectors.own) for face in wanted]
     except DecodeError as error:
         raise WiderFaceError(f"{photo.path} does not decode ({error}): unpack the photos again") from error
     except WiderFaceError as error:
         raise WiderFaceError(f"{photo.path}: {error}") from error
+
+
+def align_face(image: NDArray[np.uint8], face: Face, detector: FaceDetector) -> tuple[NDArray[np.uint8], bool]:
+    """Align a face to the ArcFace template where its landmarks are found inside its box; else cut its box out.
+
+    Args:
+        image: the photo, uint8 [H, W, 3], RGB.
+        face: its box must have an area and touch the photo.
+        detector: finds the landmarks.
+
+    Returns:
+        The face, uint8 [112, 112, 3], and whether it is aligned.
+
+    Raises:
+        WiderFaceError: if the box does not fit the photo.
+    """
+    framed = frame_face(image, face)
+    box = np.array([face.x, face.y, face.x + face.width, face.y + face.height], np.float64)
+    landmarks = detector.locate_in(image, box)  # [5, 2]
+    if landmarks is None or not ((landmarks >= box[:2]) & (landmarks <= box[2:])).all():
+        return framed, False
+    try:
+        return align(image, landmarks), True
+    except AlignmentError:  # five points in which no turn sees a face
+        return framed, False
 
 
 def _check_classes(truth: NDArray[np.bool_], root: Path, split: Split) -> None:

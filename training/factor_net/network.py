@@ -84,18 +84,23 @@ class FactorNet(nn.Module):
 
 
 class CalibratedNet(nn.Module):
-    """Probabilities: the sigmoid of a network's logits over one temperature a head (Guo et al. 2017, section 4.2)."""
+    """Probabilities whose 0.5 is each head's threshold.
 
+    The sigmoid of a network's logits less the head's threshold, over its temperature (Guo et al. 2017, section 4.2).
+    """
+
+    thresholds: Tensor
     temperatures: Tensor
 
-    def __init__(self, network: FactorNet, temperatures: Sequence[float]) -> None:
+    def __init__(self, network: FactorNet, thresholds: Sequence[float], temperatures: Sequence[float]) -> None:
         super().__init__()
         self.network = network
+        self.register_buffer("thresholds", torch.tensor(thresholds, dtype=torch.float32))  # [3]
         self.register_buffer("temperatures", torch.tensor(temperatures, dtype=torch.float32))  # [3]
 
     def forward(self, images: Tensor) -> Tensor:
         """Float32 [N, 3, 112, 112] -> probabilities [N, 3] in the order of `Head`."""
-        return torch.sigmoid(self.network(images) / self.temperatures)
+        return torch.sigmoid((self.network(images) - self.thresholds) / self.temperatures)
 
 
 def folded(model: CalibratedNet) -> CalibratedNet:

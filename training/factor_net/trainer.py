@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import Tensor
 
 from labelers.runtime.device import Device
 from training.factor_net.augmentation import Augmentation
-from training.factor_net.calibration import fit_temperature
+from training.factor_net.calibration import find_threshold, fit_temperature
 from training.factor_net.config import Head, Imbalance
 from training.factor_net.loss import class_weights, head_loss
 from training.factor_net.metrics import balancing_weights, measure_head
@@ -39,22 +40,26 @@ class TrainedNet:
 
     Attributes:
         model: in evaluation mode, on the device of training.
+        thresholds: one a head, the logit that became the probability 0.5; found on the validation faces.
         temperatures: one a head, fitted on the validation faces.
         validation: metrics of every head on the validation faces.
+        before: balanced accuracy of every head at the logit 0, on which the validation faces had no influence.
         seconds: how long the training took, reading not counted.
     """
 
     model: CalibratedNet
+    thresholds: tuple[float, ...]
     temperatures: tuple[float, ...]
     validation: Mapping[Head, HeadMetrics]
+    before: Mapping[Head, float]
     seconds: float
 
 
 def train(training: Crops, validation: Crops, config: FactorNetConfig) -> TrainedNet:
     """Train on one part and measure on the other.
 
-    The weights of the last step are taken: the validation faces choose nothing but the temperatures, which leave
-    balanced accuracy and AUC as they are.
+    The weights of the last step are taken: the validation faces choose nothing but each head's threshold, the logit
+    that becomes the probability 0.5, and its temperature. Neither changes the AUC.
 
     Raises:
         ValueError: if there is no such device.
@@ -66,15 +71,33 @@ def train(training: Crops, validation: Crops, config: FactorNetConfig) -> Traine
         network = _fit(training, config)
         logits = _logits(network, validation.images, config)  # [N, 3]
         seconds = time.monotonic() - started
+        columns = list(zip(logits.T, validation.truth.T, strict=True))
+        thresholds = tuple(find_threshold(values, truth) for values, truth in columns)
         temperatures = tuple(
-            fit_temperature(logits[:, i], truth, _prior(truth, config)) for i, truth in enumerate(validation.truth.T)
+            fit_temperature(values - threshold, truth, _prior(truth, config))
+            for (values, truth), threshold in zip(columns, thresholds, strict=True)
         )
-        model = CalibratedNet(network, temperatures).to(config.device).eval()
-    probabilities = 1.0 / (1.0 + np.exp(-logits / temperatures))
+        model = CalibratedNet(network, thresholds, temperatures).to(config.device).eval()
+    probabilities = expit((logits - thresholds) / temperatures)
     metrics = {head: measure_head(probabilities[:, i], validation.truth[:, i]) for i, head in enumerate(Head)}
-    for head, found in metrics.items():
-        log.info("%s: balanced accuracy %.4f, AUC %.4f", head, found.balanced_accuracy, found.auc)
-    return TrainedNet(model=model, temperatures=temperatures, validation=metrics, seconds=seconds)
+    before = {
+        head: measure_head(expit(values), truth).balanced_accuracy
+        for head, (values, truth) in zip(Head, columns, strict=True)
+    }
+    for head, threshold in zip(Head, thresholds, strict=True):
+        found, was = metrics[head], float(expit(threshold))
+        log.info(
+            "%s: threshold %.3f, now 0.5: balanced accuracy %.4f (at 0.5 before: %.4f), AUC %.4f",
+            *(head, was, found.balanced_accuracy, before[head], found.auc),
+        )
+    return TrainedNet(
+        model=model,
+        thresholds=thresholds,
+        temperatures=temperatures,
+        validation=metrics,
+        before=before,
+        seconds=seconds,
+    )
 
 
 def check_device(device: Device) -> None:

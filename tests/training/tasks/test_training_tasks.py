@@ -45,20 +45,27 @@ def write_wider(root: Path) -> Path:
     return manifest
 
 
-def test_a_factor_network_is_trained_and_labels_with_it(sample_copy: Factory, tmp_path: Path) -> None:
+def test_a_factor_network_is_trained_and_labels_with_it(
+    sample_copy: Factory, tmp_path: Path, real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     manifest = write_wider(tmp_path / "wider")
+    monkeypatch.setenv("FIQA_MODELS", str(real_data / "models"))  # of the face detector
     words = ("TrainFactorNet", "--dataset", str(manifest), "--epochs", "2", "--name", "factors_tiny")
     sample_copy.luigi(*words)
     folder = sample_copy.workspace / "wider" / "factor_net" / "current"
+    assert json.loads((folder / "metrics.json").read_text())["data"]["train"]["aligned_by_landmarks"] >= FACES // 2
     assert {"factors_tiny.onnx", "models.toml", "metrics.json"} <= {p.name for p in folder.iterdir()}
     before = (folder / "factors_tiny.onnx").stat().st_mtime_ns
     sample_copy.luigi(*words)
     assert (folder / "factors_tiny.onnx").stat().st_mtime_ns == before
     link = sample_copy.workspace / "sample" / "factors" / "current"
     old = link.readlink()
-    sample_copy.luigi("FactorsAll", "--models-factors", "factors_tiny", FIQA_MODELS=str(folder))
+    words = ("--models-factors", "factors_tiny")
+    sample_copy.luigi("LabelAll", *words, "--report-page", "false", FIQA_MODELS=str(folder))
     assert link.readlink() != old
     assert pl.read_parquet(link)["p_obstructed"].null_count() == 0
+    told = sample_copy.command("explain", "1", *words, FIQA_MODELS=str(folder)).stdout
+    assert "was moved to 0.5" in told
 
 
 def test_a_factor_network_is_trained_where_it_is_asked_for(tmp_path: Path) -> None:
@@ -66,7 +73,10 @@ def test_a_factor_network_is_trained_where_it_is_asked_for(tmp_path: Path) -> No
     here, there = (TrainFactorNet(device=device, **settings) for device in ("cpu", "cuda"))
     assert (here.resources, there.resources) == ({"cpu": 1}, {"gpu": 1})
     assert here.spec.fingerprint == there.spec.fingerprint
-    words = ("TrainFactorNet", "--dataset", settings["dataset"], "--device", "cuda")
+    boxes = TrainFactorNet(align=False, **settings)
+    assert boxes.spec.fingerprint != here.spec.fingerprint
+    assert [[task.model for task in training.requires()] for training in (here, boxes)] == [["yunet"], []]
+    words = ("TrainFactorNet", "--dataset", settings["dataset"], "--device", "cuda", "--align", "false")
     done = Factory(workspace=tmp_path / "workspace").luigi(*words, check=False, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 30
     assert "error: PyTorch finds no GPU" in done.stderr
