@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 REMEDY = "run the task that makes it again with --recheck, which sets the file aside and makes it anew"
 
-READ_ERRORS = (OSError, pa.ArrowException, ValueError, OverflowError, MemoryError)
-"""What PyArrow raises of a damaged Parquet file: ValueError of names that are no UTF-8, the last two of false sizes."""
+READ_ERRORS = (OSError, pa.ArrowException, ValueError, KeyError, OverflowError, MemoryError)
+"""What PyArrow raises of a damaged Parquet file: ValueError of names that are no UTF-8, KeyError of a column that its
+Arrow schema has and the file lacks, the last two of false sizes."""
 
 
 class DamagedShardError(ValueError):
@@ -100,6 +101,6 @@ def read_columns(file: pq.ParquetFile, path: Path, columns: Sequence[str] | None
         raise DamagedShardError(path, f"it has no column {', '.join(lacking)}")
     try:
         table = file.read(None if columns is None else list(columns), use_threads=False)
+        return table if columns is None else table.select(columns)
     except READ_ERRORS as error:
         raise DamagedShardError(path, "its pages cannot be read") from error
-    return table if columns is None else table.select(columns)

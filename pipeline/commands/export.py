@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
@@ -52,8 +53,8 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option
         typer.Option("--format", help="csv, parquet, or clib for the authors' loader; left out: by the file's suffix."),
     ] = None,
     where: Annotated[
-        str, typer.Option("--where", help="Only the rows that meet this condition on the columns, in SQL.")
-    ] = "",
+        str | None, typer.Option("--where", help="Only the rows that meet this condition on the columns, in SQL.")
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option("--images", help="Folder to which the images of a .rec file are written, for the column path."),
@@ -69,12 +70,15 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option
     """
     if not output.absolute().parent.is_dir():
         raise JobError(f"{output}: there is no folder {output.parent}: make it, or name another file")
-    form = form or (ExportFormat.PARQUET if output.suffix == ".parquet" else ExportFormat.CSV)
+    for place, is_fit in ((output, not output.is_dir()), (images, images is None or not images.is_file())):
+        if not is_fit:
+            raise JobError(f"{place}: --output is a file and --images a folder: name another one")
+    form = form or _form_of(output)
     job = job_of(dataset, limit, "labels")
     require_labels(job)
     with name_damage(*(job.store.folder(job.stages[stage]) for stage in ("labels", "index"))):
         if form is ExportFormat.CLIB:
-            if where:
+            if where is not None:
                 raise JobError("the authors' loader wants all labels: leave --where out, or write a .csv")
             written, left_out = write_clib(job, output, images)
             text = f"; {left_out:,} images with a null class or quality are left out"
@@ -83,14 +87,23 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option
     console.print(f"{output} holds {written:,} rows{text}")
 
 
-def write_table(job: Job, output: Path, form: ExportFormat, where: str = "", images: Path | None = None) -> int:
+def _form_of(output: Path) -> ExportFormat:
+    """The format that a file's suffix asks for."""
+    if output.suffix not in {".parquet", ".csv", ".txt", ""}:
+        raise JobError(f"{output}: call it .csv or .parquet, or say by --format what it is to hold")
+    return ExportFormat.PARQUET if output.suffix == ".parquet" else ExportFormat.CSV
+
+
+def write_table(
+    job: Job, output: Path, form: ExportFormat, where: str | None = None, images: Path | None = None
+) -> int:
     """Write all columns of the labels, and `path` and `person` where the images are files.
 
     Args:
         job: whose labels.
         output: the file.
         form: Parquet or CSV.
-        where: a condition in SQL; empty for all rows.
+        where: a condition in SQL; None for all rows.
         images: where the images of a .rec file become files.
 
     Returns:
@@ -109,12 +122,14 @@ def write_table(job: Job, output: Path, form: ExportFormat, where: str = "", ima
     if people.is_dir():
         names = pl.scan_parquet(people, glob=False).select("identity", pl.col("name").alias("person"))
         table = table.join(names, on="identity", how="left", maintain_order="left")
+    if where is not None:
+        table = table.filter(_read_condition(where))
     try:
-        frame = (table.filter(pl.sql_expr(where)) if where else table).collect()
+        frame = table.collect()
     except pl.exceptions.PolarsError as error:
-        if not where:
+        if where is None:
             raise
-        raise JobError(f"--where {where!r} is no condition on the columns of labels: {first_line(error)}") from error
+        raise JobError(_explain_condition(where, first_line(error))) from error
     if job.source.record_file is not None and images is not None:
         rows = index.join(frame.lazy().select("key"), on="key", how="semi", maintain_order="left").collect()
         pieces = (rows[start : start + _PIECE] for start in range(0, rows.height, _PIECE))
@@ -127,6 +142,27 @@ def write_table(job: Job, output: Path, form: ExportFormat, where: str = "", ima
 
     write_atomically(output, write)
     return frame.height
+
+
+def _read_condition(where: str) -> pl.Expr:
+    """A condition on the columns; a query within it, which could read other files, is none."""
+    import polars as pl  # noqa: PLC0415 - see export
+
+    outside = re.sub(r"'[^']*'|\"[^\"]*\"", "", where)
+    if not where.strip() or re.search(r"\bselect\b", outside, re.IGNORECASE):
+        raise JobError(_explain_condition(where, "a comparison such as quality < 0.1 is expected"))
+    try:
+        return pl.sql_expr(where)
+    except pl.exceptions.PolarsError as error:
+        raise JobError(_explain_condition(where, first_line(error))) from error
+
+
+def _explain_condition(where: str, why: str) -> str:
+    """What is wrong with a condition, and the remedy."""
+    return (
+        f"--where {where!r} is no condition on the columns of labels: {why}; `python -m pipeline describe labels` "
+        "shows columns and classes, and texts stand in single quotes"
+    )
 
 
 def write_clib(job: Job, output: Path, images: Path | None) -> tuple[int, int]:

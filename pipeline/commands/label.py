@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from luigi.cmdline_parser import CmdlineParser
 
 from data_manifests.image_folder import ImageFileError, ImageFolder
-from data_manifests.manifest import Format
+from data_manifests.manifest import Format, load_manifest
 from pipeline.commands.common import console
-from pipeline.config.job import load_data_set, workspace_root
+from pipeline.config.job import ALIGNED, load_data_set, workspace_root
 from pipeline.label_report.output import STAGE as REPORT
 from pipeline.storage.store import CURRENT, PAGE
 
 if TYPE_CHECKING:
     from data_manifests.manifest import Manifest
-
-ALIGNED = "aligned"
-"""The folder of the workspace that holds the crops of photos."""
 
 _LOOKED_AT = 25
 """Images of a folder by whose sizes it is told whether they are aligned."""
@@ -45,7 +43,8 @@ def label(
 
     Example: fiqa label my_photos --open
     """
-    manifest = load_data_set(place, workspace_root())
+    manifest = load_manifest(place, workspace=workspace_root())
+    _check_options(place, context.args)
     if size := find_unaligned(manifest):
         crops = workspace_root() / ALIGNED / manifest.name
         console.print(f"{place}: photos of another size than 112 x 112, such as {size}: their faces are aligned first")
@@ -56,6 +55,14 @@ def label(
     page = workspace_root() / manifest.name / REPORT / CURRENT / PAGE
     if show and page.is_file():
         typer.launch(str(page))
+
+
+def _check_options(place: str, options: list[str]) -> None:
+    """See whether LabelAll takes the options, before photos are aligned for hours."""
+    from pipeline.tasks.publish import LabelAll  # noqa: PLC0415 - Luigi's tasks are loaded by who needs them
+
+    with CmdlineParser.global_instance([LabelAll.__name__, "--dataset", place, *options]) as parser:
+        parser.get_task_obj()
 
 
 def find_unaligned(manifest: Manifest) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass, replace
@@ -44,6 +45,9 @@ logger = logging.getLogger(__name__)
 WORKSPACE_VARIABLE = "FIQA_WORKSPACE"
 _LOCK_VARIABLE = "FIQA_RUN"
 """Set by the process that holds locks to a JSON list of their folders: the processes it starts do not ask for them."""
+
+ALIGNED = "aligned"
+"""The folder of the workspace in which `fiqa label` keeps the faces of photos."""
 
 SAMPLE = "sample"
 """The manifest of the embedded sample, which is made where it is needed."""
@@ -176,11 +180,23 @@ def load_data_set(name_or_path: str, workspace: Path) -> Manifest:
         ManifestError, TomlFileError, SampleError: see `load_manifest` and `make_sample`.
     """
     manifest = load_manifest(name_or_path, workspace=workspace)
+    if crops := find_crops(manifest, workspace):
+        logger.info("%s: the faces that were aligned from it, %s", name_or_path, crops)
+        return load_manifest(str(crops), workspace=workspace)
     if manifest.name == SAMPLE:
         from data_manifests.sample import make_sample  # noqa: PLC0415 - OpenCV is loaded by who needs it
 
         make_sample(manifest.root)
     return manifest
+
+
+def find_crops(manifest: Manifest, workspace: Path) -> Path | None:
+    """The manifest of the faces that `fiqa label` aligned from a folder of photos, if it has."""
+    file = workspace / ALIGNED / f"{manifest.name}.toml"
+    if manifest.format is not Format.IMAGE_FOLDER or manifest.file == file or not file.is_file():
+        return None
+    source = re.match(r'# Aligned from ("(?:[^"\\]|\\.)*") by', file.read_text(errors="replace"))
+    return file if source and json.loads(source[1]) == str(manifest.root) else None
 
 
 def change_recogniser(job: Job, name: str) -> Job:

@@ -135,7 +135,14 @@ def match_scores(scores: ScoreList, target: Target, others: Iterable[str] = ()) 
                 f"{scores.file}: has a {KEY} 0, but those of {target.name} begin at {min(places, default=1)}: where "
                 "its first image has 0, add 1 to each; else leave that row out"
             )
-        return _fill(scores, rows.select("number", KEY, QUALITY).rows(), places.get, KEY, [str(key) for key in places])
+        found = _fill(scores, rows.select("number", KEY, QUALITY).rows(), places.get, KEY, [str(key) for key in places])
+        if found.unknown and BENCHMARK not in columns:
+            raise ScoreListError(
+                f"{scores.file}: {found.unknown:,} of its {found.rows:,} keys name no image of {target.name} (not "
+                f"{_list(found.strangers, found.unknown)}): a key numbers the images of one data set; if it is this "
+                "one, leave those rows out"
+            )
+        return found
     if packed and PATH in columns:
         # A number names nothing by itself: whatever lies in the folder of another benchmark is about that one.
         elsewhere = _fold(shipped_names()) - own

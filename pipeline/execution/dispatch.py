@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -98,7 +99,7 @@ def _run_in_pool(
     while todo:
         try:
             with _pool(context, processes, counter, gpus) as pool:
-                for outcome in _collect([pool.submit(_run_one, work, part) for part in todo], poll):
+                for outcome in _collect(_submit(pool, work, todo), poll):
                     todo.remove(outcome.part)
                     yield outcome
         except BrokenProcessPool:
@@ -108,7 +109,19 @@ def _run_in_pool(
             for part in suspects:
                 todo.remove(part)
                 with _pool(context, 1, counter, gpus) as pool:
-                    yield _run_alone(pool.submit(_run_one, work, part), part, poll)
+                    (future,) = _submit(pool, work, [part])
+                    yield _run_alone(future, part, poll)
+
+
+def _submit(pool: ProcessPoolExecutor, work: PartWork, parts: Sequence[Part]) -> list[Future[PartOutcome]]:
+    """Hand parts out, with which the processes start: from the first moment on they leave Ctrl-C to this one."""
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
+    try:
+        return [pool.submit(_run_one, work, part) for part in parts]
+    finally:
+        if in_main:
+            signal.signal(signal.SIGINT, before)
 
 
 def _collect(futures: Sequence[Future[PartOutcome]], poll: Callable[[], None]) -> Iterator[PartOutcome]:

@@ -31,6 +31,7 @@ class Suspects:
         title: what contradicts what.
         text: what is wrong perhaps.
         where: the condition on the labels, in SQL.
+        score: that tells which are the worst.
         images: how many there are.
         rows: places of the worst of them.
     """
@@ -38,6 +39,7 @@ class Suspects:
     title: str
     text: str
     where: str
+    score: str
     images: int
     rows: NDArray[np.int64]
 
@@ -52,9 +54,10 @@ def find_suspects(labels: LabelTable, quality: Ranked) -> Iterator[Suspects]:
     yield from _find(
         labels,
         "Nearer to another person than to their own",
-        "The person may be the wrong one, or two folders show the same person.",
+        "The person may be the wrong one, the picture may be too bad to tell, or two folders show the same person. "
+        "Where most images are here, the folders are perhaps no people.",
         "ccs < nnccs",
-        pl.col("ccs") - pl.col("nnccs"),
+        "certainty_ratio",
     )
     if not quality.known:
         return
@@ -65,7 +68,7 @@ def find_suspects(labels: LabelTable, quality: Ranked) -> Iterator[Suspects]:
         "Low quality, and no factor says why",
         "A damage that no factor sees, the wrong person, or a person with one other image.",
         f"quality <= {low:.6g} AND {without}",
-        pl.col("quality"),
+        "quality",
     )
     damages = " + ".join(f"CAST({factor} = '{classes[0]}' AS INT)" for factor, classes in CLASSES.items())
     yield from _find(
@@ -73,13 +76,17 @@ def find_suspects(labels: LabelTable, quality: Ranked) -> Iterator[Suspects]:
         "High quality in spite of two damages or more",
         "A factor may see what is not there.",
         f"quality >= {high:.6g} AND {damages} >= 2",
-        -pl.col("quality"),
+        "quality",
+        descending=True,
     )
 
 
-def _find(labels: LabelTable, title: str, text: str, where: str, order: pl.Expr) -> Iterator[Suspects]:
+def _find(  # noqa: PLR0913 - what is looked for, and in which order it is shown
+    labels: LabelTable, title: str, text: str, where: str, score: str, *, descending: bool = False
+) -> Iterator[Suspects]:
     """The images that meet a condition, if there are any."""
-    found = labels.frame.with_row_index("row").filter(pl.sql_expr(where)).select("row", order.alias("order")).collect()
-    rows = found.sort("order", "row")["row"].to_numpy().astype("int64")
+    found = labels.frame.with_row_index("row").filter(pl.sql_expr(where)).select("row", score).collect()
+    rows = found.sort(score, "row", descending=[descending, False])["row"].to_numpy().astype("int64")
     if rows.size:
-        yield Suspects(title=title, text=text, where=where, images=rows.size, rows=first_of_people(rows, labels.people))
+        first = first_of_people(rows, labels.people)
+        yield Suspects(title=title, text=text, where=where, score=score, images=rows.size, rows=first)

@@ -14,13 +14,15 @@
     filter();
     if (target.value) for (const rows of document.querySelectorAll("[data-unfold]")) rows.open = true;
   });
-  addEventListener("hashchange", () => {
-    const target = location.hash && document.querySelector(location.hash);
+  const reveal = ({ hash }) => {
+    const target = hash && document.querySelector(hash);
     if (!target?.hidden) return;
     controls.reset();
     filter();
     target.scrollIntoView();
-  });
+  };
+  addEventListener("hashchange", () => reveal(location));
+  document.addEventListener("click", ({ target }) => reveal(target.closest("a[href^='#']") ?? {}));
   controls.hidden = false;
   filter();
 })();

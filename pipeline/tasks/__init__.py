@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
+import signal
 import sys
 import types
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from luigi.task_register import TaskClassException
 from pipeline.config.parameters import bound_workers, explain_options
 from pipeline.execution.dispatch import check_locks, die_with_parent
 from pipeline.logs import one_message, set_up_logs, shorten_traces, wants_trace
+from pipeline.tasks.stage import Stage
 from pipeline.tasks.weights import Weights
 
 if TYPE_CHECKING:
@@ -23,10 +26,19 @@ if TYPE_CHECKING:
 
 
 def _prepare_process(task: luigi.Task) -> None:
-    """With several workers a task runs in a process of its own: it dies with its parent, and logs as that does."""
+    """With several workers a task runs in a process of its own: it dies with its parent, and logs as that does.
+
+    One that makes a stage ends at Ctrl-C without a word, for its parent says one; a training saves first.
+    """
     if type(task).__module__.startswith(__name__):
         die_with_parent()
         set_up_logs()
+        if isinstance(task, Stage) and multiprocessing.parent_process() is not None:
+            signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+
+
+_INTERRUPTED = 128 + signal.SIGINT
+"""The exit code of what Ctrl-C ends."""
 
 
 class _LocalQueue(queue.Queue[object]):
@@ -48,8 +60,10 @@ def _make_queue() -> object:
 
 
 def _explain_command(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Say in few lines that there is no such task: Luigi would show where in its code it found out."""
-    if isinstance(error, TaskClassException) and not wants_trace():
+    """Say in one line that there is no such task, or that the run was stopped: Luigi would show where in its code."""
+    if isinstance(error, KeyboardInterrupt) and not wants_trace():
+        sys.stderr.write("stopped; what is done is kept: run the same command again to go on\n")
+    elif isinstance(error, TaskClassException) and not wants_trace():
         sys.stderr.write(f"error: {error}\n")
     else:
         sys.__excepthook__(kind, error, trace)

@@ -209,3 +209,22 @@ def test_recheck_sees_content_and_forgives_time(large: Path, tmp_path: Path) -> 
     os.utime(record, ns=(now.st_atime_ns, now.st_mtime_ns))
     assert resolve(str(large), workspace=workspace).stages["labels"].fingerprint == first
     assert resolve(str(large), workspace=workspace, recheck=True).stages["labels"].fingerprint != first
+
+
+def test_ctrl_c_is_one_line_and_the_next_run_goes_on(
+    sample_weights: None, labelled_sample: Factory, tmp_path: Path
+) -> None:
+    factory = Factory(workspace=tmp_path / "workspace")
+    command = [str(Path(sys.executable).with_name("luigi")), "--module", "pipeline", "LabelAll", "--workers", "2"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=factory.environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    assert "9 of 9 stages to make" in process.stderr.readline()
+    while not list(factory.workspace.rglob("parts.log")):  # workers compute
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate()[1].splitlines()
+    assert set(said) == {"stopped; what is done is kept: run the same command again to go on"}
+    factory.luigi("LabelAll")
+    assert factory.files("sample") == labelled_sample.files("sample")

@@ -157,11 +157,17 @@ def test_export_of_some_with_their_images(labelled_sample: Factory, tmp_path: Pa
         ("qualit < 1", 'unable to find column "qualit"'),
         ("blur = 'haze'", 'failed for value "haze"'),
         ("quality", "must be of type `Boolean`"),
+        ("", "a comparison such as quality < 0.1 is expected"),
+        ("key IN (SELECT key FROM read_csv('/etc/passwd'))", "a comparison such as quality < 0.1 is expected"),
     ):
         done = labelled_sample.command(*words, wrong, check=False)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert "is no condition on the columns of labels" in done.stderr
         assert said in done.stderr
+    for more in (("--output", str(tmp_path)), ("--output", "x.xlsx"), ("--images", str(target))):
+        done = labelled_sample.command("export", "--output", str(target), *more, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "name another one" in done.stderr or "call it .csv or .parquet" in done.stderr
 
 
 def test_export_for_the_authors_loader(labelled_sample: Factory, tmp_path: Path) -> None:

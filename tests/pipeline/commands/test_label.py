@@ -17,6 +17,7 @@ from data_manifests.weights.files import WeightsUnreachableError, fetch
 from data_manifests.weights.registry import load_registry
 from labelers.faces import decode
 from pipeline.commands.label import find_unaligned
+from pipeline.config.job import load_data_set
 from tests.pipeline.conftest import ROOT, Factory
 
 if TYPE_CHECKING:
@@ -59,13 +60,35 @@ def test_photos_are_aligned_and_labelled(sample_weights: None, photos: Path, tmp
     assert len(labels) >= 12
     assert set(labels["status"].cast(pl.String)) == {"ok"}
     written = tmp_path / "labels.csv"
-    dataset = str(factory.workspace / "aligned" / "photos.toml")
-    factory.command("export", "--dataset", dataset, "--output", str(written), *POSE, "--labels-blur-hazy", "0.2")
+    # The folder of photos stands for the faces that were aligned from it.
+    factory.command("export", "--dataset", str(photos), "--output", str(written), *POSE, "--labels-blur-hazy", "0.2")
     exported = pl.read_csv(written)
     assert exported["path"].to_list() == sorted(exported["path"])
     assert exported["person"].to_list() == [path.partition("/")[0] for path in exported["path"]]
     page = (factory.workspace / "photos" / "report" / "current" / "index.html").read_text()
     assert "--labels-blur-hazy" in page or "0.2" in page
+
+
+def test_a_folder_of_photos_stands_for_the_faces_that_were_aligned_from_it(photos: Path, tmp_path: Path) -> None:
+    crops = tmp_path / "workspace" / "aligned" / "photos"
+    crops.mkdir(parents=True)
+    manifest = crops.with_suffix(".toml")
+    text = f'name = "photos"\nformat = "image_folder"\nroot = "{crops}"\n'
+    manifest.write_text(f'# Aligned from "{tmp_path}/other/photos" by AlignFaces.\n{text}')
+    assert load_data_set(str(photos), tmp_path / "workspace").root == photos
+    manifest.write_text(f'# Aligned from "{photos}" by AlignFaces.\n{text}')
+    assert load_data_set(str(photos), tmp_path / "workspace").root == crops
+    assert load_data_set(str(manifest), tmp_path / "workspace").root == crops
+
+
+def test_options_are_read_before_photos_are_aligned(sample_weights: None, photos: Path, tmp_path: Path) -> None:
+    factory = Factory(workspace=tmp_path / "workspace")
+    for words, said in ((("--wrokers", "2"), "did you mean --workers?"), (("--labels-blur-hazy", "abc"), "abc")):
+        done = fiqa(factory, "label", str(photos), *words)
+        assert done.returncode
+        assert done.stderr.count("\n") == 1
+        assert said in done.stderr
+        assert not (factory.workspace / "aligned").exists()
 
 
 def test_aligned_faces_are_told_from_photos(photos: Path, tmp_path: Path) -> None:
