@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from data_manifests.image_folder import SUFFIXES
 from data_manifests.storage.toml_file import TomlFileError, check, read_toml, suggest
 from data_manifests.weights.entry import POSE_KINDS, Kind
 from data_manifests.weights.registry import RegistryError, load_registry
@@ -288,6 +289,8 @@ def load_manifest(name_or_path: str | Path, workspace: Path | None = None) -> Ma
     if (found := _describe_place(str(name_or_path))) is not None:
         return found
     path = _locate(str(name_or_path))
+    if path.suffix.lower() in SUFFIXES:
+        raise ManifestError(f"{path} is one picture: give its folder")
     values = read_toml(path)
     if "file" in values:
         raise ManifestError(f"{path} is wrong: there is no field `file`: remove it")

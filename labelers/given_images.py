@@ -83,7 +83,7 @@ def read_given(images: ArrayLike | str | Path | Sequence[str | Path]) -> GivenIm
     if pixels.dtype != np.uint8 or pixels.shape[1:] != (SIDE, SIDE, 3) or not len(pixels):
         raise GivenImagesError(
             f"aligned faces are uint8 [N, {SIDE}, {SIDE}, 3] in RGB, or paths of images, not {pixels.dtype} "
-            f"{list(pixels.shape)}: labelers.align cuts them out of photos"
+            f"{list(pixels.shape)}: labelers.align cuts them out of photos, and each that it finds has them as `image`"
         )
     return GivenImages(pixels=pixels)
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from luigi.cmdline_parser import CmdlineParser
 
-from data_manifests.image_folder import ImageFileError, ImageFolder
+from data_manifests.image_folder import ImageFileError, ImageFolder, ImageFolderError
 from data_manifests.manifest import Format, load_manifest
 from pipeline.commands.common import console
-from pipeline.config.job import ALIGNED, load_data_set, workspace_root
+from pipeline.config.job import ALIGNED, JobError, load_data_set, workspace_root
 from pipeline.label_report.output import STAGE as REPORT
 from pipeline.storage.store import CURRENT, PAGE
 
@@ -51,6 +51,10 @@ def label(
         _run("AlignFaces", "--source", str(manifest.root), "--output", str(crops), "--workers", str(workers))
         place = f"{crops}.toml"
         manifest = load_data_set(place, workspace_root())
+        try:
+            ImageFolder(manifest.root)
+        except ImageFolderError:
+            raise JobError(f"{crops}: no face was found in the photos, so there is nothing to label") from None
     _run("LabelAll", "--dataset", place, "--workers", str(workers), *context.args)
     page = workspace_root() / manifest.name / REPORT / CURRENT / PAGE
     if show and page.is_file():

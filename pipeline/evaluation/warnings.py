@@ -83,7 +83,7 @@ def warn_of_people(place: str, scores: ComparisonScores, options: Options) -> It
         wrong = scores.similarity < scores.thresholds[fmr]
         people = len(np.unique(scores.person[wrong]))
         if people < options.fewest_errors <= wrong.sum():
-            counts.append(f"{people} at FMR {fmr:g}")
+            counts.append(f"{people} people at FMR {fmr:g}")
     if counts:
         what = "the wrong pairs are of few people, so areas are less sure than their intervals and p-values say"
         yield what, f"{place} ({', '.join(counts)})"

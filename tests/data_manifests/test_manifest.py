@@ -477,3 +477,9 @@ def test_digest_is_stable_and_ignores_content(size: int, mtime: int, index: str 
     assert len(one.digest) == 64
     swapped = DataIdentity(kind=Format.IMAGE_FOLDER, index_sha256=index, size=size, mtime_ns=mtime)
     assert swapped.digest != one.digest
+
+
+def test_a_picture_is_no_data_set(tmp_path: Path) -> None:
+    (tmp_path / "a.JPG").write_bytes(b"\xff\xd8")
+    with pytest.raises(ManifestError, match=r"a\.JPG is one picture: give its folder"):
+        load_manifest(str(tmp_path / "a.JPG"))

@@ -9,7 +9,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from data_manifests.image_folder import ImageFolderError
 from data_manifests.recordio.record_file import RecordError
@@ -167,9 +167,19 @@ def parse(
     Raises:
         TomlFileError: if the file is wrong.
     """
-    given = build().parse_args(arguments)
+    given = _in_one_line(build()).parse_args(arguments)
     if given.config is None:
         return given
-    with_file = build()
+    with_file = _in_one_line(build())
     with_file.set_defaults(**read(given.config))
     return with_file.parse_args(arguments)
+
+
+def _in_one_line(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """A parser that says what is wrong without forty lines of usage before it."""
+
+    def error(message: str) -> NoReturn:
+        parser.exit(2, f"error: {message}; `{parser.prog} --help` lists the options\n")
+
+    parser.error = error  # type: ignore[method-assign]  # argparse has no other way
+    return parser

@@ -148,6 +148,9 @@ class Target(StrEnum):
     """Its rank among the images that are learned from, from 0 to 1; equal ones have their mean rank."""
 
 
+FARTHEST = 28
+"""Pixels by which a face of 112 x 112 may be moved."""
+
 _LATER = {"average": 0.0, "jitter": 0, "target": Target.LABELS}
 """Settings that came later -> what they are where trainings go on as before: then they enter no fingerprint."""
 
@@ -229,6 +232,8 @@ class TrainingConfig:
         not_negative = ("epochs_two", "weight_decay", "gamma", "jitter", "seed")
         if wrong := [name for name in not_negative if not getattr(self, name) >= 0]:
             raise ValueError(f"{' and '.join(wrong)} must be 0 or more")
+        if self.jitter > FARTHEST:
+            raise ValueError(f"jitter is {FARTHEST} pixels at most, a quarter of a face, not {self.jitter}")
         if not 0 <= self.average < 1:
             raise ValueError(f"average is a decay, from 0 to below 1, not {self.average}")
         if not 0 <= self.warm_up < 1:

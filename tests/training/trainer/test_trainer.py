@@ -25,6 +25,7 @@ from scipy.stats import spearmanr
 
 from data_manifests.tables.stages import CLASSES
 from training.evaluation.training_losses import read_losses
+from training.train_quality import main
 from training.trainer.checkpoint import STATE
 
 if TYPE_CHECKING:
@@ -496,6 +497,29 @@ def test_other_settings_in_the_same_folder_are_one_error(launcher: Launcher, und
     assert error.startswith("error: ")
     assert "config.beta: 32.0 there, 25.0 here" in error
     assert "config.terms.confidence: True there, False here" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--average", "abc"), 2, "argument --average: a number is expected"),
+        (("--target", "rnk"), 2, "argument --target: one of labels, rank is expected"),
+        (("--bath", "3"), 2, "unrecognized arguments: --bath 3"),
+        (("--average", "1"), 1, "average is a decay, from 0 to below 1, not 1.0"),
+        (("--jitter", "200"), 1, "jitter is 28 pixels at most"),
+    ],
+)
+def test_a_wrong_value_is_one_line(
+    words: tuple[str, ...], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        ended = main(["--labels", "a", "--images", "b", "--output", "c", *words])
+    except SystemExit as end:
+        ended = end.code
+    said = capsys.readouterr().err
+    assert (ended, said.count("\n")) == (code, 1)
+    assert said.startswith("error: ")
+    assert message in said
 
 
 @pytest.mark.parametrize(
