@@ -79,7 +79,7 @@ def draw_labels(folder: Path, images: Path) -> Path:
     """Write random labels of all images; returns the folder."""
     found = ImageFolder(images) if images.is_dir() else RecordFile(images).index()
     random = np.random.default_rng(_SEED)
-    columns = [_draw(column.categories, len(found.keys), random) for column in LABELS.columns]
+    columns = [_draw(column.categories, len(found.keys), random) for column in LABELS.written(())]
     known = {"key": pa.array(found.keys), "identity": pa.array(found.identities)}
     known["status"] = pa.array(["ok"] * len(found.keys)).dictionary_encode()
     chosen = [known.get(name, column) for name, column in zip(LABELS.names, columns, strict=True)]

@@ -33,7 +33,8 @@ def _prepare_process(task: luigi.Task) -> None:
     if type(task).__module__.startswith(__name__):
         die_with_parent()
         set_up_logs()
-        if isinstance(task, Stage) and multiprocessing.parent_process() is not None:
+        own = multiprocessing.parent_process() is not None
+        if isinstance(task, Stage) and own and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
 
 

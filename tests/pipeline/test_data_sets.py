@@ -205,7 +205,7 @@ def test_a_photo_of_two_people_is_told(sample_weights: None, tmp_path: Path) -> 
     factory = Factory(workspace=tmp_path / "workspace")
     assert "under several people" not in factory.luigi("LabelAll", "--dataset", str(tmp_path / "set.toml")).stdout
     shutil.copy(photos / "0" / "01.jpg", photos / "2" / "b.jpg")
-    said = factory.luigi("LabelAll", "--dataset", str(tmp_path / "set.toml")).stdout
+    said = factory.luigi("LabelAll", "--dataset", str(tmp_path / "set.toml"), page=True).stdout
     assert "warning: 2 images are photos that stand under several people, byte for byte: keys 2 and 12:" in said
     (page,) = (factory.workspace / "set" / "report").glob("current/index.html")
     assert "stand under several people" in page.read_text()

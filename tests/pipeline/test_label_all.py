@@ -15,6 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_manifests.tables.stages import CLASSES, LABELS, TABLES
+from pipeline.commands.export import ExportFormat, write_table
+from pipeline.config.job import JobError
+from tests.pipeline.shown import job_of
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Factory
@@ -150,22 +153,34 @@ def test_export_of_some_with_their_images(labelled_sample: Factory, tmp_path: Pa
         labelled_sample.command("explain", str(key), "--save", str(saved))
         assert Path(path).read_bytes() == saved.read_bytes()
         break
-    labelled_sample.command(*words, "quality < 0")
-    assert pl.read_csv(target).height == 0
-    for wrong, said in (
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
         ("quality <", "unable to parse 'quality <'"),
         ("qualit < 1", 'unable to find column "qualit"'),
         ("blur = 'haze'", 'failed for value "haze"'),
         ("quality", "must be of type `Boolean`"),
         ("", "a comparison such as quality < 0.1 is expected"),
         ("key IN (SELECT key FROM read_csv('/etc/passwd'))", "a comparison such as quality < 0.1 is expected"),
-    ):
-        done = labelled_sample.command(*words, wrong, check=False)
-        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-        assert "is no condition on the columns of labels" in done.stderr
-        assert said in done.stderr
-    for more in (("--output", str(tmp_path)), ("--output", "x.xlsx"), ("--images", str(target))):
-        done = labelled_sample.command("export", "--output", str(target), *more, check=False)
+    ],
+)
+@pytest.mark.usefixtures("workspace_variable")
+def test_what_is_no_condition_is_told(wrong: str, said: str, labelled_sample: Factory, tmp_path: Path) -> None:
+    job, target = job_of(labelled_sample), tmp_path / "some.csv"
+    with pytest.raises(JobError, match=r"is no condition on the columns of labels: .*describe labels") as error:
+        write_table(job, target, ExportFormat.CSV, wrong)
+    assert said in str(error.value)
+    assert not target.exists()
+    assert write_table(job, target, ExportFormat.CSV, "quality < 0") == 0
+
+
+def test_export_where_no_file_can_be(labelled_sample: Factory, tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    output = ("--output", str(tmp_path / "x.csv"))
+    for more in (("--output", str(tmp_path)), ("--output", "x.xlsx"), (*output, "--images", str(tmp_path / "a"))):
+        done = labelled_sample.command("export", *more, check=False)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert "name another one" in done.stderr or "call it .csv or .parquet" in done.stderr
 

@@ -192,7 +192,7 @@ def test_a_recogniser_starts_from_a_published_one_and_its_people_from_their_mean
 def test_the_image_tower_starts_from_a_published_recogniser(
     published: Path, labelled_faces: LabelledSample, tmp_path: Path
 ) -> None:
-    labels = labelled_faces.write_labels("labels-of-a-tower")
+    labels = labelled_faces.write_labels("labels-of-a-tower", rows=64)
     words = ["--labels", str(labels), "--images", str(labelled_faces.record_file), "--output", str(tmp_path), *SMALL]
     words += ["--tower", "mobilefacenet_small", "--pretrained", str(published), "--prompts", "spread"]
     words += ["--epochs-one", "1", "--epochs-two", "0", "--no-confidence", "--checkpoint-every", "1"]

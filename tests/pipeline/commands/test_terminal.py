@@ -73,7 +73,7 @@ def test_every_command_shows_paths_whole(bracketed: Factory, tmp_path: Path) -> 
 
 
 def test_a_labelling_shows_paths_whole(bracketed: Factory) -> None:
-    said = bracketed.luigi("LabelAll", "--labels-blur-clear", "0.95").stdout
+    said = bracketed.luigi("LabelAll", "--labels-blur-clear", "0.95", page=True).stdout
     folder = bracketed.workspace / "sample" / "labels" / "current"
     assert f"256 labels lie in {folder}\n" in said
     assert f'open them: polars.scan_parquet("{folder}")\n' in said
@@ -83,7 +83,7 @@ def test_a_labelling_shows_paths_whole(bracketed: Factory) -> None:
 
 def test_what_a_terminal_cannot_show_decides_nothing(sample_copy: Factory) -> None:
     """A terminal without UTF-8: bars become question marks, and the page is drawn."""
-    done = sample_copy.luigi("LabelAll", "--labels-blur-clear", "0.95", PYTHONIOENCODING="latin-1")
+    done = sample_copy.luigi("LabelAll", "--labels-blur-clear", "0.95", page=True, PYTHONIOENCODING="latin-1")
     assert "| ???" in done.stdout
     assert "256 labels lie in" in done.stdout
     assert "look at the labels" in done.stdout

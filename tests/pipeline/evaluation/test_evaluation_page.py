@@ -339,7 +339,7 @@ def test_hostile_names_are_text(one_benchmark, real_faces):
         (1.0, (24, ["1e-2", "1e-3"]), None),
         (0.9, (16, ["1e-2", "1e-3"]), "faces: 8 at each end instead of 12, as the page would be over"),
         (0.6, (8, ["1e-3"]), "all curves but those at FMR 1e-3, and scatters, as the page would be over"),
-        (0.35, (0, ["1e-3"]), "all faces, as the page would be over"),
+        (0.4, (0, ["1e-3"]), "all faces, as the page would be over"),
         (0.2, (0, []), "curves and histograms, as the page would be over"),
     ],
 )

@@ -46,7 +46,7 @@ def test_labelling_ends_with_the_page_and_a_second_run_does_nothing(sample_copy:
     assert job.store.recall("report", spec.fingerprint)["upstream"] == {"labels": job.stages["labels"].fingerprint}
     before = page.stat().st_mtime_ns
     sample_copy.luigi("LabelReport")
-    sample_copy.luigi("LabelAll")
+    sample_copy.luigi("LabelAll", page=True)
     assert page.stat().st_mtime_ns == before
     assert len(read_receipts(job.store, spec)) == 1
 
@@ -146,7 +146,7 @@ def test_the_command_of_a_slider_makes_what_the_slider_showed(sample_copy: Facto
     options = [word for name, value in wanted.items() for word in (thresholds[name]["option"], str(value))]
     program, *words = shlex.split(sample_page.data["command"])
     assert (program, words[:3]) == ("luigi", ["--module", "pipeline", "LabelAll"])
-    sample_copy.luigi(*words[2:], *options)
+    sample_copy.luigi(*words[2:], *options, page=True)
     made = pl.read_parquet(sample_copy.workspace / "sample" / "labels" / "current")
     for factor, split in sample_page.data["splits"].items():
         for side in split["sides"]:
@@ -162,7 +162,9 @@ def test_the_command_of_a_slider_makes_what_the_slider_showed(sample_copy: Facto
 
 def test_the_page_of_one_image_and_of_other_settings(sample_copy: Factory) -> None:
     """The command holds every setting that the command line gave; the released recipe cuts sobel."""
-    sample_copy.luigi("LabelAll", "--labels-recipe", "released", "--labels-normalise", "quantile", "--limit", "1")
+    sample_copy.luigi(
+        "LabelAll", "--labels-recipe", "released", "--labels-normalise", "quantile", "--limit", "1", page=True
+    )
     labels = pl.read_parquet(sample_copy.workspace / "sample-first-1" / "labels" / "current")
     page = Shown.of(current(sample_copy, "sample-first-1").read_text(), labels)
     words = shlex.split(page.data["command"])[4:]
@@ -187,7 +189,7 @@ def test_the_page_says_what_the_reference_scores_and_offers_what_follows_known_b
 
 
 def test_the_page_of_the_robust_recipe_cuts_the_edge_ratio_and_offers_no_other(sample_copy: Factory) -> None:
-    sample_copy.luigi("LabelAll", "--labels-recipe", "robust")
+    sample_copy.luigi("LabelAll", "--labels-recipe", "robust", page=True)
     page = read_current(sample_copy)
     section = page.section("blur")
     assert "made of edge ratio : under 1.15 is hazy" in section.text

@@ -172,7 +172,7 @@ def hostile_folder(tmp_path: Path, labelled_sample: Factory) -> Path:
 
 
 def test_hostile_names_are_text(sample_copy: Factory, hostile_folder: Path) -> None:
-    sample_copy.luigi("LabelAll", "--dataset", str(hostile_folder))
+    sample_copy.luigi("LabelAll", "--dataset", str(hostile_folder), page=True)
     labels = pl.read_parquet(sample_copy.workspace / "hostile" / "labels" / "current")
     page = Shown.of(current(sample_copy, "hostile").read_text(), labels)
     assert len(page.tree.all("script")) == 2
@@ -218,7 +218,7 @@ def test_a_page_that_fails_costs_one_warning_and_no_label(sample_copy: Factory) 
     folder = sample_copy.workspace / "sample" / "report"
     shutil.rmtree(folder)
     folder.write_text("a file where the pages should lie")
-    done = sample_copy.luigi("LabelAll", "--labels-blur-hazy", "0.3", "--workers", "2")
+    done = sample_copy.luigi("LabelAll", "--labels-blur-hazy", "0.3", "--workers", "2", page=True)
     labels = pl.read_parquet(sample_copy.workspace / "sample" / "labels" / "current")
     assert (labels["blur"] == "hazy").sum() == (labels["cpbd"] < np.float32(0.3)).sum()
     warnings = [line for line in done.stderr.splitlines() if "WARNING" in line and "page" in line]
