@@ -270,7 +270,7 @@ def test_the_head_of_a_checkpoint_is_named_and_checked_before_anything_runs(
 def test_the_robust_recipe_measures_blur_and_classifies_and_nothing_else(sample_copy: Factory) -> None:
     folder = sample_copy.workspace / "sample"
     before = sample_copy.files("sample")
-    sample_copy.luigi("LabelAll", "--labels-recipe", "robust")
+    sample_copy.luigi("LabelAll", "--labels-recipe", "robust", page=True)
     made = {Path(name).parts[0] for name in sample_copy.files("sample").keys() - before.keys()}
     assert made == {"blur", "labels"}
     assert {name: content for name, content in sample_copy.files("sample").items() if name in before} == before

@@ -80,14 +80,14 @@ def test_a_threshold_runs_the_labels_alone_and_back_computes_nothing(sample_copy
     change = ("--labels-blur-hazy", "0.2")
     link = sample_copy.workspace / "sample" / "labels" / "current"
     first = link.readlink()
-    sample_copy.luigi("LabelAll", *change)
+    sample_copy.luigi("LabelAll", *change, page=True)
     made = [json.loads(p.read_text()) for p in sample_copy.workspace.rglob("run-*.json") if "report" not in p.parts]
     assert sorted(r["stage"] for r in made).count("labels") == 2
     assert all(r["stage"] == "labels" for r in made if "labels" in r["stage"])
     assert len(made) == len(TABLES) - 1 + 1  # one of each stage (identities are made for folders alone), and labels
     assert link.readlink() != first
     assert (labels_of(sample_copy)["blur"] == "hazy").sum() < 256
-    sample_copy.luigi("LabelAll")
+    sample_copy.luigi("LabelAll", page=True)
     assert link.readlink() == first
     assert len(list(sample_copy.workspace.rglob("run-*.json"))) == len(made) + 2  # and a page for each set of labels
 

@@ -63,7 +63,7 @@ def test_methods_that_reject_the_same_pairs_are_found():
     assert find_twins(Pairs, gap) == [("one", "two")]  # without a quality is with the lowest
 
 
-@pytest.mark.parametrize(("people", "fewest", "said"), [(8, 30, "(8 at FMR 0.01)"), (8, 0, ""), (30, 30, "")])
+@pytest.mark.parametrize(("people", "fewest", "said"), [(8, 30, "(8 people at FMR 0.01)"), (8, 0, ""), (30, 30, "")])
 def test_wrong_pairs_of_few_people_are_said(people, fewest, said):
     class Pairs:
         similarity = np.tile([0.1, 0.9], 60)  # sixty wrong pairs at one threshold, and none at the other
