@@ -70,9 +70,10 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option
     """
     if not output.absolute().parent.is_dir():
         raise JobError(f"{output}: there is no folder {output.parent}: make it, or name another file")
-    for place, is_fit in ((output, not output.is_dir()), (images, images is None or not images.is_file())):
-        if not is_fit:
-            raise JobError(f"{place}: --output is a file and --images a folder: name another one")
+    if output.is_dir():
+        raise JobError(f"{output}: is a folder, and --output a file: name another one")
+    if images is not None and images.is_file():
+        raise JobError(f"{images}: is a file, and --images a folder: name another one")
     form = form or _form_of(output)
     job = job_of(dataset, limit, "labels")
     require_labels(job)

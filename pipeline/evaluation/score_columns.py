@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from data_manifests.storage.values import first_line
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -94,7 +96,7 @@ def unwrap(cell: str) -> str:
 
 def shorten(error: Exception) -> str:
     """The beginning of a foreign message."""
-    return str(error).split("\n")[0][: 3 * SHOWN]
+    return first_line(error)[: 3 * SHOWN]
 
 
 def _find_quality(names: Sequence[str]) -> str:

@@ -147,7 +147,7 @@ class PublishStage(luigi.Task):
             names = ", ".join(task.stage for task in missing)
             logger.info("%s: %d of %d stages to make: %s", self.job.store.root, len(missing), len(tasks), names)
         self._begun = True
-        return [*missing, *([] if tasks[-1] in missing else tasks[-1:])]
+        return [task for task in tasks if task in missing or task is tasks[-1]]
 
     def _begin(self) -> None:
         """Take the data set's folder, compare the space needed with what is free, and look at the device."""
