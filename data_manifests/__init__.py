@@ -10,6 +10,12 @@ from data_manifests.installation import require_installation
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+# PyTorch's threads wait for each other by looking again and again, for milliseconds. Beside another busy process that
+# takes the core from the thread that is waited for: a training on two cores was 6 times slower. Microseconds
+# cost nothing where the cores are free (benchmarks/busy_core.py). Read when PyTorch is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 # OpenVINO reports its use when it is imported, wherever it finds this package, which it does without if it must.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 

@@ -96,6 +96,18 @@ def test_openvino_reports_nothing(tmp_path: Path) -> None:
         assert (tmp_path / "loaded").exists() == loaded
 
 
+@pytest.mark.parametrize(
+    ("given", "turns"), [({}, 1_000), ({"GOMP_SPINCOUNT": "7"}, 7), ({"OMP_WAIT_POLICY": "active"}, 30e9)]
+)
+def test_threads_that_wait_for_each_other_sleep_soon_unless_told_otherwise(given: dict[str, str], turns: int) -> None:
+    """So says the library of PyTorch's threads, which reads its variables when it is loaded."""
+    stays = {name: value for name, value in os.environ.items() if name not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
+    command = [sys.executable, "-m", "training.score", "--help"]
+    environment = {**stays, **given, "OMP_DISPLAY_ENV": "verbose"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert f"GOMP_SPINCOUNT = '{turns:.0f}'" in done.stderr
+
+
 def test_processes_are_spawned() -> None:
     program = "import pipeline, multiprocessing; print(multiprocessing.get_start_method())"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
