@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.pages.people import A_ROW, NEAR, first_of_people
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -17,19 +19,13 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.int64]
 
-A_ROW = 12
-"""Faces that stand beside each other on a wide page."""
 POOL = 60
 """Faces along a score."""
 STRIP = 36
 """Faces from worst to best quality."""
-A_PERSON = 2
-"""Faces of one person in a row at most."""
 
 _DRAWN = 8
 """Times as many images as are wanted are drawn, so that enough people are among them."""
-_NEAR = 64
-"""Times as many images as are wanted are looked at on each side of a threshold."""
 
 
 class Kind(StrEnum):
@@ -53,34 +49,6 @@ def draw(rows: Rows, people: NDArray[np.int32]) -> Rows:
         return rows
     places = np.random.default_rng(rows.size).choice(rows.size, min(rows.size, _DRAWN * A_ROW), replace=False)
     return np.sort(first_of_people(rows[places], people))
-
-
-def first_of_people(rows: Rows, people: NDArray[np.int32], count: int = A_ROW) -> Rows:
-    """The first images of a list of which no person has more than A_PERSON.
-
-    Args:
-        rows: places of images, the most wanted first.
-        people: whom every image shows, [N]; negative where nobody knows.
-        count: how many are wanted; fewer where there are not so many people.
-    """
-    size = _NEAR * count
-    while True:
-        head = rows[:size]
-        kept: Rows = head[_times_before(people[head]) < A_PERSON]
-        if kept.size >= count or size >= rows.size:
-            return kept[:count]
-        size *= 8
-
-
-def _times_before(people: NDArray[np.int32]) -> NDArray[np.int64]:
-    """How often each person comes before, int64 [N]; 0 for whom nobody knows."""
-    order = np.argsort(people, kind="stable")
-    ordered = people[order]
-    begins = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])[: people.size]
-    times = np.empty(people.size, np.int64)
-    times[order] = np.arange(people.size) - np.repeat(begins, np.diff(np.r_[begins, people.size]))
-    times[people < 0] = 0
-    return times
 
 
 def pick_pool(ranked: Ranked, axis: tuple[float, float]) -> Rows:
@@ -143,6 +111,6 @@ def _closest(rows: Rows, ranked: Ranked, people: NDArray[np.int32], target: floa
     """The rows, in the order of their values, whose values lie closest to a target, the closest first."""
     values = ranked.values[rows]
     at = int(np.searchsorted(values, np.float32(target)))
-    near = slice(max(0, at - _NEAR * A_ROW), at + _NEAR * A_ROW)
+    near = slice(max(0, at - NEAR * A_ROW), at + NEAR * A_ROW)
     order = np.argsort(np.abs(values[near].astype(np.float64) - target), kind="stable")
     return first_of_people(rows[near][order], people)

@@ -11,7 +11,7 @@ import numpy as np
 from data_manifests.tables.stages import STATUS_TEXT, Factor, Status
 from pipeline.label_report.cost import correlate, measure_costs
 from pipeline.label_report.labels_table import NO_CLASS
-from pipeline.label_report.picks import STRIP, Kind, draw, first_of_people, pick_class, pick_pool
+from pipeline.label_report.picks import STRIP, Kind, draw, pick_class, pick_pool
 from pipeline.label_report.ranked import Ranked, Sorted
 from pipeline.label_report.scores import (
     ABSOLUTE_YAW,
@@ -25,6 +25,7 @@ from pipeline.label_report.scores import (
 )
 from pipeline.label_report.suspects import Suspects, find_suspects
 from pipeline.pages.figures import Distribution, draw_histogram, draw_wide_histogram
+from pipeline.pages.people import first_of_people
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

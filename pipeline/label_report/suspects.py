@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from data_manifests.tables.stages import CLASSES
-from pipeline.label_report.picks import first_of_people
+from pipeline.pages.people import first_of_people
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

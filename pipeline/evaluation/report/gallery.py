@@ -8,17 +8,17 @@ import numpy as np
 import polars as pl
 
 from labelers.faces import DecodeError
+from pipeline.pages.people import A_ROW, first_of_people
 from pipeline.pages.pictures import Picture, embed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from pipeline.evaluation.evaluate import EvaluatedBenchmark
 
     Ends = tuple[Sequence[Picture], Sequence[Picture]]
-
-FACES = 12
-"""Faces at each end."""
 
 
 def read_gallery(evaluated: EvaluatedBenchmark, qualities: pl.DataFrame) -> dict[str, Ends]:
@@ -30,26 +30,39 @@ def read_gallery(evaluated: EvaluatedBenchmark, qualities: pl.DataFrame) -> dict
     """
     gallery: dict[str, Ends] = {}
     for (method,), own in qualities.filter(benchmark=evaluated.benchmark.name).group_by("method", maintain_order=True):
-        ends = pick_faces(own)
+        rows = np.searchsorted(evaluated.images.keys, own["key"].to_numpy())
+        ends = pick_faces(own, evaluated.images.identities[rows])
         if any(ends):
             first, last = (_read_faces(evaluated, end) for end in ends)
             gallery[str(method)] = first, last
     return gallery
 
 
-def pick_faces(qualities: pl.DataFrame, count: int = FACES) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+def pick_faces(
+    qualities: pl.DataFrame, people: NDArray[np.int32], count: int = A_ROW
+) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
     """Keys and qualities of the images that a method rejects first, worst first, and last, best first.
 
-    Images without a quality are passed over; of equal qualities the smaller key comes first. No image stands in both.
+    Images without a quality are passed over, and the third and further ones of a person at one end; of equal qualities
+    the smaller key comes first. No image stands in both.
 
     Args:
         qualities: rows of the table `qualities` of one benchmark and method.
+        people: whom each row shows, [N]; negative where nobody knows.
         count: faces at each end.
     """
-    ordered = qualities.select("key", "quality").filter(pl.col("quality").is_finite()).sort("quality", "key")
-    at_start = min(count, ordered.height - ordered.height // 2)
-    rest = ordered.slice(at_start).sort("quality", "key", descending=[True, False])
-    return ordered.head(at_start).rows(), rest.head(count).rows()
+    table = qualities.select("key", "quality").with_row_index("row").filter(pl.col("quality").is_finite())
+    ordered = table.sort("quality", "key")
+    first = _pick(ordered.head(ordered.height - ordered.height // 2), people, count)
+    rest = table.join(first, on="key", how="anti").sort("quality", "key", descending=[True, False])
+    last = _pick(rest, people, count)
+    return first.select("key", "quality").rows(), last.select("key", "quality").rows()
+
+
+def _pick(ordered: pl.DataFrame, people: NDArray[np.int32], count: int) -> pl.DataFrame:
+    """The first faces of a table, at most two of a person."""
+    rows = ordered["row"].to_numpy().astype(np.int64)
+    return ordered[first_of_people(np.arange(rows.size), people[rows], count)]
 
 
 def show_face(key: int, encoded: bytes, quality: float, labels: Mapping[str, str | float | None]) -> Picture:

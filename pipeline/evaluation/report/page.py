@@ -21,7 +21,6 @@ from pipeline.evaluation.report.frames import (
     read_frames,
     select_benchmark,
 )
-from pipeline.evaluation.report.gallery import FACES
 from pipeline.evaluation.report.method_order import explain, kind_of
 from pipeline.evaluation.report.plots import assign_styles, draw_betas, draw_curves, draw_losses
 from pipeline.evaluation.report.score_figures import draw_overlay, draw_scatters, read_scores
@@ -39,6 +38,7 @@ from pipeline.evaluation.report.tables import (
 )
 from pipeline.pages.document import LIMIT, render_document
 from pipeline.pages.figures import Distribution, draw_histogram
+from pipeline.pages.people import A_ROW
 from training.evaluation.pairs.ranked_pairs import Protocol
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Size(NamedTuple):
 
 
 _SIZES = (
-    Size(FACES), Size(8), Size(4), Size(4, every=False), Size(2, every=False), Size(0, every=False),
+    Size(A_ROW), Size(8), Size(4), Size(4, every=False), Size(2, every=False), Size(0, every=False),
     Size(0, figures=False, every=False),
 )  # fmt: skip
 """What is tried until a page is under the limit."""
@@ -399,8 +399,8 @@ def _describe_cuts(size: Size, begin: OperatingPoint | None, has_faces: bool) ->
         f"the page would be over {LIMIT / 1e6:g} MB",
         "their points stand in the tables curves and qualities",
     )
-    if has_faces and size.faces < FACES:
-        what = f"faces: {size.faces} at each end instead of {FACES}" if size.faces else "all faces"
+    if has_faces and size.faces < A_ROW:
+        what = f"faces: {size.faces} at each end instead of {A_ROW}" if size.faces else "all faces"
         yield f"{what}, as {limit}"
     if not size.figures:
         yield f"curves and histograms, as {limit}; {points}"

@@ -401,11 +401,21 @@ def test_faces_at_the_ends_are_ordered_and_stand_at_one_end():
     ] + [{"benchmark": "lfw", "method": "other", "key": 9, "quality": -1.0}]
     qualities = pa.Table.from_pylist(rows, schema=EVALUATION_TABLES["qualities"].schema())
     own = read_frames({"qualities": qualities})["qualities"].filter(benchmark="lfw", method="m")
-    first, last = pick_faces(own)
+    nobody = np.full(own.height, -1, np.int32)
+    first, last = pick_faces(own, nobody)
     assert [key for key, _ in first] == [4, 1]
     assert [key for key, _ in last] == [5, 3]
     assert first[0] == (4, pytest.approx(0.1))
-    assert pick_faces(own, count=1)[1] == [(5, pytest.approx(0.9))]
+    assert pick_faces(own, nobody, count=1)[1] == [(5, pytest.approx(0.9))]
+    assert pick_faces(own.head(0), nobody[:0]) == ([], [])
+
+
+def test_no_person_has_more_than_two_faces_at_one_end():
+    own = pl.DataFrame({"key": range(1, 41), "quality": [key / 41 for key in range(1, 41)]})
+    people = np.array([0] * 20 + [1] * 8 + [2] * 8 + [-1] * 4, np.int32)
+    first, last = pick_faces(own, people)
+    assert [key for key, _ in first] == [1, 2]  # of the worse half
+    assert [key for key, _ in last] == [40, 39, 38, 37, 36, 35, 28, 27, 20, 19]
 
 
 WIDTHS = """

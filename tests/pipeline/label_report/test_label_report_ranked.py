@@ -14,9 +14,10 @@ from hypothesis.extra.numpy import arrays
 from data_manifests.recipes import Recipe
 from data_manifests.tables.stages import CLASSES, Factor
 from labelers.levels import NULL, blur_level, pose_level
-from pipeline.label_report.picks import A_ROW, Kind, draw, first_of_people, pick_class, pick_pool
+from pipeline.label_report.picks import Kind, draw, pick_class, pick_pool
 from pipeline.label_report.ranked import Ranked, Rule, Sorted
 from pipeline.label_report.scores import SCORES, build_splits, find_axis, list_marks
+from pipeline.pages.people import A_ROW, first_of_people
 from tests.pipeline.label_report.test_report import SETTINGS
 
 if TYPE_CHECKING:
