@@ -9,11 +9,11 @@ from rich.table import Table
 
 from pipeline.commands.common import Dataset, Limit, choose_from, console, job_of
 from pipeline.commands.costs import cost_table, sum_costs
-from pipeline.commands.forecast import forecast
 from pipeline.commands.settings import with_settings
 from pipeline.config.job import Job
 from pipeline.config.settings import report
 from pipeline.label_report.output import page_file, report_spec
+from pipeline.stages.forecast import forecast
 from pipeline.storage.fingerprint import StageSpec, changes
 from pipeline.storage.store import Store
 from pipeline.tasks.label_report import LabelReport

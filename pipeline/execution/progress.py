@@ -34,15 +34,23 @@ class StageProgress:
         total: rows in all.
         done: rows that were there before; they do not count for the speed, nor does the start.
         report: called about once a second with (share of the whole, line of text).
+        later: seconds that the stages after this one will take, 0 where that is not known; and words that name those
+            of which it is not.
     """
 
     def __init__(
-        self, title: str, total: int, done: int = 0, report: Callable[[float, str], None] | None = None
+        self,
+        title: str,
+        total: int,
+        done: int = 0,
+        report: Callable[[float, str], None] | None = None,
+        later: tuple[float, str] = (0.0, ""),
     ) -> None:
         self._title = title
         self._total = total
         self._before = self._rows = done
         self._report = report
+        self._later = later
         self._last_plain = time.monotonic()
         self._marks = [(self._last_plain, done)]
         self._live = _live_line() if sys.stderr.isatty() else None
@@ -62,6 +70,12 @@ class StageProgress:
                 self._live.stop()
 
     @property
+    def start(self) -> tuple[float, int]:
+        """Seconds until the first images of this run were done, and how many those were; (0, 0) before."""
+        (began, before), *first = self._marks
+        return (first[0][0] - began, first[0][1] - before) if first else (0.0, 0)
+
+    @property
     def speed(self) -> float:
         """Images a second of this run; since its first ones, as soon as there are more."""
         since, rows = next(mark for mark in reversed(self._marks) if mark[1] < self._rows or mark is self._marks[0])
@@ -73,6 +87,8 @@ class StageProgress:
             return _STARTING
         left = (self._total - self._rows) / self.speed
         rest = f", {describe_time_left(left)} left" if left else ""
+        later, but = self._later
+        rest += f", {describe_time_left(left + later)} with the stages after it{but}" if later else ""
         return f"{self._rows:,} of {self._total:,} images, {self.speed:,.0f} images/s{rest}"
 
     def show(self, rows: int) -> None:

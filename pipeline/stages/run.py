@@ -52,6 +52,7 @@ class StageRun:
         cluster: the Dask cluster that computes instead, if there is one.
         title: the stage and its place among all, for people.
         report: takes (share done, line of text) for Luigi's pages.
+        later: seconds that the stages after this one will take, as StageProgress takes them.
     """
 
     store: Store
@@ -63,6 +64,7 @@ class StageRun:
     gpus: int = 0
     cluster: Cluster | None = None
     report: Callable[[float, str], None] | None = None
+    later: tuple[float, str] = (0.0, "")
     _figures: Counter[str] = field(default_factory=Counter)
 
     def make(self) -> None:
@@ -81,7 +83,7 @@ class StageRun:
             self._assemble(shard, shards[shard])
             del waiting[shard]
         todo = [part for parts in shards.values() for part in parts if part in waiting.get(part.shard, ())]
-        failed = self._compute(todo, shards, waiting)
+        failed, start = self._compute(todo, shards, waiting)
         peak = self._figures.pop("peak", 0)
         write_receipt(
             self.store,
@@ -92,6 +94,7 @@ class StageRun:
             gpus=self.gpus,
             cluster=self.cluster.address if self.cluster else "",
             peak=peak,
+            start=start,
         )
         if failed:
             self._read_again({outcome.part.shard for outcome in failed})
@@ -106,13 +109,17 @@ class StageRun:
 
     def _compute(
         self, todo: list[Part], shards: Mapping[int, tuple[Part, ...]], waiting: dict[int, set[Part]]
-    ) -> list[PartOutcome]:
-        """Compute parts, make each shard as soon as its parts are all there, and return what failed."""
+    ) -> tuple[list[PartOutcome], tuple[float, int]]:
+        """Compute parts, make each shard as soon as its parts are all there.
+
+        Returns:
+            What failed; the seconds until the first rows were done, and how many those were.
+        """
         failed: list[PartOutcome] = []
         total = sum(self.store.rows(self.index, s) for s in self.store.present_shards(self.index))
         before = total - sum(part.rows for part in todo)
         work = Journalled(work=self.work, path=self.store.receipts(self.spec) / JOURNAL)
-        with StageProgress(self.title, total, before, self.report) as meter:
+        with StageProgress(self.title, total, before, self.report, self.later) as meter:
             outcomes = run_parts(
                 work, todo, self.processes, lambda rows: meter.show(before + rows), self.cluster, gpus=self.gpus
             )
@@ -131,7 +138,7 @@ class StageRun:
                 waiting[outcome.part.shard].discard(outcome.part)
                 if not waiting[outcome.part.shard]:
                     self._assemble(outcome.part.shard, shards[outcome.part.shard])
-        return failed
+        return failed, meter.start
 
     def _read_again(self, shards: set[int]) -> None:
         """Read what failed parts were made from, so that a damaged shard is known by its own error.

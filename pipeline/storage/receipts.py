@@ -46,6 +46,7 @@ def write_receipt(  # noqa: PLR0913 - what was done, how long it took, and where
     gpus: int = 0,
     cluster: str = "",
     peak: int = 0,
+    start: tuple[float, int] = (0.0, 0),
 ) -> None:
     """Keep the figures of one run of a stage beside its description.
 
@@ -58,6 +59,7 @@ def write_receipt(  # noqa: PLR0913 - what was done, how long it took, and where
         gpus: that they shared; 0 where the processor computed.
         cluster: address of the Dask cluster that computed instead; empty for this machine.
         peak: the most bytes that one of the processes held; at least what this one has held.
+        start: seconds until the first rows were done, while processes started, and how many rows those were.
     """
     rows = int(figures.get("rows", 0))
     receipt: dict[str, Any] = {
@@ -66,6 +68,8 @@ def write_receipt(  # noqa: PLR0913 - what was done, how long it took, and where
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "rows_computed": rows,
         "wall_seconds": round(wall_seconds, 3),
+        "start_seconds": round(start[0], 3),
+        "start_rows": start[1],
         "images_per_second": round(rows / wall_seconds, 1) if wall_seconds else None,
         "processes": processes,
         "gpus": gpus,
@@ -108,6 +112,8 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
             receipt = read_json(path)
             receipt |= {
                 "rows_computed": int(receipt.get("rows_computed", 0)),
+                "start_seconds": float(receipt.get("start_seconds", 0)),
+                "start_rows": int(receipt.get("start_rows", 0)),
                 "status": dict(receipt.get("status", {})),
             }
             found.append(

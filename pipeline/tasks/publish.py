@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import luigi
 
+from data_manifests.durations import describe_time_taken
 from data_manifests.storage.shard_file import name_damage
 from pipeline.config import job as jobs
 from pipeline.config.parameters import TypedParameter
@@ -17,6 +18,7 @@ from pipeline.execution.dispatch import check_locks
 from pipeline.label_report.command import find_command
 from pipeline.label_report.output import draw_page, report_spec
 from pipeline.logs import one_message, set_up_logs
+from pipeline.stages.forecast import sum_seconds
 from pipeline.storage.integrity import mend, recheck
 from pipeline.storage.store import CURRENT
 from pipeline.tasks.derived import Anchors, Labels
@@ -145,7 +147,10 @@ class PublishStage(luigi.Task):
         missing = [task for task in tasks if not task.complete()]
         if missing and not self._begun:
             names = ", ".join(task.stage for task in missing)
-            logger.info("%s: %d of %d stages to make: %s", self.job.store.root, len(missing), len(tasks), names)
+            seconds, but = sum_seconds(self.job, [task.spec for task in missing])
+            known = f"; about {describe_time_taken(seconds)} by earlier runs{but}" if seconds else ""
+            text = "%s: %d of %d stages to make: %s%s"
+            logger.info(text, self.job.store.root, len(missing), len(tasks), names, known)
         self._begun = True
         return [task for task in tasks if task in missing or task is tasks[-1]]
 

@@ -10,6 +10,7 @@ from luigi.parameter import ParameterVisibility
 
 from data_manifests.storage.shard_file import DamagedShardError
 from labelers.runtime.device import Device
+from pipeline.stages.forecast import sum_seconds
 from pipeline.stages.run import StageRun
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ class Stage(luigi.Task):
             gpus=gpus,
             cluster=self.job.settings.cluster(self.store.root, on_gpu=on_gpu),
             report=self.report,
+            later=sum_seconds(self.job, list(self.job.stages.values())[self._place :]),
         ).make()
 
 

@@ -25,12 +25,12 @@ from pipeline.commands.costs import sum_costs
 from pipeline.commands.doctor.finding import Finding, Verdict
 from pipeline.commands.doctor.gpu import check_gpu
 from pipeline.commands.doctor.network_speed import check_speed
-from pipeline.commands.forecast import forecast
 from pipeline.commands.settings import with_settings
 from pipeline.config.job import MEASURED_STAGES, free_bytes, needs_landmarker, workspace_root
 from pipeline.config.pixel_stages import PIXEL_STAGES
 from pipeline.execution.dask_workers import START_WORKERS, ClusterError
 from pipeline.execution.dispatch import check_locks
+from pipeline.stages.forecast import forecast
 from pipeline.stages.index import index_images
 from pipeline.storage.integrity import compare
 

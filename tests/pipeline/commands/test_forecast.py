@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from data_manifests.storage.environment import memory_bytes, peak_bytes
-from pipeline.commands.costs import cost_table, sum_costs
-from pipeline.commands.forecast import Forecast, Run, describe_memory, forecast, trial_command
+from pipeline.commands.costs import cost_table, describe_memory, sum_costs, trial_command
 from pipeline.config.job import resolve
+from pipeline.stages.forecast import Forecast, Run, forecast, sum_seconds
 from tests.pipeline.shown import job_of
 
 if TYPE_CHECKING:
@@ -52,13 +52,29 @@ def test_stages_are_judged_by_a_run_of_another_number_of_images(
         run = found[stage].run
         assert run is not None
         assert found[stage].images == 100
-        assert found[stage].seconds == pytest.approx(receipt["wall_seconds"] * 100 / 256)
+        assert 0 <= receipt["start_rows"] <= 256
+        start, first = (receipt["start_seconds"], receipt["start_rows"]) if receipt["start_rows"] < 256 else (0, 0)
+        expected = start + (receipt["wall_seconds"] - start) * 100 / (256 - first)
+        assert found[stage].seconds == pytest.approx(expected)
         (shard,) = (labelled_sample.workspace / "sample" / stage / receipt["fingerprint"]).glob("*.parquet")
         assert found[stage].disk_bytes == pytest.approx(shard.stat().st_size * 100 / 256)
         assert found[stage].memory_bytes == receipt["processes"] * receipt["peak_process_bytes"]
     assert found["centres"].seconds > 0
+    assert sum_seconds(job, job.stages.values()) == (
+        pytest.approx(sum(entry.seconds for entry in found.values())), " (anchors not counted)",
+    )  # fmt: skip
     # Its centres are the means of as many people as there are: eight do not tell what others cost.
     assert found["anchors"].run is None
+
+
+def test_the_start_counts_once(sample_copy: Factory, workspace_variable: None) -> None:
+    """Ten seconds until the first 128 of 256 images were done, and two for the others."""
+    change_receipts(sample_copy, wall_seconds=12.0, start_seconds=10.0, start_rows=128)
+    job = limited(sample_copy, 100)
+    found = {entry.stage: entry for entry in forecast(job, job.stages.values())}
+    assert found["pose"].seconds == pytest.approx(10 + 100 * 2 / 128)
+    said = sample_copy.luigi("BlurAll", "--limit", "100").stderr
+    assert "2 of 2 stages to make: index, blur; about 23 s by earlier runs\n" in said
 
 
 def test_a_stage_that_is_there_costs_nothing(labelled_sample: Factory, workspace_variable: None) -> None:
@@ -145,7 +161,7 @@ def test_a_file_larger_than_the_memory_is_told_in_one_line(labelled_sample: Fact
     line = describe_memory("train.rec", 24 * gb, 25 * gb, 2 * gb)
     assert line.startswith("train.rec has 24.0 GB, but a run leaves 23.0 GB of memory: labelling reads it from front")
     assert "\n" not in line
-    run = Run(images=10, seconds=1.0, bytes_an_image=5.0, processes=2, peak_bytes=memory_bytes())
+    run = Run(images=10, start=0.0, seconds_an_image=0.1, bytes_an_image=5.0, processes=2, peak_bytes=memory_bytes())
     job = limited(labelled_sample, 100)
     lines = sum_costs(job, [Forecast(stage="pose", images=100, run=run)], "PoseAll")
     assert lines[0].startswith("about 10 s, 500 B of disk (")

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import glob
-import os
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from data_manifests.storage.environment import memory_bytes
 from data_manifests.tables.scores import STAGE_TABLES
 from labelers.runtime.device import Device
 from pipeline.config.job import estimate_images
-from pipeline.label_report.command import find_command
 from pipeline.storage.footers import count_rows
 from pipeline.storage.receipts import machine, read_runs
-from pipeline.storage.shards import MAX_PART_ROWS
 from pipeline.storage.store import RECEIPTS, Store
 
 if TYPE_CHECKING:
@@ -35,14 +31,16 @@ class Run:
 
     Attributes:
         images: that it did.
-        seconds: that it took.
+        start: seconds in which processes started and nearly nothing was done.
+        seconds_an_image: after the start.
         bytes_an_image: of its output.
         processes: that computed.
         peak_bytes: the most that one of them held; 0 where the receipt does not tell.
     """
 
     images: int
-    seconds: float
+    start: float
+    seconds_an_image: float
     bytes_an_image: float
     processes: int
     peak_bytes: int
@@ -65,7 +63,7 @@ class Forecast:
     @property
     def seconds(self) -> float:
         """How long it would take; 0 where that is not known."""
-        return self.images * self.run.seconds / self.run.images if self.run else 0.0
+        return self.run.start + self.images * self.run.seconds_an_image if self.run else 0.0
 
     @property
     def disk_bytes(self) -> float:
@@ -96,16 +94,15 @@ def forecast(job: Job, specs: Iterable[StageSpec]) -> list[Forecast]:
     ]
 
 
-def trial_command(job: Job, task: str) -> str:
-    """The command whose receipts would tell what a task costs: enough images that every core has a part."""
-    cores = os.cpu_count() or 1
-    text = find_command(replace(job, limit=0)).text.replace(" LabelAll ", f" {task} ")
-    return f"{text} --limit {trial_images()} --workers {cores}"
+def sum_seconds(job: Job, specs: Iterable[StageSpec]) -> tuple[float, str]:
+    """How long the stages take together that are not there.
 
-
-def trial_images() -> int:
-    """So many images that every core has a part of the work, and of one core that the start does not count."""
-    return MAX_PART_ROWS * max(2, os.cpu_count() or 1)
+    Returns:
+        Seconds; 0 where nothing is known. And the words that name the stages whose seconds are not known, if any.
+    """
+    forecasts = forecast(job, specs)
+    unknown = ", ".join(found.stage for found in forecasts if not found.run)
+    return sum(found.seconds for found in forecasts), f" ({unknown} not counted)" if unknown else ""
 
 
 def _find_run(job: Job, spec: StageSpec, stores: Iterable[tuple[Store, int]]) -> Run | None:
@@ -132,9 +129,13 @@ def _find_run(job: Job, spec: StageSpec, stores: Iterable[tuple[Store, int]]) ->
 
 def _read_run(receipt: dict[str, Any], stage: str, most: int, bytes_an_image: float) -> Run:
     """A receipt as a run; a table that has no row for each image was made of all of them."""
+    images = receipt["rows_computed"] if _is_by_image(stage) else most
+    # Where all came at once, nothing tells the start from the work.
+    first, start = (receipt["start_rows"], receipt["start_seconds"]) if receipt["start_rows"] < images else (0, 0.0)
     return Run(
-        images=receipt["rows_computed"] if _is_by_image(stage) else most,
-        seconds=receipt["wall_seconds"],
+        images=images,
+        start=start,
+        seconds_an_image=(receipt["wall_seconds"] - start) / (images - first),
         bytes_an_image=bytes_an_image,
         processes=receipt["processes"],
         peak_bytes=receipt.get("peak_process_bytes", 0),
@@ -179,26 +180,3 @@ def _bytes_an_image(folder: Path, stage: str, most: int) -> float:
 def _is_by_image(stage: str) -> bool:
     """Whether a stage has a row for every image."""
     return STAGE_TABLES[stage].per_image
-
-
-def reads_slowly(job: Job, held: int) -> str:
-    """One line where the images do not fit into the memory that a run leaves; empty where they do.
-
-    Args:
-        job: whose images.
-        held: bytes that the processes of the run hold.
-    """
-    if job.source.record_file is None:
-        return ""
-    return describe_memory(job.source.record_file.name, job.source.record_file.stat().st_size, memory_bytes(), held)
-
-
-def describe_memory(name: str, size: int, memory: int, held: int) -> str:
-    """What a file means for reading that jumps, by its size, the machine's memory and what of it is taken, in bytes."""
-    if size <= memory - held:
-        return ""
-    return (
-        f"{name} has {size / 1e9:.1f} GB, but a run leaves {max(0, memory - held) / 1e9:.1f} GB of memory: labelling "
-        "reads it from front to end, a training however image by image at random (about 4 KB each), mostly from the "
-        "disk: keep it on a local SSD"
-    )
