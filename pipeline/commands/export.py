@@ -123,9 +123,12 @@ def write_table(
     if people.is_dir():
         names = pl.scan_parquet(people, glob=False).select("identity", pl.col("name").alias("person"))
         table = table.join(names, on="identity", how="left", maintain_order="left")
-    if where is not None:
-        table = table.filter(_read_condition(where))
     try:
+        if where is not None:
+            condition, every = _read_condition(where), table
+            table = table.filter(condition)
+            if every.select(condition).collect().height < every.select(pl.len()).collect().item():
+                raise JobError(_explain_condition(where, "it has one value for all rows"))
         frame = table.collect()
     except pl.exceptions.PolarsError as error:
         if where is None:

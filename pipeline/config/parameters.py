@@ -105,6 +105,8 @@ def explain_options() -> None:
 
 _UNKNOWN = "unrecognized arguments: "
 _USAGE_ERROR = 2
+_LUIGIS = ("--email-", "--smtp-", "--sendgrid-", "--batch-email-", "--scheduler-", "--worker-", "--execution-summary-")
+"""How options begin that set up Luigi itself."""
 
 
 def _end(parser: argparse.ArgumentParser, task: str | None, message: str) -> NoReturn:
@@ -112,11 +114,16 @@ def _end(parser: argparse.ArgumentParser, task: str | None, message: str) -> NoR
     if message.startswith(_UNKNOWN):
         words = message.removeprefix(_UNKNOWN).split()
         options = [word.partition("=")[0] for word in words if word.startswith("-")]
-        known = [name for name in parser._option_string_actions if not name.startswith(f"--{task}-")]
-        message = "; ".join(f"there is no option {name}{suggest(name, known)}" for name in options)
+        known = [name for name in parser._option_string_actions if not name.startswith((f"--{task}-", *_LUIGIS))]
+        message = "; ".join(f"there is no option {name}{_suggest(name, known)}" for name in options)
         message = message or f"{words[0]!r} belongs to no option"
     sys.stderr.write(f"error: {message}; `luigi --module pipeline {task or 'TASK'} --help` lists the options\n")
     sys.exit(_USAGE_ERROR)
+
+
+def _suggest(option: str, known: list[str]) -> str:
+    """The nearest known option as a question, or nothing; the dashes in front of all of them make none alike."""
+    return suggest(option.lstrip("-"), [name.lstrip("-") for name in known]).replace("mean ", "mean --")
 
 
 def bound_workers() -> None:

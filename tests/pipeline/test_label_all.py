@@ -162,6 +162,7 @@ def test_export_of_some_with_their_images(labelled_sample: Factory, tmp_path: Pa
         ("qualit < 1", 'unable to find column "qualit"'),
         ("blur = 'haze'", 'failed for value "haze"'),
         ("quality", "must be of type `Boolean`"),
+        ("sum(quality) > 1", "it has one value for all rows"),
         ("", "a comparison such as quality < 0.1 is expected"),
         ("key IN (SELECT key FROM read_csv('/etc/passwd'))", "a comparison such as quality < 0.1 is expected"),
     ],

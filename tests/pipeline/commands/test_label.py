@@ -83,7 +83,8 @@ def test_a_folder_of_photos_stands_for_the_faces_that_were_aligned_from_it(photo
 
 def test_options_are_read_before_photos_are_aligned(sample_weights: None, photos: Path, tmp_path: Path) -> None:
     factory = Factory(workspace=tmp_path / "workspace")
-    for words, said in ((("--wrokers", "2"), "did you mean --workers?"), (("--labels-blur-hazy", "abc"), "abc")):
+    for words, said in ((("--wrokers", "2"), "did you mean --workers?"), (("--labels-blur-hazy", "abc"), "abc"),
+                        (("--form", "csv"), "there is no option --form; `luigi")):  # fmt: skip
         done = fiqa(factory, "label", str(photos), *words)
         assert done.returncode
         assert done.stderr.count("\n") == 1
