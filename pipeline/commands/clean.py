@@ -12,9 +12,9 @@ import typer
 from data_manifests.storage.atomic import RunLock
 from pipeline.commands.common import console, folder_bytes, human_bytes
 from pipeline.config.job import workspace_root
-from pipeline.storage.store import CURRENT, RECEIPTS, STAGING
+from pipeline.storage.store import CURRENT, QUALITY_MODEL, RECEIPTS, STAGING
 from pipeline.tasks.on_top import ON_TOP
-from pipeline.tasks.training import FACTOR_NET, QUALITY_MODEL
+from pipeline.tasks.training import FACTOR_NET
 
 _REMOVED = ".removed-"
 """Begins the name of an output that is being removed."""

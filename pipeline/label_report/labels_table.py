@@ -29,9 +29,11 @@ class LabelTable:
 
     Attributes:
         folder: holds their shards.
+        confidence: holds the table `confidence` of a model that was trained from them; None where there is none.
     """
 
     folder: Path
+    confidence: Path | None = None
 
     @property
     def frame(self) -> pl.LazyFrame:

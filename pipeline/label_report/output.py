@@ -15,12 +15,14 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from data_manifests.storage.atomic import write_atomically
+from data_manifests.storage.json_files import DamagedFileError, read_json
 from data_manifests.storage.shard_file import name_damage
+from data_manifests.tables.scores import CONFIDENCE
 from pipeline.label_report.command import Command, find_command
 from pipeline.logs import wants_trace
 from pipeline.storage.fingerprint import DIGITS, StageSpec
 from pipeline.storage.receipts import write_receipt
-from pipeline.storage.store import CURRENT, PAGE
+from pipeline.storage.store import CURRENT, PAGE, QUALITY_MODEL
 from pipeline.terminal import tell
 
 if TYPE_CHECKING:
@@ -53,9 +55,23 @@ def report_spec(job: Job) -> StageSpec:
             "command": command.text,
             "bare": dict(command.bare),
             "robust": command.robust,
+            "model": find_model(job),
         },
         upstream=(job.stages["labels"],),
     )
+
+
+def find_model(job: Job) -> str:
+    """The fingerprint of the last quality model, if it was trained from the labels of the job and kept confidences."""
+    run = job.store.current(QUALITY_MODEL)
+    if run is None:
+        return ""
+    folder = job.store.root / QUALITY_MODEL / run
+    try:
+        trained_from = read_json(folder / "config.json")["data"]["labels_fingerprint"]
+    except (OSError, DamagedFileError, KeyError, TypeError):
+        return ""
+    return run if trained_from == job.stages["labels"].fingerprint and (folder / CONFIDENCE.name).is_dir() else ""
 
 
 @lru_cache(maxsize=1)
@@ -117,7 +133,7 @@ def make_page(job: Job, spec: StageSpec) -> Path:
         parameters = spec.parameters
         command = Command(text=parameters["command"], bare=parameters["bare"], robust=parameters["robust"])
         with name_damage(*(job.store.folder(stage) for stage in job.stages["labels"].closure())):
-            text = render_labels(job, command).encode()
+            text = render_labels(job, command, parameters["model"]).encode()
         job.store.remember(spec)
         write_atomically(path, lambda file: file.write(text))
         figures = {"rows": LabelTable(folder=job.store.folder(job.stages["labels"])).rows, "bytes": len(text)}

@@ -12,6 +12,7 @@ from pipeline.pages.people import first_of_people
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -30,8 +31,9 @@ class Suspects:
     Attributes:
         title: what contradicts what.
         text: what is wrong perhaps.
-        where: the condition on the labels, in SQL.
+        where: the condition on the labels, in SQL; empty where the labels alone do not tell.
         score: that tells which are the worst.
+        table: that tells it instead, where it is not in the labels.
         images: how many there are.
         rows: places of the worst of them.
     """
@@ -42,6 +44,7 @@ class Suspects:
     score: str
     images: int
     rows: NDArray[np.int64]
+    table: Path | None = None
 
 
 def find_suspects(labels: LabelTable, quality: Ranked) -> Iterator[Suspects]:
@@ -79,6 +82,27 @@ def find_suspects(labels: LabelTable, quality: Ranked) -> Iterator[Suspects]:
         "quality",
         descending=True,
     )
+    if labels.confidence is not None:
+        yield from _find_unsure(labels, labels.confidence)
+
+
+def _find_unsure(labels: LabelTable, table: Path) -> Iterator[Suspects]:
+    """The images in which a model finds quality and factors to differ most, where it was trained on any."""
+    known = pl.scan_parquet(table, glob=False).select("key", "confidence").drop_nulls()
+    rows = labels.frame.select("key").with_row_index("row")
+    found = rows.join(known, on="key").sort("confidence", "row").collect()
+    least = found.head(int(found.height * _TAIL))
+    if least.height:
+        yield Suspects(
+            title="Least confidence after a training",
+            text="What a model made of quality and what it made of the factors differ most (CLIB-FIQA Eq. 8 and 9): a "
+            "class or the quality may be wrong, or the damage is one that no factor has.",
+            where="",
+            score="quality",
+            images=least.height,
+            rows=first_of_people(least["row"].to_numpy().astype("int64"), labels.people),
+            table=table,
+        )
 
 
 def _find(  # noqa: PLR0913 - what is looked for, and in which order it is shown

@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 STAGING = "_staging"
 DAMAGED = "_damaged"
 RECEIPTS = "_receipts"
+QUALITY_MODEL = "quality_model"
+"""Folder of the runs of TrainQuality."""
 CURRENT = "current"
 EVALUATION = "evaluation"
 """The folder of evaluations, beside those of data sets."""

@@ -17,6 +17,7 @@ from data_manifests.identity import read_identity
 from data_manifests.manifest import Format, load_manifest
 from data_manifests.storage.atomic import sync_folder
 from data_manifests.storage.values import kind_of
+from data_manifests.tables.scores import CONFIDENCE
 from data_manifests.weights.entry import Kind
 from data_manifests.weights.files import sha256_of_entry
 from data_manifests.weights.registry import DETECTOR, load_registry
@@ -27,7 +28,7 @@ from pipeline.execution.dispatch import die_with_parent
 from pipeline.logs import one_message, set_up_logs
 from pipeline.storage.fingerprint import StageSpec
 from pipeline.storage.receipts import write_receipt
-from pipeline.storage.store import Store
+from pipeline.storage.store import QUALITY_MODEL, Store
 from pipeline.tasks.publish import RECOGNISER_TEXT, DatasetParameter, LabelAll, WorkspaceParameter
 from pipeline.tasks.weights import Weights
 from pipeline.terminal import tell
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 _STOPPED = 75
 """Exit code of a training that was told to stop, and saved."""
 
-QUALITY_MODEL, FACTOR_NET = "quality_model", "factor_net"
+FACTOR_NET = "factor_net"
 """The folders of runs."""
 
 MODEL, SCORER = "model.safetensors", "quality.onnx"
@@ -324,6 +325,10 @@ class TrainQuality(TrainingTask, QualityTask):
         words += ["--output", str(self.folder), "--device", self.device, *to_words(self.chosen)]
         train(self.store, self.spec, "training.train_quality", words, self.launch)
         self.publish()
+        if (self.folder / CONFIDENCE.name).is_dir():
+            command = self.labels.command.with_thresholds(job.settings.labels.model_dump())
+            again = command.replace(f" {LabelAll.__name__} ", " LabelReport ")
+            tell(f"whose factors fit their quality least, on the page of the labels: {again}")
 
 
 def describe_settings(chosen: Mapping[str, Any]) -> dict[str, Any]:

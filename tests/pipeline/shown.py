@@ -61,7 +61,7 @@ def read_current(factory: Factory) -> Shown:
 
 def render(job: Job) -> Shown:
     labels = pl.read_parquet(job.store.folder(job.stages["labels"]))
-    return Shown.of(render_labels(job, find_command(job)), labels)
+    return Shown.of(render_labels(job, find_command(job), ""), labels)
 
 
 def facts_of(face: Element) -> dict[str, str]:

@@ -17,6 +17,7 @@ from labelers.faces import decode
 from pipeline.tasks.recognition import TrainRecognition
 from pipeline.tasks.training import TrainFactorNet, TrainQuality
 from tests.pipeline.conftest import Factory
+from tests.pipeline.shown import facts_of, read_current
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,6 +170,15 @@ def test_the_quality_model_is_trained_from_the_labels(sample_copy: Factory) -> N
     confidence = pl.read_parquet(sorted(run.rglob("*.parquet")))
     assert confidence.columns == ["key", "js", "confidence", "status"]
     assert confidence["confidence"].drop_nulls().is_between(0.5, 1.0).all()
+    look = next(line for line in done.stdout.splitlines() if line.startswith("whose factors fit their quality least"))
+    sample_copy.luigi(*look.partition("--module pipeline ")[2].split())
+    page = read_current(sample_copy)
+    (least,) = [part for part in page.section("suspects").all("h3") if part.text.startswith("Least confidence")]
+    assert f" {confidence['confidence'].count() // 20} images" in least.text
+    title = "Least confidence after a training"
+    (grid,) = [ul for ul in page.tree.all("ul") if ul.attributes.get("aria-label") == title]
+    ordered = confidence.drop_nulls("confidence").sort("confidence", "key")["key"].to_list()
+    assert int(facts_of(grid.all("button")[0])["image"]) == ordered[0]
     labels = pl.read_parquet(sample_copy.workspace / "sample" / "labels" / "current").sort("key")
     assert confidence["key"].equals(labels["key"])
     held = fold_of(labels["identity"].to_numpy(), 2) == 0
