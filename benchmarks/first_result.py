@@ -62,21 +62,16 @@ COMMON = (
     "--batch 64 --epochs-one 3 --epochs-two 7 --beta 10 --bf16 --threads 1 --checkpoint-every 500 --log-every 100 "
     f"--held-out {HELD_OUT}"
 )
-TOWER = (
-    "--no-confidence --tower mobilefacenet_small --pretrained fr_feature --learning-rate 5e-4 --epochs-one 1 "
-    "--epochs-two 2 --no-bf16"
-)
 ROWS = {
     "nqf": ("quality alone (NQF)", "--factors= --no-confidence"),
     "factors": ("NQF and five factors", "--no-confidence"),
     "cc": ("NQF, factors, calibration (CC)", ""),
     "cc1": ("NQF, factors, calibration, λ = 1", "--balance 1"),
-    "tower": ("NQF and five factors, from the recogniser", TOWER),
-    "average": ("the same, weights averaged", f"{TOWER} --average 0.99"),
-    "jitter": ("the same, faces moved by two pixels", f"{TOWER} --jitter 2"),
-    "rank": ("the same, rank as target", f"{TOWER} --target rank"),
-    "long": ("the same, 8 epochs", f"{TOWER} --epochs-two 7"),
-    "all": ("averaged, moved, 8 epochs", f"{TOWER} --epochs-two 7 --average 0.995 --jitter 2"),
+    "tower": (
+        "NQF and five factors, from the recogniser",
+        "--no-confidence --tower mobilefacenet_small --pretrained fr_feature --learning-rate 5e-4 --epochs-one 1 "
+        "--epochs-two 2 --no-bf16",
+    ),
 }
 """Run folder -> name of the row and what it learns; all else is equal."""
 
@@ -92,9 +87,6 @@ RECOGNISER_WORDS = (
 
 MERGED = {"cc": "merged factors as the score (M-F)", "cc1": "merged factors as the score, λ = 1"}
 """Run folder -> name of the row that takes the score from its merged factors."""
-
-FLIPPED = {"tower": "the same, mean over the mirror image", "all": "averaged, moved, 8 epochs, mirror image"}
-"""Run folder -> name of the row whose score is the mean over each image and its mirror image."""
 
 REGRESSOR = "plain regressor of the rank"
 ON_TOP = "on top of the recogniser (ridge)"
@@ -156,14 +148,7 @@ def train(job: Job, output: Path, rows: list[str]) -> dict[str, Callable[[Tensor
         models[name] = open_scorer(run, Score.QUALITY)
         if folder in MERGED:
             models[MERGED[folder]] = open_scorer(run, Score.MERGED)
-        if folder in FLIPPED:
-            models[FLIPPED[folder]] = with_mirror_image(models[name])
     return models
-
-
-def with_mirror_image(score: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The mean score over images [N, H, W, 3] and their mirror images."""
-    return lambda images: (score(images) + score(images.flip(2))) / 2
 
 
 def train_recogniser(images: Path, run: Path) -> Callable[[Tensor], Tensor]:

@@ -139,22 +139,6 @@ FREE = frozenset({"device", "threads", "channels_last", "compiled", "checkpoint_
 """Settings that leave the weights as they are, but for their last bits: a run may go on with others."""
 
 
-class Target(StrEnum):
-    """What is learned as an image's quality."""
-
-    LABELS = "labels"
-    """The quality of the labels."""
-    RANK = "rank"
-    """Its rank among the images that are learned from, from 0 to 1; equal ones have their mean rank."""
-
-
-FARTHEST = 28
-"""Pixels by which a face of 112 x 112 may be moved."""
-
-_LATER = {"average": 0.0, "jitter": 0, "target": Target.LABELS}
-"""Settings that came later -> what they are where trainings go on as before: then they enter no fingerprint."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
     """Settings of one training; the defaults are CLIB-FIQA's section 4.1, or its released code's where that is silent.
@@ -176,10 +160,7 @@ class TrainingConfig:
         balance: weight of quality fitting (lambda, Eq. 7).
         gamma: focusing parameter (Eq. 5).
         beta: shape of the soft mapping and of the confidence (Eq. 1 and 8).
-        average: decay of an exponential average of the weights, which is then evaluated and saved; 0: the last weights.
-        jitter: pixels by which faces are moved at most, each time they are seen.
-        target: what is learned as quality: labels, or their rank among the images that are learned from.
-        seed: seed of random weights, order, mirroring and moves.
+        seed: seed of random weights, order and mirroring.
         device: where it is trained.
         bf16: compute the tower in bfloat16, with weights in float32; left out: on a GPU.
         channels_last: keep the tower's weights in the layout that convolutions read fastest.
@@ -208,9 +189,6 @@ class TrainingConfig:
     balance: float = 10.0
     gamma: float = 2.0
     beta: float = 32.0
-    average: float = 0.0
-    jitter: int = 0
-    target: Target = Target.LABELS
     seed: int = 323
     device: Device = Device.CPU
     bf16: bool = False
@@ -229,13 +207,9 @@ class TrainingConfig:
         positive = ("learning_rate", "merged_learning_rate", "clip", "balance", "beta")
         if wrong := [name for name in positive if not getattr(self, name) > 0]:
             raise ValueError(f"{' and '.join(wrong)} must be above 0")
-        not_negative = ("epochs_two", "weight_decay", "gamma", "jitter", "seed")
+        not_negative = ("epochs_two", "weight_decay", "gamma", "seed")
         if wrong := [name for name in not_negative if not getattr(self, name) >= 0]:
             raise ValueError(f"{' and '.join(wrong)} must be 0 or more")
-        if self.jitter > FARTHEST:
-            raise ValueError(f"jitter is {FARTHEST} pixels at most, a quarter of a face, not {self.jitter}")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"average is a decay, from 0 to below 1, not {self.average}")
         if not 0 <= self.warm_up < 1:
             raise ValueError(f"warm_up is a share of all steps, from 0 to below 1, not {self.warm_up}")
         if self.warm_up and self.rules.schedule is Recipe.RELEASED:
@@ -276,7 +250,6 @@ class TrainingConfig:
             content: of the labels, `Labels.content`.
             images: how many are learned from.
         """
-        left_out = FREE | {name for name, unset in _LATER.items() if getattr(self, name) == unset}
-        settings = {name: value for name, value in self.describe().items() if name not in left_out}
+        settings = {name: value for name, value in self.describe().items() if name not in FREE}
         text = json.dumps({"settings": settings, "labels": content, "images": images}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -18,7 +18,6 @@ from training.quality.calibration import calibrate
 from training.quality.model import QualityModel, build_merged, build_model
 from training.quality.objective import MERGED, TOTAL, Objective, Targets
 from training.quality.scorer import Scorer, TrainedNetworks, full_float32
-from training.trainer.averaging import WeightAverage
 from training.trainer.compilation import Compilation, compile_network
 from training.trainer.loader import read_spread
 from training.trainer.optimiser import load_state
@@ -69,8 +68,6 @@ class QualityLearner:
             fused=ranks.device.type == "cuda",
         )
         self.begin_epoch([])
-        average = None if start is None else start.state.get("average")
-        self._average = WeightAverage(self.networks, config.average, average) if config.average else None
         if start is not None:
             load_state(self._optimiser, start.state["optimiser"])
 
@@ -115,17 +112,10 @@ class QualityLearner:
             group["lr"] = highest * rate
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
-        if self._average is not None:
-            self._average.update()
-
-    def in_use(self) -> contextlib.AbstractContextManager[None]:
-        """Within, the networks are those that are evaluated and saved: averaged, where that is asked for."""
-        return contextlib.nullcontext() if self._average is None else self._average.in_place()
 
     def sync_buffers(self) -> None:
         """Give every process the batch statistics of the first, which are those that are saved."""
-        averages = [] if self._average is None else self._average.averages
-        self._ranks.copy_from_first([*self.networks.buffers(), *averages])
+        self._ranks.copy_from_first(self.networks.buffers())
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> Tensor:
@@ -181,16 +171,14 @@ class QualityLearner:
             "optimiser": self._optimiser.state_dict(),
             "tower": self.networks.model.tower.to_json(),
             "source": self.source,
-            "average": None if self._average is None else self._average.state(),
         }
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Evaluation mode for a while, with the weights that are used later."""
+        """Evaluation mode for a while."""
         self.networks.eval()
         try:
-            with self.in_use():
-                yield
+            yield
         finally:
             self.networks.train()
 

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
 from training.quality.calibration import ConfidenceError, read_made_from, write_aside
-from training.quality.config import Target
 from training.quality.held_out import EvaluationPoint, compare, explain_chance
 from training.quality.learner import QualityLearner
 from training.quality.objective import Targets
 from training.trainer.feeding import MicroBatch
-from training.trainer.jitter import draw_shifts, shift
 from training.trainer.trainer import LossError, Outcome, Trainer
 
 if TYPE_CHECKING:
@@ -52,7 +49,6 @@ class QualityTraining:
         self._config, self._data, self._ranks, self._folder = config, data, ranks, folder
         self.trainer = Trainer(config, data, ranks, folder, lambda start: QualityLearner(config, ranks, start, data))
         self._end_one, self._end = (n * self.trainer.epoch_steps for n in (config.epochs_one, config.epochs))
-        self._targets = _rank(data.quality) if config.target is Target.RANK else data.quality
         self._rho: NDArray[np.float32] | None = None  # [M]
 
     def run(self, limit: int | None = None) -> Outcome:
@@ -70,8 +66,7 @@ class QualityTraining:
         if outcome is Outcome.FINISHED and self._ranks.is_main:
             learner = self.trainer.learner
             last = dict(zip(learner.terms, self.trainer.history[-1], strict=True))
-            with learner.in_use():
-                self._folder.finish(self._config, learner.networks, last)
+            self._folder.finish(self._config, learner.networks, last)
         self._ranks.wait()
         return outcome
 
@@ -89,11 +84,9 @@ class QualityTraining:
 
     def _assemble(self, work: Work, images: Tensor) -> MicroBatch[Targets]:
         """A micro-batch on the CPU, with its targets."""
-        data, rows, config = self._data, work.rows, self._config
-        if config.jitter:
-            shift(images.numpy(), draw_shifts(work, config.jitter, config.seed))
+        data, rows = self._data, work.rows
         targets = Targets(
-            quality=torch.from_numpy(self._targets[rows]),
+            quality=torch.from_numpy(data.quality[rows]),
             classes=torch.from_numpy(data.classes[rows]).long(),
             rho=None if self._rho is None else torch.from_numpy(self._rho[rows]),
         )
@@ -151,10 +144,3 @@ class QualityTraining:
         if self._ranks.is_main and (why := explain_chance(score, data.quality)):
             logger.warning("%s", why)
         self._ranks.wait()
-
-
-def _rank(quality: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Qualities [M] as ranks from 0 to 1; NaN stays."""
-    ranks = rankdata(quality, nan_policy="omit") - 1
-    last = max(1, np.isfinite(quality).sum() - 1)
-    return np.asarray(ranks / last, np.float32)

@@ -108,10 +108,8 @@ SMALL = (
 HELD_OUT = ("--held-out", "1/4")
 """The second person of the sample, with rows 32 to 63."""
 
-LATER = ("--average", "0.9", "--jitter", "2", "--target", "rank")
-WORDS = {1: (), 2: ("--recipe", "released", *LATER, *HELD_OUT)}
-"""Two processes use the released recipe, whose weights also depend on the losses of the epochs before, and all settings
-that keep more than the last weights."""
+WORDS = {1: (), 2: ("--recipe", "released", *HELD_OUT)}
+"""Two processes use the released recipe, whose weights also depend on the losses of the epochs before."""
 
 IMAGES = 47
 MORE_IMAGES = IMAGES + 32
@@ -502,11 +500,10 @@ def test_other_settings_in_the_same_folder_are_one_error(launcher: Launcher, und
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("--average", "abc"), 2, "argument --average: a number is expected"),
-        (("--target", "rnk"), 2, "argument --target: one of labels, rank is expected"),
+        (("--beta", "abc"), 2, "argument --beta: a number is expected"),
+        (("--prompts", "spred"), 2, "argument --prompts: one of encoded, spread is expected"),
         (("--bath", "3"), 2, "unrecognized arguments: --bath 3"),
-        (("--average", "1"), 1, "average is a decay, from 0 to below 1, not 1.0"),
-        (("--jitter", "200"), 1, "jitter is 28 pixels at most"),
+        (("--warm-up", "1"), 1, "warm_up is a share of all steps, from 0 to below 1, not 1.0"),
     ],
 )
 def test_a_wrong_value_is_one_line(
