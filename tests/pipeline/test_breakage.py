@@ -76,6 +76,14 @@ def test_killed_at_random_moments_the_labels_are_the_same_bytes(
     assert not list(factory.workspace.rglob("*.tmp"))
 
 
+HEEDING = (
+    sys.executable, "-c", "import os, signal, sys\n"
+    "for number in (signal.SIGINT, signal.SIGHUP): signal.signal(number, signal.SIG_DFL)\n"
+    "os.execv(sys.argv[1], sys.argv[1:])",
+)  # fmt: skip
+"""In front of a command that heeds Ctrl-C and SIGHUP, which what a shell or nohup starts in the background ignores."""
+
+
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_process_outlives_the_command(large: Path, tmp_path: Path, by: signal.Signals, workers: int) -> None:
@@ -83,7 +91,7 @@ def test_no_process_outlives_the_command(large: Path, tmp_path: Path, by: signal
     factory = Factory(workspace=tmp_path / "workspace")
     command = [str(Path(sys.executable).with_name("luigi")), "--module", "pipeline", "BlurAll", "--dataset", str(large)]
     process = subprocess.Popen(
-        [*command, "--workers", str(workers)],
+        [*HEEDING, *command, "--workers", str(workers)],
         cwd=ROOT, env=factory.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     deadline = time.monotonic() + 60
@@ -91,7 +99,7 @@ def test_no_process_outlives_the_command(large: Path, tmp_path: Path, by: signal
         time.sleep(0.05)
     assert process.poll() is None
     process.send_signal(by)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert process.returncode == -by
 
 
@@ -213,12 +221,14 @@ def test_recheck_sees_content_and_forgives_time(large: Path, tmp_path: Path) -> 
 
 def test_ctrl_c_is_one_line(sample_weights: None, tmp_path: Path) -> None:
     factory = Factory(workspace=tmp_path / "workspace")
-    luigi = str(Path(sys.executable).with_name("luigi"))
-    # What a shell starts in the background ignores it, and this test may be of that.
-    heed = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-    command = [sys.executable, "-c", heed, luigi, "--module", "pipeline", "LabelAll", "--workers", "2"]
+    command = [str(Path(sys.executable).with_name("luigi")), "--module", "pipeline", "LabelAll", "--workers", "2"]
     process = subprocess.Popen(
-        command, cwd=ROOT, env=factory.environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*HEEDING, *command],
+        cwd=ROOT,
+        env=factory.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert process.stderr is not None
     assert "9 of 9 stages to make" in process.stderr.readline()
