@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from data_manifests.weights.files import WeightsUnreachableError, fetch
 from data_manifests.weights.registry import load_registry
 from pipeline.config.job import WORKSPACE_VARIABLE, Job
+from tests import forked
 from tests.pipeline.shown import Shown, job_of, read_current
+
+if TYPE_CHECKING:
+    import subprocess
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE_MODELS = ("fr_feature", "fr_pose", "factors_mini")
@@ -27,24 +30,22 @@ class Factory:
     workspace: Path
 
     def environment(self, **more: str) -> dict[str, str]:
-        return {**os.environ, "FIQA_WORKSPACE": str(self.workspace), "COLUMNS": "200", **more}
+        return {**os.environ, **forked.WIDTH, "FIQA_WORKSPACE": str(self.workspace), **more}
 
     def luigi(
         self, *words: str, check: bool = True, page: bool = False, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a task; LabelAll draws its page, for half of the time that the sample takes, where a test asks for it."""
-        command = [str(Path(sys.executable).with_name("luigi")), "--module", "pipeline", *words]
+        command = ["luigi", "--module", "pipeline", *words]
         if words[0] == "LabelAll" and not page and "--report-page" not in words and "--help" not in words:
             command += ["--report-page", "false"]
         return self._run(command, check=check, **environment)
 
     def command(self, *words: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self._run([sys.executable, "-m", "pipeline", *words], check=check, **environment)
+        return self._run(["python", "-m", "pipeline", *words], check=check, **environment)
 
     def _run(self, command: list[str], *, check: bool, **environment: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            command, cwd=ROOT, env=self.environment(**environment), capture_output=True, text=True, check=False
-        )
+        done = forked.run(command, self.environment(**environment))
         if check and done.returncode:
             raise AssertionError(f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +21,7 @@ from data_manifests.recordio.record_file import RecordFile
 from data_manifests.recordio.writer import write_ms1mv2
 from data_manifests.sample import draw_images
 from labelers.faces import decode
+from tests import forked
 from training import export, score, train_recognition
 from training.dataset.images import TrainingDataError
 from training.evaluation.methods.networks import NetworkKind, find_network
@@ -34,6 +31,7 @@ from training.trainer.schedule import step_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from multiprocessing.process import BaseProcess
 
     from tests.training.conftest import LabelledSample
 
@@ -45,29 +43,23 @@ SMALL = (
 )  # fmt: skip
 
 
-def start(images: Path, run: Path, ranks: int, words: Sequence[str]) -> list[subprocess.Popen[bytes]]:
+def start(images: Path, run: Path, ranks: int, words: Sequence[str]) -> list[BaseProcess]:
     """All processes of a training, told who is who as torchrun does."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    started = []
-    for rank in range(ranks):
-        environment = {
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
-        }  # fmt: skip
-        command = [sys.executable, "-m", "training.train_recognition", "--images", str(images), "--output", str(run)]
-        with run.with_suffix(".log").open("ab") as log:
-            started.append(
-                subprocess.Popen([*command, *SMALL, *words], cwd=ROOT, env={**os.environ, **environment}, stderr=log)
-            )
-    return started
+        common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    command = ["--images", str(images), "--output", str(run), *SMALL, *words]
+    module, log = "training.train_recognition", run.with_suffix(".log")
+    return [
+        forked.start(module, command, {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, log)
+        for rank in range(ranks)
+    ]
 
 
-def finish(processes: list[subprocess.Popen[bytes]], run: Path) -> None:
-    assert [process.wait(PATIENCE) for process in processes] == [0] * len(processes), run.with_suffix(
-        ".log"
-    ).read_text()
+def finish(processes: list[BaseProcess], run: Path) -> None:
+    for process in processes:
+        process.join(PATIENCE)
+    assert [process.exitcode for process in processes] == [0] * len(processes), run.with_suffix(".log").read_text()
 
 
 @pytest.mark.slow
@@ -80,12 +72,11 @@ def test_killed_it_ends_with_the_same_bits(labelled_faces: LabelledSample, tmp_p
     end = time.monotonic() + PATIENCE
     while not (killed / "checkpoints/step-000000002/checkpoint.json").exists():
         assert time.monotonic() < end
-        assert all(process.poll() is None for process in processes), killed.with_suffix(".log").read_text()
+        assert all(process.is_alive() for process in processes), killed.with_suffix(".log").read_text()
         time.sleep(0.005)
-    processes[-1].send_signal(signal.SIGKILL)
-    for process in processes:
+    for process in reversed(processes):
         process.kill()
-        process.wait(PATIENCE)
+        process.join(PATIENCE)
     finish(start(images, killed, ranks, words), killed)
     assert "going on from step" in killed.with_suffix(".log").read_text()
     last = "checkpoints/step-000000004"

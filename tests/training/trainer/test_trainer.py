@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -24,6 +23,7 @@ from safetensors.torch import load_file
 from scipy.stats import spearmanr
 
 from data_manifests.tables.stages import CLASSES
+from tests.forked import forking, start
 from training.evaluation.training_losses import read_losses
 from training.train_quality import main
 from training.trainer.checkpoint import STATE
@@ -37,17 +37,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 120.0
 
-_CHILD = """
-import os, sys
-os.environ.update({environment!r})
-log = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-os.dup2(log, 1), os.dup2(log, 2)
-import torch
-torch.set_num_threads(1)
-from training.train_quality import main
-sys.exit(main({words!r}))
-"""
-
 
 @dataclass(slots=True, kw_only=True)
 class Launcher:
@@ -56,7 +45,6 @@ class Launcher:
     They are told who is who as torchrun does, by the environment.
     """
 
-    context: Any
     labels: Path
     more_labels: Path
     images: Path
@@ -66,16 +54,11 @@ class Launcher:
         """Start all processes of a training; none sees a GPU."""
         command = [*self.data(words), "--output", str(run), *SMALL, *words]
         common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        common["CUDA_VISIBLE_DEVICES"] = ""
-        processes = []
-        for rank in range(ranks):
-            environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            code = _CHILD.format(environment=environment, log=str(log_of(run)), words=command)
-            # `exec` is found by any process, which a function of a test module is not.
-            processes.append(self.context.Process(target=exec, args=(code,)))
         run.parent.mkdir(parents=True, exist_ok=True)
-        for process in processes:
-            process.start()
+        processes = [
+            start("training.train_quality", command, {**common, "RANK": str(r), "LOCAL_RANK": str(r)}, log_of(run))
+            for r in range(ranks)
+        ]
         self.started += processes
         return processes
 
@@ -86,7 +69,7 @@ class Launcher:
 
     def execute(self, code: str) -> None:
         """Run a piece of code to its end."""
-        process = self.context.Process(target=exec, args=(code,))
+        process = forking().Process(target=exec, args=(code,))
         process.start()
         process.join(PATIENCE)
         assert process.exitcode == 0
@@ -120,8 +103,6 @@ STEPS = 6
 @pytest.fixture(scope="module")
 def launcher(labelled_faces: LabelledSample) -> Iterator[Launcher]:
     """A launcher with labels of a few images."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["open_clip", "torch.utils.tensorboard", "training.train_quality"])
     labels = labelled_faces.write_labels("trainer-labels", rows=IMAGES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -129,7 +110,7 @@ def launcher(labelled_faces: LabelledSample) -> Iterator[Launcher]:
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         patch.setenv("PYTHONPYCACHEPREFIX", str(labelled_faces.folder / "bytecode"))
         more = labelled_faces.write_labels("trainer-more-labels", rows=MORE_IMAGES)
-        made = Launcher(context=context, labels=labels, more_labels=more, images=labelled_faces.record_file)
+        made = Launcher(labels=labels, more_labels=more, images=labelled_faces.record_file)
         yield made
     for process in made.started:
         if process.is_alive():
