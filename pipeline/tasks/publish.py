@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_WORTH_SAYING = 10.0
+"""Seconds from which on a run says how long it will take."""
 
 class _FilledParameter(luigi.Parameter):
     """A parameter whose empty value is filled from the environment or luigi.cfg when the task is made."""
@@ -148,7 +150,7 @@ class PublishStage(luigi.Task):
         if missing and not self._begun:
             names = ", ".join(task.stage for task in missing)
             seconds, but = sum_seconds(self.job, [task.spec for task in missing])
-            known = f"; about {describe_time_taken(seconds)} by earlier runs{but}" if seconds else ""
+            known = f"; about {describe_time_taken(seconds)} by earlier runs{but}" if seconds >= _WORTH_SAYING else ""
             text = "%s: %d of %d stages to make: %s%s"
             logger.info(text, self.job.store.root, len(missing), len(tasks), names, known)
         self._begun = True
