@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 _WORTH_SAYING = 10.0
 """Seconds from which on a run says how long it will take."""
 
+
 class _FilledParameter(luigi.Parameter):
     """A parameter whose empty value is filled from the environment or luigi.cfg when the task is made."""
 
