@@ -1,7 +1,7 @@
 """Commands in processes of their own, forked from one that has imported the slow packages already.
 
 A command spends a second of the processor on imports, or five where it needs PyTorch; the tests run hundreds. All else
-is as if a shell had started it: its environment, its outputs, its exit code, and the processes that it starts.
+is as if a shell had started it: its environment, umask, outputs and exit code, and the processes that it starts.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def run(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.Comp
         return subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     with tempfile.TemporaryDirectory() as folder:
         outputs = [str(Path(folder) / name) for name in ("stdout", "stderr")]
-        process = forking().Process(target=_be, args=(list(words), dict(environment), outputs))
+        os.umask(mask := os.umask(0))
+        process = forking().Process(target=_be, args=(list(words), dict(environment), mask, outputs))
         process.start()
         process.join()
         texts = [Path(output).read_text() for output in outputs]
@@ -105,8 +106,9 @@ def _beside(program: str) -> str:
     return str(Path(sys.executable).with_name(program))
 
 
-def _be(words: list[str], environment: dict[str, str], outputs: list[str]) -> None:
+def _be(words: list[str], environment: dict[str, str], mask: int, outputs: list[str]) -> None:
     """Be that command, from the fork on."""
+    os.umask(mask)
     for number, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(n, "wb", closefd=False)) for n in (1, 2))
