@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import sys
+from configparser import RawConfigParser
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
+from luigi.configuration import LuigiConfigParser
 from luigi.interface import core
 
 from data_manifests.storage.toml_file import suggest
@@ -38,6 +40,16 @@ def given_text(section: type[luigi.Config], name: str) -> str | None:
     parser = CmdlineParser.get_instance()
     text = getattr(parser.known_args, f"{section.__name__}_{name}", None) if parser else None
     return None if text in (None, "") else str(text)
+
+
+def file_with(section: str, name: str = "") -> str:
+    """The file of settings that decides: of those that Luigi reads, the last that has the section, or its setting."""
+    for path in reversed(LuigiConfigParser._config_paths):
+        found = RawConfigParser()
+        found.read(path)
+        if found.has_section(section) and (not name or {name, name.replace("_", "-")} & set(found[section])):
+            return str(path)
+    return "luigi.cfg"
 
 
 class TypedParameter(luigi.Parameter):
@@ -88,7 +100,8 @@ class TypedParameter(luigi.Parameter):
             return f"--{self._name.replace('_', '-')} {text}"
         if given_text(self._owner, self._name) == str(text):
             return f"{option_of(self._owner, self._name)} {text}"
-        return f"luigi.cfg: [{self._owner.__name__}] {self._name} = {text}"
+        section = self._owner.__name__
+        return f"{file_with(section, self._name)}: [{section}] {self._name} = {text}"
 
 
 def explain_options() -> None:

@@ -32,7 +32,7 @@ from labelers.anchors.head import HeadLayout  # noqa: TC001 - pydantic reads the
 from labelers.rules import BlurSource, LabelSettings, Section
 from labelers.runtime.device import Device
 from labelers.runtime.precision import Precision, check_precision
-from pipeline.config.parameters import TypedParameter, given_text
+from pipeline.config.parameters import TypedParameter, file_with, given_text
 from pipeline.config.pixel_stages import PIXEL_STAGES
 from pipeline.execution.dask_workers import Cluster, check_address
 from pipeline.logs import one_message
@@ -217,15 +217,16 @@ def check_names() -> None:
     Raises:
         SettingsError: names the section, the setting, and what may have been meant.
     """
-    config, where = get_config(), "luigi.cfg, or the file that LUIGI_CONFIG_PATH names"
+    config = get_config()
     for name in set(config.sections()) - SECTIONS.keys() - set(Register.task_names()):
         # Any other is Luigi's: not all of its sections are registered.
         if near := difflib.get_close_matches(name, SECTIONS, n=1, cutoff=0.8):
+            where = file_with(name)
             raise SettingsError(f"{where}: there is no section [{name}] (did you mean {near[0]}?): correct it")
     for name, section in SECTIONS.items():
         for option in config.options(name) if config.has_section(name) else ():
             if (field := option.replace("-", "_")) not in section.model_fields:
-                near_field = suggest(field, section.model_fields)
+                where, near_field = file_with(name, option), suggest(field, section.model_fields)
                 raise SettingsError(f"{where}: [{name}] has no setting {option}{near_field}: correct or remove it")
 
 
