@@ -60,11 +60,11 @@ class OutputError(OSError):
 
 @flush_denormals()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Score; 0 when the table is there, 1 with one message on stderr when it cannot be made, 130 after Ctrl-C."""
+    """Score: 0 when the table is there, 1 with a message when it cannot be made or holds no score, 130 after Ctrl-C."""
     given = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
-        run(given)
+        return 0 if run(given) else 1
     except _MISTAKES as error:
         if os.environ.get("FIQA_TRACE"):
             raise
@@ -73,11 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("the GPU's memory is full: give a smaller --batch, or wait until the GPU is free", 1)
     except KeyboardInterrupt:
         return _fail(f"stopped; {given.output} was not written", _INTERRUPTED)
-    return 0
 
 
-def run(given: argparse.Namespace) -> None:
-    """Score as the command line asks."""
+def run(given: argparse.Namespace) -> bool:
+    """Score as the command line asks; whether any image could be scored."""
     check_output(given.output)
     images = open_images(given.input)
     model = open_model(given.checkpoint, given.device)
@@ -87,6 +86,7 @@ def run(given: argparse.Namespace) -> None:
     scores = _score(images, model, batch=given.batch or BATCH[given.device], threads=given.threads)
     write_scores(given.output, scores, model)
     _report(scores, given.output)
+    return Status.OK in scores.status
 
 
 def check_output(path: Path) -> None:
@@ -128,7 +128,9 @@ def _report(scores: Scores, output: Path) -> None:
     else:
         log.warning("none of the images could be scored: check that %s is the right input", scores.images.place)
     if counts[Status.WRONG_SIZE]:
-        log.warning("images of another size than %d x %d are not scored: align the faces first", SIDE, SIDE)
+        log.warning(
+            "images of another size than %d x %d are not scored: align the faces first, by AlignFaces", SIDE, SIDE
+        )
 
 
 def parser() -> argparse.ArgumentParser:

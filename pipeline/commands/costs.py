@@ -51,9 +51,9 @@ def sum_costs(job: Job, forecasts: list[Forecast], task: str) -> list[str]:
         free = free_bytes(job.store.root)
         alone = f"; of {', '.join(found.stage for found in known)} alone" if len(known) < len(forecasts) else ""
         lines.append(
-            f"about {describe_time_taken(time)}, {human_bytes(disk)} of disk ({human_bytes(free)} free) "
+            f"about {describe_time_taken(time)} of computing, {human_bytes(disk)} of disk ({human_bytes(free)} free) "
             f"and {human_bytes(held)} of memory ({human_bytes(memory_bytes())} here), on this machine with as many "
-            f"processes as the runs by which this is judged{alone}"
+            f"processes as the runs by which this is judged; each stage takes seconds more to start{alone}"
         )
     unknown = [found for found in forecasts if not found.run]
     if known and any(found.stage == BY_CENTRE for found in unknown):

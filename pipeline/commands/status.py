@@ -107,7 +107,9 @@ def stage_table(folder: Path) -> Table:
         size = human_bytes(sum(map(folder_bytes, made)))
         output = read_output(Store(root=folder), stage)
         if output is None:
-            table.add_row(stage, f"not finished{older}", *[""] * 6, size, "")
+            is_made = any(next(folder.glob("*.parquet"), None) for folder in made)
+            text = "made, but the run did not end" if is_made else "not finished"
+            table.add_row(stage, f"{text}{older}", *[""] * 6, size, "")
             continue
         table.add_row(
             stage,

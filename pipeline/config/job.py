@@ -86,6 +86,7 @@ class Job:
         settings: checked settings.
         models: role (pose, factors, recognition) -> entry of models.toml.
         stages: name -> stage.
+        last: the stage that was asked for; that of the labels where none was.
         store: where tables lie.
     """
 
@@ -97,6 +98,7 @@ class Job:
     settings: Settings
     models: Mapping[str, ModelEntry]
     stages: Mapping[str, StageSpec]
+    last: str
     store: Store
 
     def __hash__(self) -> int:
@@ -169,6 +171,7 @@ def resolve(  # noqa: PLR0913 - what a command says
         settings=settings,
         models=models,
         stages=build_stages(_gather(manifest, data, limit, settings, models)),
+        last=stage or "labels",
         store=store,
     )
 

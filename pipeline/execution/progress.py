@@ -34,7 +34,7 @@ class StageProgress:
         total: rows in all.
         done: rows that were there before; they do not count for the speed, nor does the start.
         report: called about once a second with (share of the whole, line of text).
-        later: seconds that the stages after this one will take, 0 where that is not known; and words that name those
+        later: seconds that the stages still to come will take, 0 where that is not known; and words that name those
             of which it is not.
     """
 
@@ -88,7 +88,7 @@ class StageProgress:
         left = (self._total - self._rows) / self.speed
         rest = f", {describe_time_left(left)} left" if left else ""
         later, but = self._later
-        rest += f", {describe_time_left(left + later)} with the stages after it{but}" if later else ""
+        rest += f", {describe_time_left(left + later)} with the stages that follow{but}" if later else ""
         return f"{self._rows:,} of {self._total:,} images, {self.speed:,.0f} images/s{rest}"
 
     def show(self, rows: int) -> None:

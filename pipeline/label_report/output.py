@@ -55,7 +55,7 @@ def report_spec(job: Job) -> StageSpec:
             "command": command.text,
             "bare": dict(command.bare),
             "robust": command.robust,
-            "model": find_model(job),
+            "trained": find_model(job),
         },
         upstream=(job.stages["labels"],),
     )
@@ -133,7 +133,7 @@ def make_page(job: Job, spec: StageSpec) -> Path:
         parameters = spec.parameters
         command = Command(text=parameters["command"], bare=parameters["bare"], robust=parameters["robust"])
         with name_damage(*(job.store.folder(stage) for stage in job.stages["labels"].closure())):
-            text = render_labels(job, command, parameters["model"]).encode()
+            text = render_labels(job, command, parameters["trained"]).encode()
         job.store.remember(spec)
         write_atomically(path, lambda file: file.write(text))
         figures = {"rows": LabelTable(folder=job.store.folder(job.stages["labels"])).rows, "bytes": len(text)}

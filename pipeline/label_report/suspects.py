@@ -95,8 +95,9 @@ def _find_unsure(labels: LabelTable, table: Path) -> Iterator[Suspects]:
     if least.height:
         yield Suspects(
             title="Least confidence after a training",
-            text="What a model made of quality and what it made of the factors differ most (CLIB-FIQA Eq. 8 and 9): a "
-            "class or the quality may be wrong, or the damage is one that no factor has.",
+            text="One in twenty of the images that a model learned from: what it made of quality and what it made "
+            "of the factors differ most (CLIB-FIQA Eq. 8 and 9). A class or the quality may be wrong, or the damage "
+            "is one that no factor has. At most two of a person are shown.",
             where="",
             score="quality",
             images=least.height,

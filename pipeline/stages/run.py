@@ -52,7 +52,7 @@ class StageRun:
         cluster: the Dask cluster that computes instead, if there is one.
         title: the stage and its place among all, for people.
         report: takes (share done, line of text) for Luigi's pages.
-        later: seconds that the stages after this one will take, as StageProgress takes them.
+        later: seconds that the stages still to come will take, as StageProgress takes them.
     """
 
     store: Store

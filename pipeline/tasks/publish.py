@@ -151,7 +151,11 @@ class PublishStage(luigi.Task):
         if missing and not self._begun:
             names = ", ".join(task.stage for task in missing)
             seconds, but = sum_seconds(self.job, [task.spec for task in missing])
-            known = f"; about {describe_time_taken(seconds)} by earlier runs{but}" if seconds >= _WORTH_SAYING else ""
+            known = (
+                f"; about {describe_time_taken(seconds)} of computing by earlier runs{but}"
+                if seconds >= _WORTH_SAYING
+                else ""
+            )
             text = "%s: %d of %d stages to make: %s%s"
             logger.info(text, self.job.store.root, len(missing), len(tasks), names, known)
         self._begun = True

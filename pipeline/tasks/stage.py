@@ -87,14 +87,9 @@ class Stage(luigi.Task):
         return self.job.stages[self.stage]
 
     @property
-    def _place(self) -> int:
-        """Its place among all stages, from 1."""
-        return list(self.job.stages).index(self.stage) + 1
-
-    @property
     def priority(self) -> int:
         """Of stages that could run, the first by their order."""
-        return -self._place
+        return -list(self.job.stages).index(self.stage)
 
     @property
     def store(self) -> Store:
@@ -153,17 +148,19 @@ class Stage(luigi.Task):
         """Make a sharded stage from the work on its parts."""
         on_gpu = "gpu" in self.resources
         gpus = self.job.settings.gpus if on_gpu else 0
+        wanted = self.job.stages[self.job.last].closure()
+        done = sum(self.store.is_complete(spec) for spec in wanted)
         StageRun(
             store=self.store,
             spec=self.spec,
             index=self.job.stages["index"],
             work=work,
             processes=max(gpus, min(self.processes, PROCESSES_A_GPU * gpus)) if on_gpu else self.processes,
-            title=f"{self.stage} (stage {self._place} of {len(self.job.stages)})",
+            title=f"{self.stage} (stage {done + 1} of {len(wanted)})",
             gpus=gpus,
             cluster=self.job.settings.cluster(self.store.root, on_gpu=on_gpu),
             report=self.report,
-            later=sum_seconds(self.job, list(self.job.stages.values())[self._place :]),
+            later=sum_seconds(self.job, [spec for spec in wanted if spec.name != self.stage]),
         ).make()
 
 

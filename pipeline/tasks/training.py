@@ -328,7 +328,7 @@ class TrainQuality(TrainingTask, QualityTask):
         if (self.folder / CONFIDENCE.name).is_dir():
             command = self.labels.command.with_thresholds(job.settings.labels.model_dump())
             again = command.replace(f" {LabelAll.__name__} ", " LabelReport ")
-            tell(f"whose factors fit their quality least, on the page of the labels: {again}")
+            tell(f"to look at the images whose factors fit their quality least: {again}")
 
 
 def describe_settings(chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_the_start_counts_once(sample_copy: Factory, workspace_variable: None) -
     found = {entry.stage: entry for entry in forecast(job, job.stages.values())}
     assert found["pose"].seconds == pytest.approx(10 + 100 * 2 / 128)
     said = sample_copy.luigi("BlurAll", "--limit", "100").stderr
-    assert "2 of 2 stages to make: index, blur; about 23 s by earlier runs\n" in said
+    assert "2 of 2 stages to make: index, blur; about 23 s of computing by earlier runs\n" in said
 
 
 def test_a_stage_that_is_there_costs_nothing(labelled_sample: Factory, workspace_variable: None) -> None:
@@ -125,7 +125,9 @@ def test_other_settings_tell_nothing_and_shards_that_are_there_are_not_made_agai
 def test_plan_and_doctor_tell_the_costs(labelled_sample: Factory) -> None:
     said = labelled_sample.command("plan", "LabelAll", "--limit", "100").stdout
     assert re.search(r"│ pose +│ +100 │ +\d+ │ +[\d.]+ s │ +[\d.]+ kB │ +[\d.]+ MB │ 256 images, 1 process │", said)
-    assert re.search(r"^about [\d.]+ s, [\d.]+ kB of disk \([\d.]+ [GT]B free\) and [\d.]+ MB of memory \(", said, re.M)
+    assert re.search(
+        r"^about [\d.]+ s of computing, [\d.]+ kB of disk \([\d.]+ [GT]B free\) and [\d.]+ MB of memory \(", said, re.M
+    )
     assert "anchors come on top" in said
     assert said.rstrip().endswith("9 of 9 stages would run, and then the page would be drawn")
     nothing = labelled_sample.command("plan", "LabelAll").stdout
@@ -164,7 +166,7 @@ def test_a_file_larger_than_the_memory_is_told_in_one_line(labelled_sample: Fact
     run = Run(images=10, start=0.0, seconds_an_image=0.1, bytes_an_image=5.0, processes=2, peak_bytes=memory_bytes())
     job = limited(labelled_sample, 100)
     lines = sum_costs(job, [Forecast(stage="pose", images=100, run=run)], "PoseAll")
-    assert lines[0].startswith("about 10 s, 500 B of disk (")
+    assert lines[0].startswith("about 10 s of computing, 500 B of disk (")
     assert "train.rec has" in lines[-1]
     assert cost_table([Forecast(stage="pose", images=100, run=run)]).row_count == 1
 

@@ -38,13 +38,13 @@ def test_speed_counts_this_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert StageProgress("pose", total=1000).start == (0.0, 0)
 
 
-def test_the_stages_after_it_are_counted_where_their_time_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stages_that_follow_are_counted_where_their_time_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     meter = StageProgress("pose", total=1000, later=(60.0, " (anchors not counted)"))
     now = 110.0
     meter.show(600)
-    expected = "600 of 1,000 images, 60 images/s, 7 s left, 67 s with the stages after it (anchors not counted)"
+    expected = "600 of 1,000 images, 60 images/s, 7 s left, 67 s with the stages that follow (anchors not counted)"
     assert meter.text() == expected
 
 
