@@ -36,6 +36,16 @@ def _prepare_process(task: luigi.Task) -> None:
         own = multiprocessing.parent_process() is not None
         if isinstance(task, Stage) and own and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _start_without_ctrl_c(process: luigi.worker.TaskProcess) -> None:
+    """Start the process of a task, which hears of Ctrl-C when it has imported all: before, it would show a trace."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        super(luigi.worker.TaskProcess, process).start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _INTERRUPTED = 128 + signal.SIGINT
@@ -95,6 +105,7 @@ shorten_traces()
 bound_workers()
 explain_options()
 luigi.worker.multiprocessing = types.SimpleNamespace(**{**vars(multiprocessing), "Queue": _make_queue})
+luigi.worker.TaskProcess.start = _start_without_ctrl_c
 luigi.Task.event_handler(luigi.Event.START)(_prepare_process)
 luigi.interface.LuigiRunResult = _RunResult
 if sys.excepthook is sys.__excepthook__:

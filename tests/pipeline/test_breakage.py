@@ -219,7 +219,9 @@ def test_recheck_sees_content_and_forgives_time(large: Path, tmp_path: Path) -> 
     assert resolve(str(large), workspace=workspace, recheck=True).stages["labels"].fingerprint != first
 
 
-def test_ctrl_c_is_one_line(sample_weights: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [0.2, 1.0, None])
+def test_ctrl_c_is_one_line(sample_weights: None, tmp_path: Path, seconds: float | None) -> None:
+    """While processes start, import, or, without a time, compute."""
     factory = Factory(workspace=tmp_path / "workspace")
     command = [str(Path(sys.executable).with_name("luigi")), "--module", "pipeline", "LabelAll", "--workers", "2"]
     process = subprocess.Popen(
@@ -232,7 +234,8 @@ def test_ctrl_c_is_one_line(sample_weights: None, tmp_path: Path) -> None:
     )
     assert process.stderr is not None
     assert "9 of 9 stages to make" in process.stderr.readline()
-    while not list(factory.workspace.rglob("parts.log")):  # workers compute
+    time.sleep(seconds or 0)
+    while seconds is None and not list(factory.workspace.rglob("parts.log")):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate()[1].splitlines()
