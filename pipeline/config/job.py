@@ -182,6 +182,8 @@ def load_data_set(name_or_path: str, workspace: Path) -> Manifest:
     Raises:
         ManifestError, TomlFileError, SampleError: see `load_manifest` and `make_sample`.
     """
+    if workspace.is_file():
+        raise JobError(f"the workspace {workspace} is a file: name a folder, by {WORKSPACE_VARIABLE}")
     manifest = load_manifest(name_or_path, workspace=workspace)
     if crops := find_crops(manifest, workspace):
         logger.info("%s: the faces that were aligned from it, %s", name_or_path, crops)

@@ -66,6 +66,14 @@ def test_a_wrong_command_is_explained_without_a_trace(
     assert "Traceback" not in done.stderr
 
 
+def test_a_workspace_that_is_a_file_is_told(tmp_path: Path) -> None:
+    factory = Factory(workspace=tmp_path / "workspace")
+    factory.workspace.touch()
+    said = f"error: the workspace {factory.workspace} is a file: name a folder, by FIQA_WORKSPACE\n"
+    assert factory.luigi("LabelAll", check=False).stderr == said
+    assert factory.command("plan", "LabelAll", check=False).stderr == said
+
+
 def test_a_command_with_nothing_to_do_says_where_it_lies(labelled_sample: Factory) -> None:
     done = labelled_sample.luigi("LabelAll")
     folder = labelled_sample.workspace / "sample" / "labels" / "current"
