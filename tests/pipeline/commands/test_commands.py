@@ -25,14 +25,13 @@ from pipeline.config.parameters import option_of
 from pipeline.config.settings import labels, list_sections
 from pipeline.tasks.stage import Stage
 from tests.mounting import may_mount
-from tests.pipeline.conftest import ROOT
+from tests.pipeline.conftest import ROOT, Factory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import luigi
 
-    from tests.pipeline.conftest import Factory
 
 LUIGI = str(Path(sys.executable).with_name("luigi"))
 
