@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import data_manifests  # noqa: F401 - before PyTorch, whose threads it tells how to wait
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -35,10 +35,9 @@ ROOT = Path(__file__).resolve().parent.parent
 WIDTH = {"COLUMNS": "200"}
 """How wide tables are in what commands print."""
 
-_PACKAGES = (
-    "luigi.cmdline", "pipeline.__main__", "polars", "scipy.stats", "matplotlib.figure", "torch", "open_clip",
-    "torch.utils.tensorboard", "training.train_quality",
-)  # fmt: skip
+PACKAGES = ["luigi.cmdline", "pipeline.__main__", "polars", "scipy.stats", "matplotlib.figure", "torch"]
+"""What is imported once; the tests of trainings add their own, before any of them runs."""
+
 _AT_IMPORT = {**os.environ, **WIDTH}
 _READ_AT_IMPORT = ("COLUMNS", "GOMP_", "LANG", "LC_", "LUIGI_", "MPL", "OMP_", "PYTHON", "TERM")
 """How variables begin that packages read when they are imported: with others of these a command is started anew."""
@@ -48,7 +47,7 @@ _READ_AT_IMPORT = ("COLUMNS", "GOMP_", "LANG", "LC_", "LUIGI_", "MPL", "OMP_", "
 def forking() -> multiprocessing.context.ForkServerContext:
     """Starts processes that have imported the slow packages."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(_PACKAGES))
+    context.set_forkserver_preload(PACKAGES)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in WIDTH.items():
             patch.setenv(name, value)

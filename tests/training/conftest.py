@@ -14,6 +14,7 @@ import torch
 from data_manifests.recordio.record_file import RecordFile
 from data_manifests.sample import make_sample
 from data_manifests.tables.stages import LABELS
+from tests import forked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from training.quality.model import QualityModel
+
+
+forked.PACKAGES += ["open_clip", "torch.utils.tensorboard", "training.train_quality", "training.train_recognition"]
 
 
 @pytest.fixture(scope="session")
