@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from data_manifests.storage.json_files import DamagedFileError, read_json
 from data_manifests.storage.toml_file import TomlFileError
 from data_manifests.weights.entry import Kind
 from data_manifests.weights.registry import SHIPPED, read_entries
 from pipeline.evaluation.methods import NETWORKS
+from pipeline.storage.receipts import labels_of_training
 from pipeline.storage.store import Store
 
 if TYPE_CHECKING:
@@ -67,12 +67,8 @@ def _find_own(run: Path) -> Network | None:
 
 def _find_of_labels(run: Path) -> Network | None:
     """The recogniser of the labels that a training learned from."""
-    try:
-        fingerprint = read_json(run / _CONFIG)["data"]["labels_fingerprint"]
-    except (OSError, DamagedFileError, KeyError, TypeError):
-        return None
-    store = Store(root=run.parent.parent)
-    labels = store.recall("labels", str(fingerprint))
+    store, fingerprint = Store(root=run.parent.parent), labels_of_training(run)
+    labels = store.recall("labels", fingerprint) if fingerprint else None
     embeddings = store.recall("embeddings", labels["upstream"]["embeddings"]) if labels else None
     return None if embeddings is None else _read_network(embeddings)
 

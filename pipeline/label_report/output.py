@@ -15,13 +15,12 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from data_manifests.storage.atomic import write_atomically
-from data_manifests.storage.json_files import DamagedFileError, read_json
 from data_manifests.storage.shard_file import name_damage
 from data_manifests.tables.scores import CONFIDENCE
 from pipeline.label_report.command import Command, find_command
 from pipeline.logs import wants_trace
 from pipeline.storage.fingerprint import DIGITS, StageSpec
-from pipeline.storage.receipts import write_receipt
+from pipeline.storage.receipts import labels_of_training, write_receipt
 from pipeline.storage.store import CURRENT, PAGE, QUALITY_MODEL
 from pipeline.terminal import tell
 
@@ -67,11 +66,8 @@ def find_model(job: Job) -> str:
     if run is None:
         return ""
     folder = job.store.root / QUALITY_MODEL / run
-    try:
-        trained_from = read_json(folder / "config.json")["data"]["labels_fingerprint"]
-    except (OSError, DamagedFileError, KeyError, TypeError):
-        return ""
-    return run if trained_from == job.stages["labels"].fingerprint and (folder / CONFIDENCE.name).is_dir() else ""
+    of_these = labels_of_training(folder) == job.stages["labels"].fingerprint
+    return run if of_these and (folder / CONFIDENCE.name).is_dir() else ""
 
 
 @lru_cache(maxsize=1)

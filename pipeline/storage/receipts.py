@@ -99,6 +99,14 @@ def count_status(store: Store, spec: StageSpec) -> dict[str, int]:
     return dict(counts)
 
 
+def labels_of_training(run: Path) -> str:
+    """The fingerprint of the labels that a training learned from; empty where its folder does not tell."""
+    try:
+        return str(read_json(run / "config.json")["data"]["labels_fingerprint"])
+    except (OSError, DamagedFileError, KeyError, TypeError):
+        return ""
+
+
 def read_receipts(store: Store, spec: StageSpec) -> list[dict[str, Any]]:
     """The receipts of all runs that took part in a stage, oldest first."""
     return read_runs(store.receipts(spec))
